@@ -1,0 +1,6 @@
+//! The node agent: reads what is wanted, watches what is there, and keeps the data plane and the announcements right.
+//!
+//! Whole snapshots come in, one pure function stands in the middle, idempotent appliers go out:
+//! `sources`, `health` and `netlink` feed [`plan`], whose result the data plane and the announcers perform.
+
+pub mod model;

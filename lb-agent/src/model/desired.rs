@@ -1,0 +1,216 @@
+//! The desired state: everything a source (a file, later Kubernetes) can ask of this node.
+//!
+//! Values here are checked: whoever builds them refuses what does not fit, and nobody checks again.
+
+use std::{
+    fmt,
+    net::IpAddr,
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+
+/// All that a source asks of this node, whole.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct DesiredState {
+    /// This node.
+    pub node: Node,
+    /// The other directors, in the order of their names. A tunnel packet is accepted from their addresses only.
+    pub peers: Vec<Peer>,
+    /// Services in the order of their names.
+    pub services: Vec<Service>,
+    /// What draws the VIPs' traffic to this node; one entry per VIP and announcer.
+    pub announcements: Vec<Announcement>,
+}
+
+/// This node.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Node {
+    /// Its name, unique among the directors.
+    pub name: String,
+    /// Its own addresses. A backend with one of them is local; the first of a family is the source of tunnels of that family.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// Another node that runs the agent.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Peer {
+    /// Its name, unique among the directors.
+    pub name: String,
+    /// The addresses its tunnels come from and by which its MAC is found on a shared link.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// A set of VIPs and ports served by one set of backends.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Service {
+    /// Unique name; `lbctl` addresses services by it.
+    pub name: String,
+    /// Virtual addresses of both families, in the order of the source.
+    pub vips: Vec<IpAddr>,
+    /// Ports in ascending order; a single 0 stands for every port.
+    pub ports: Vec<u16>,
+    /// Transport protocol.
+    pub protocol: Protocol,
+    /// How a packet reaches a backend that is not this node.
+    pub delivery: Delivery,
+    /// Slots of the ring.
+    pub ring_size: RingSize,
+    /// Backends ordered by (address, port), each once.
+    pub backends: Vec<Backend>,
+    /// How backends are probed; `None` believes every backend healthy.
+    pub probe: Option<Probe>,
+    /// Packets to one of these VIPs that match no service are dropped and counted (true) or passed up the stack (false).
+    pub drop_unmatched: bool,
+}
+
+/// An address that takes flows of a service.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Backend {
+    /// Address of the node or host that holds the VIP.
+    pub address: IpAddr,
+    /// Port its server listens on; equal to the service's port (0 when the service takes every port or several).
+    pub port: u16,
+    /// Share of new flows relative to the others, 0..=1000; 0 takes no new flows.
+    pub weight: u16,
+}
+
+/// Transport protocols a service can have.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// IANA protocol number 6.
+    Tcp,
+    /// IANA protocol number 17.
+    Udp,
+}
+
+impl Protocol {
+    /// The IANA protocol number.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        })
+    }
+}
+
+/// How packets travel from the director to a backend on another node.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Delivery {
+    /// `l2` to a backend on the same link, `gue` to any other.
+    #[default]
+    Auto,
+    /// Only backends on this node take flows.
+    Local,
+    /// MAC rewrite; the backend has to be on the same link.
+    L2,
+    /// IP in IP (RFC 2003, RFC 2473, RFC 4213), any combination of families.
+    Ipip,
+    /// Generic UDP encapsulation, variant 0, UDP port 6080.
+    Gue,
+}
+
+impl fmt::Display for Delivery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Auto => "auto",
+            Self::Local => "local",
+            Self::L2 => "l2",
+            Self::Ipip => "ipip",
+            Self::Gue => "gue",
+        })
+    }
+}
+
+/// Slots of a ring: a power of two, 64..=1048576. Default 4096.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct RingSize(u8);
+
+impl RingSize {
+    /// The default of `ringSize`.
+    pub const DEFAULT: Self = Self(12);
+
+    /// The ring size of `slots` slots, if that is a power of two within 64..=1048576.
+    #[must_use]
+    pub const fn new(slots: u32) -> Option<Self> {
+        if slots.is_power_of_two() && slots >= 64 && slots <= 1 << 20 {
+            #[expect(clippy::cast_possible_truncation, reason = "at most 20")]
+            Some(Self(slots.trailing_zeros() as u8))
+        } else {
+            None
+        }
+    }
+
+    /// Number of slots.
+    #[must_use]
+    pub const fn slots(self) -> u32 {
+        1 << self.0
+    }
+
+    /// Base-two logarithm of the number of slots.
+    #[must_use]
+    pub const fn log2(self) -> u8 {
+        self.0
+    }
+}
+
+/// A TCP connect probe.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Probe {
+    /// Port to connect to.
+    pub port: u16,
+    /// Time from the start of one probe to the start of the next. At least 100 ms, default 2 s.
+    pub interval: Duration,
+    /// A probe without an answer after this long has failed. At most `interval`, default 1 s.
+    pub timeout: Duration,
+    /// Successes in a row after which a failed backend is healthy again. Default 2.
+    pub rise: u8,
+    /// Failures in a row after which a healthy backend has failed. Default 3.
+    pub fall: u8,
+}
+
+/// One VIP to be announced by one announcer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Announcement {
+    /// The VIP.
+    pub vip: IpAddr,
+    /// By what.
+    pub announcer: AnnouncerKind,
+    /// When.
+    pub when: AnnounceWhen,
+    /// Lifetime of the address in the kernel, renewed at a third of it: how long a hung agent can go on announcing.
+    /// 3..=3600 s, default 30 s.
+    pub lifetime: Duration,
+}
+
+/// What draws a VIP's traffic to a node.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AnnouncerKind {
+    /// The VIP as /32 or /128 on `lo`, for a routing daemon to redistribute.
+    Loopback,
+}
+
+/// When a node announces a VIP.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum AnnounceWhen {
+    /// While a backend of the VIP is on this node and healthy, or all of the service's backends are down.
+    #[default]
+    LocalBackend,
+    /// Always: for directors that have no backend of their own.
+    Always,
+}
+

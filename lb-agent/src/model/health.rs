@@ -1,0 +1,64 @@
+//! What the probes say of each backend.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use serde::Serialize;
+
+use super::desired::Probe;
+
+/// Address and probed port of a backend: one probe runs per distinct pair of target and probe settings.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct ProbeTarget {
+    /// Address of the backend.
+    pub address: IpAddr,
+    /// How it is probed, its port included.
+    pub probe: Probe,
+}
+
+/// A backend as a service names it.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+pub struct BackendAddress {
+    /// Address of the node or host.
+    pub address: IpAddr,
+    /// Port, 0 for every port.
+    pub port: u16,
+}
+
+/// What the probes of one target say.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase", tag = "state")]
+pub enum ProbeState {
+    /// No verdict yet: treated as healthy, so that a restart empties no ring.
+    Unknown,
+    /// Answers.
+    Healthy,
+    /// `fall` probes in a row failed.
+    #[serde(rename_all = "camelCase")]
+    Failed {
+        /// What the last probe met, as text for people ("connection refused").
+        reason: String,
+    },
+}
+
+impl ProbeState {
+    /// Whether new flows may go to a backend in this state.
+    #[must_use]
+    pub const fn takes_flows(&self) -> bool {
+        !matches!(self, Self::Failed { .. })
+    }
+}
+
+/// The latest verdict on every target that is probed.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct HealthReport {
+    /// Verdict per target.
+    pub targets: BTreeMap<ProbeTarget, ProbeState>,
+}
+
+impl HealthReport {
+    /// The verdict on one target; unknown if it is not probed (yet).
+    #[must_use]
+    pub fn state(&self, target: &ProbeTarget) -> ProbeState {
+        self.targets.get(target).cloned().unwrap_or(ProbeState::Unknown)
+    }
+}
