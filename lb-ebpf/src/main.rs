@@ -1,2 +1,68 @@
+//! The XDP program: entry points only. Each runs the pipeline and returns what the driver is to do.
+//!
+//! There are two variants of each: `*_frags` accepts multi-buffer packets (Linux 5.18), the plain one loads on older
+//! kernels. All programs that share a device map need the same variant.
 #![no_std]
 #![no_main]
+#![expect(
+    missing_docs,
+    reason = "the entry points' macro repeats them without their documentation"
+)]
+
+mod act;
+mod arp;
+mod decide;
+mod encap;
+mod maglev;
+mod maps;
+mod packet;
+mod peers;
+mod stats;
+mod vip;
+
+use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
+
+use crate::packet::Packet;
+
+/// The load balancer.
+#[xdp]
+pub fn levee(ctx: XdpContext) -> u32 {
+    act::run(&mut Packet::new(&ctx))
+}
+
+/// The load balancer, for multi-buffer packets.
+#[xdp(frags)]
+pub fn levee_frags(ctx: XdpContext) -> u32 {
+    act::run(&mut Packet::new(&ctx))
+}
+
+/// The dry entry: decides as [`levee`] does, changes and counts nothing, and writes a report over the frame.
+#[xdp]
+pub fn levee_lookup(ctx: XdpContext) -> u32 {
+    act::report(&mut Packet::new(&ctx))
+}
+
+/// The dry entry, for multi-buffer packets.
+#[xdp(frags)]
+pub fn levee_lookup_frags(ctx: XdpContext) -> u32 {
+    act::report(&mut Packet::new(&ctx))
+}
+
+/// Passes everything: a veth device accepts frames from its peer's XDP program only if it carries one itself.
+#[xdp]
+pub fn pass(_ctx: XdpContext) -> u32 {
+    xdp_action::XDP_PASS
+}
+
+/// The verifier proves that nothing panics; the compiler wants a handler all the same.
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo) -> ! {
+    loop {}
+}
+
+/// The kernel lends some helpers to programs under the GPL only.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+#[expect(unsafe_code, reason = "the loader finds the licence by the name of its section")]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

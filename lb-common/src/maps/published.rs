@@ -1,0 +1,82 @@
+//! `PUBLISHED`: per service, the one word that says which ring is in force. Mapped by the agent and stored in one
+//! piece; a packet reads it once and sees either the ring before or the ring after a change, never a mixture.
+
+/// Word of `PUBLISHED`.
+///
+/// Bits 0..32 offset of the ring in `RINGS`, 32..37 log2 of its slots, 37 held, 40..64 generation. The offset 0 is
+/// never given to a ring: it says that the service has no backend.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[repr(transparent)]
+pub struct RingWord(u64);
+
+impl RingWord {
+    /// The word of a ring of `1 << log2` slots at `offset`; `held`: this node terminates flows to the service's VIP.
+    #[must_use]
+    pub const fn new(offset: u32, log2: u8, held: bool, generation: u32) -> Self {
+        let generation = (generation & 0xff_ffff) as u64;
+        Self(offset as u64 | ((log2 & 31) as u64) << 32 | (held as u64) << 37 | generation << 40)
+    }
+
+    /// The word with these bits.
+    #[must_use]
+    #[inline(always)]
+    pub const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    /// Its bits.
+    #[must_use]
+    pub const fn bits(self) -> u64 {
+        self.0
+    }
+
+    /// Index of the ring's first slot in `RINGS`.
+    #[must_use]
+    #[inline(always)]
+    pub const fn offset(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// Base-two logarithm of the number of slots, 0..=31.
+    #[must_use]
+    #[inline(always)]
+    pub const fn log2(self) -> u32 {
+        (self.0 >> 32) as u32 & 31
+    }
+
+    /// Whether this node terminates flows to the service's VIP.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_held(self) -> bool {
+        self.0 >> 37 & 1 == 1
+    }
+
+    /// Whether no backend takes flows.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_empty(self) -> bool {
+        self.offset() == 0
+    }
+
+    /// Counts the publications of the service, modulo 2^24.
+    #[must_use]
+    pub const fn generation(self) -> u32 {
+        (self.0 >> 40) as u32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_keeps_its_parts_apart() {
+        let word = RingWord::new(u32::MAX, 20, true, 0xff_fffe);
+        assert_eq!(
+            (word.offset(), word.log2(), word.is_held(), word.generation()),
+            (u32::MAX, 20, true, 0xff_fffe)
+        );
+        assert!(!word.is_empty());
+        assert!(RingWord::new(0, 0, false, 7).is_empty());
+    }
+}

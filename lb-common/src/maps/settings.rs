@@ -1,0 +1,16 @@
+//! `SETTINGS`: what a packet may need that belongs to no service. One entry, written by the agent.
+
+use super::pod;
+use crate::hash::HashKey;
+
+/// Value of `SETTINGS`.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[repr(C)]
+pub struct Settings {
+    /// Key of the flow hash.
+    pub hash_key: HashKey,
+    /// A bit per value of [`crate::hash::mac_bit`]: clear proves that a MAC address is no peer's.
+    pub peer_macs: [u64; 8],
+}
+
+pod!(HashKey: 16, Settings: 16 + 64);

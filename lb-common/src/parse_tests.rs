@@ -1,0 +1,179 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const MACS: [u8; 12] = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
+
+fn frame(tags: &[u16], ethertype: u16, rest: &[u8]) -> Vec<u8> {
+    let mut frame = MACS.to_vec();
+    for tag in tags {
+        frame.extend(eth::VLAN.to_be_bytes());
+        frame.extend(tag.to_be_bytes());
+    }
+    frame.extend(ethertype.to_be_bytes());
+    frame.extend(rest);
+    frame
+}
+
+fn bytes(words: &[WireWord]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_ne_bytes()).collect()
+}
+
+/// An IPv6 packet of these bytes behind the fixed header.
+fn ipv6_packet(next_header: u8, payload_length: u16, rest: &[u8]) -> Vec<u8> {
+    [
+        &bytes(&ipv6::outer([1; 4], [2; 4], next_header, 0, 0, payload_length)),
+        rest,
+    ]
+    .concat()
+}
+
+/// The transport of a packet that begins with its network header.
+fn transport_of(packet: &[u8], is_ipv4: bool) -> Result<Transport, DropReason> {
+    transport(packet, &network(packet, 0, is_ipv4).unwrap())
+}
+
+#[test]
+fn up_to_two_tags_are_followed() {
+    for (tags, l3) in [(&[][..], 14), (&[100][..], 18), (&[100, 200][..], 22)] {
+        assert_eq!(
+            link(&frame(tags, eth::IPV4, &[])[..]),
+            Some(Link {
+                ethertype: eth::IPV4,
+                l3
+            })
+        );
+    }
+    assert_eq!(link(&frame(&[1, 2, 3], eth::IPV4, &[0; 64])[..]), None);
+    assert_eq!(link(&MACS[..]), None);
+}
+
+#[test]
+fn options_move_the_transport_header() {
+    let mut packet = bytes(&ipv4::outer(1, 2, protocol::TCP, 0, 60));
+    packet[0] = 0x46;
+    let expected = Transport {
+        protocol: protocol::TCP,
+        l4: 24,
+        is_fragment: false,
+    };
+    assert_eq!(transport_of(&packet, true), Ok(expected));
+}
+
+#[test]
+fn impossible_ipv4_lengths_are_refused() {
+    for (first, total) in [(0x44, 60), (0x40, 60), (0x4f, 59), (0x45, 19)] {
+        let mut packet = bytes(&ipv4::outer(1, 2, protocol::TCP, 0, total));
+        packet[0] = first;
+        assert_eq!(transport_of(&packet, true), Err(DropReason::BadIpv4Header));
+    }
+}
+
+#[test]
+fn extension_headers_are_followed_to_the_transport() {
+    let hop_by_hop = [protocol::DESTINATION_OPTIONS, 0, 0, 0, 0, 0, 0, 0];
+    let destination = [protocol::AUTHENTICATION, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let authentication = [protocol::UDP, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let rest = [&hop_by_hop[..], &destination, &authentication, &[0; 8]].concat();
+    let expected = Transport {
+        protocol: protocol::UDP,
+        l4: 40 + 8 + 16 + 12,
+        is_fragment: false,
+    };
+    assert_eq!(
+        transport_of(&ipv6_packet(protocol::HOP_BY_HOP, 44, &rest), false),
+        Ok(expected)
+    );
+}
+
+#[test]
+fn more_extension_headers_than_followed_are_a_reason() {
+    let chain = [protocol::DESTINATION_OPTIONS, 0, 0, 0, 0, 0, 0, 0].repeat(ipv6::MAX_EXTENSIONS + 1);
+    let packet = ipv6_packet(protocol::DESTINATION_OPTIONS, 500, &chain);
+    assert_eq!(transport_of(&packet, false), Err(DropReason::ExtensionHeaders));
+}
+
+#[test]
+fn extension_headers_longer_than_the_payload_are_a_reason() {
+    let rest = [&[protocol::TCP, 3, 0, 0, 0, 0, 0, 0][..], &[0; 64]].concat();
+    let packet = ipv6_packet(protocol::HOP_BY_HOP, 8, &rest);
+    assert_eq!(transport_of(&packet, false), Err(DropReason::BadIpv6Header));
+}
+
+#[test]
+fn an_atomic_fragment_is_whole_and_any_other_is_not() {
+    for (offset, is_fragment) in [([0, 0], false), ([0, 1], true), ([0, 8], true), ([0, 6], false)] {
+        let rest = [&[protocol::UDP, 0, offset[0], offset[1], 0, 0, 0, 1][..], &[0; 8]].concat();
+        let transport = transport_of(&ipv6_packet(protocol::FRAGMENT, 16, &rest), false).unwrap();
+        assert_eq!(
+            (transport.protocol, transport.is_fragment),
+            (protocol::UDP, is_fragment)
+        );
+    }
+}
+
+#[test]
+fn tunnels_are_told_from_other_payloads() {
+    let understood = |l3, is_ipv4| {
+        Some(Payload {
+            l3,
+            is_ipv4,
+            is_understood: true,
+        })
+    };
+    assert_eq!(tunnel(&[][..], protocol::IPV4, 34), understood(34, true));
+    assert_eq!(tunnel(&[][..], protocol::IPV6, 34), understood(34, false));
+    assert_eq!(tunnel(&[][..], protocol::TCP, 34), None);
+    let gue =
+        |port, header: [u8; 4], first| [&bytes(&udp::header(50_000, port, 100))[..], &header, &[first; 20]].concat();
+    assert_eq!(
+        tunnel(
+            &gue(gue::PORT, gue::header(4).to_ne_bytes(), 0x45)[..],
+            protocol::UDP,
+            0
+        ),
+        understood(12, true)
+    );
+    assert_eq!(
+        tunnel(
+            &gue(gue::PORT, gue::header(41).to_ne_bytes(), 0x60)[..],
+            protocol::UDP,
+            0
+        ),
+        understood(12, false)
+    );
+    assert_eq!(
+        tunnel(&gue(53, gue::header(4).to_ne_bytes(), 0x45)[..], protocol::UDP, 0),
+        None
+    );
+    // A control message, a checksum flag, an unknown version.
+    for header in [[0x20, 4, 0, 0], [0, 4, 0x80, 0], [0x40, 4, 0, 0]] {
+        assert!(
+            !tunnel(&gue(gue::PORT, header, 0x45)[..], protocol::UDP, 0)
+                .unwrap()
+                .is_understood
+        );
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_frame_makes_the_parser_panic_or_read_outside(bytes in prop::collection::vec(any::<u8>(), 0..200), tagged in any::<bool>(), v6 in any::<bool>()) {
+        let mut bytes = bytes;
+        if bytes.len() > 18 {
+            let ethertype = if v6 { eth::IPV6 } else { eth::IPV4 }.to_be_bytes();
+            let at = if tagged { bytes[12..14].copy_from_slice(&eth::VLAN.to_be_bytes()); 16 } else { 12 };
+            bytes[at..at + 2].copy_from_slice(&ethertype);
+        }
+        let Some(link) = link(&bytes[..]) else { return Ok(()) };
+        let Some(network) = network(&bytes[..], link.l3, !v6) else { return Ok(()) };
+        if let Ok(transport) = transport(&bytes[..], &network) {
+            prop_assert!(transport.l4 >= link.l3 + 20);
+            prop_assert!(transport.l4 <= network.l3 + network.length as usize);
+            if ports(&bytes[..], &transport).is_ok() {
+                prop_assert!(transport.l4 + 8 <= bytes.len());
+            }
+            let _ = tunnel(&bytes[..], transport.protocol, transport.l4);
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! The only file that touches packet memory: bounds checks, loads, stores, and moves of the frame's beginning.
+#![expect(
+    unsafe_code,
+    reason = "packet memory is reached through raw pointers, each checked against the frame's end"
+)]
+
+use aya_ebpf::{bindings::xdp_md, helpers::bpf_xdp_adjust_head, programs::XdpContext};
+use lb_common::{addr::WireWord, parse::Bytes, verdict::DropReason};
+
+/// The frame, as far as it is linear: drivers put the headers of a multi-buffer packet into its first buffer.
+pub struct Packet {
+    ctx: *mut xdp_md,
+}
+
+impl Bytes for Packet {
+    #[inline(always)] // the verifier must see the bound at each call
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        let (start, end) = self.bounds();
+        if start + offset + N <= end {
+            // SAFETY: `offset..offset + N` is inside the frame (checked above), bytes have alignment 1 and any bit
+            // pattern, and the copy keeps no pointer that a later move of the head could leave dangling.
+            return Some(unsafe { ((start + offset) as *const [u8; N]).read() });
+        }
+        None
+    }
+
+    #[inline(always)] // as above
+    fn words<const N: usize>(&self, offset: usize) -> Option<[WireWord; N]> {
+        let (start, end) = self.bounds();
+        if start + offset + 4 * N <= end {
+            // SAFETY: as above; the read makes no claim on alignment.
+            return Some(unsafe { ((start + offset) as *const [WireWord; N]).read_unaligned() });
+        }
+        None
+    }
+}
+
+impl Packet {
+    /// The frame of a context.
+    #[inline(always)]
+    pub fn new(ctx: &XdpContext) -> Self {
+        Self { ctx: ctx.ctx }
+    }
+
+    /// Index of the interface it came in by.
+    #[inline(always)]
+    pub fn interface(&self) -> u32 {
+        // SAFETY: the kernel hands a valid context to the program, for as long as the program runs.
+        unsafe { (*self.ctx).ingress_ifindex }
+    }
+
+    /// Stores two bytes at `offset`.
+    ///
+    /// # Errors
+    /// [`DropReason::NotLinear`] if the linear part of the frame ends before.
+    #[inline(always)]
+    pub fn write(&mut self, offset: usize, bytes: [u8; 2]) -> Result<(), DropReason> {
+        self.store(offset, u16::from_ne_bytes(bytes))
+    }
+
+    /// Stores one byte at `offset`.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    #[inline(always)]
+    pub fn write_byte(&mut self, offset: usize, byte: u8) -> Result<(), DropReason> {
+        self.store(offset, byte)
+    }
+
+    /// Stores words as they are on the wire at `offset`.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    #[inline(always)]
+    pub fn write_words<const N: usize>(&mut self, offset: usize, words: [WireWord; N]) -> Result<(), DropReason> {
+        self.store(offset, words)
+    }
+
+    #[inline(always)] // the verifier must see the bound at each call
+    fn store<T: Copy>(&mut self, offset: usize, value: T) -> Result<(), DropReason> {
+        let (start, end) = self.bounds();
+        if start + offset + size_of::<T>() > end {
+            return Err(DropReason::NotLinear);
+        }
+        // SAFETY: `offset..offset + size` is inside the linear part (checked above), which nobody else touches while
+        // the program runs; the write makes no claim on alignment, and `T` is an integer or an array of them.
+        unsafe { ((start + offset) as *mut T).write_unaligned(value) };
+        Ok(())
+    }
+
+    /// Moves the beginning of the frame: room for `by` bytes more in front, or `-by` bytes less.
+    ///
+    /// # Errors
+    /// [`DropReason::NoHeadroom`] if the driver left less room.
+    #[inline(always)]
+    pub fn grow(&mut self, by: isize) -> Result<(), DropReason> {
+        // SAFETY: the context is valid (see `interface`); pointers into the frame are made anew at each access.
+        let result = unsafe { bpf_xdp_adjust_head(self.ctx, -by as i32) };
+        if result == 0 {
+            Ok(())
+        } else {
+            Err(DropReason::NoHeadroom)
+        }
+    }
+
+    #[inline(always)]
+    fn bounds(&self) -> (usize, usize) {
+        // SAFETY: the context is valid (see `interface`). Volatile, so that both ends are loaded anew after the head
+        // was moved and compared as the verifier expects it.
+        unsafe {
+            let start = core::ptr::read_volatile(&raw const (*self.ctx).data);
+            let end = core::ptr::read_volatile(&raw const (*self.ctx).data_end);
+            (start as usize, end as usize)
+        }
+    }
+}
