@@ -1,0 +1,372 @@
+//! What this node is to do, and why.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
+
+use lb_common::{
+    addr::{Be16, IpAddr16},
+    hash::{HashKey, mac_bit},
+    maps::{
+        addresses::AddressEntry,
+        backends::{Hop, Mode},
+        services::VipKey,
+        settings::Settings,
+    },
+    wire::eth,
+};
+use serde::Serialize;
+
+use super::state::{TargetBackend, TargetService, TargetState};
+use crate::model::{
+    AnnounceWhen, Announcement, Backend, Delivery, DesiredState, HealthReport, InterfaceKind, MacAddr, Network,
+    ProbeState, ProbeTarget, Service,
+};
+
+/// All that a decision depends on.
+pub struct Inputs<'a> {
+    /// What is wanted.
+    pub desired: &'a DesiredState,
+    /// What the kernel says.
+    pub network: &'a Network,
+    /// What the probes say.
+    pub health: &'a HealthReport,
+    /// The cluster's secret.
+    pub hash_key: HashKey,
+}
+
+/// What this node is to do.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Decision {
+    /// What the maps should hold.
+    pub target: TargetState,
+    /// VIPs that this node terminates.
+    pub held: BTreeSet<IpAddr>,
+    /// VIPs that this node announces on `lo`, with the lifetime of their address.
+    pub announced: BTreeMap<IpAddr, Duration>,
+    /// Why each backend does or does not take flows, in the order of services and backends.
+    pub backends: Vec<BackendDecision>,
+    /// Why each VIP is or is not announced.
+    pub announcements: Vec<AnnounceDecision>,
+}
+
+/// What was decided on one backend of one service.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BackendDecision {
+    /// Name of the service.
+    pub service: String,
+    /// Address of the backend.
+    pub address: IpAddr,
+    /// Port, 0 for every port.
+    pub port: u16,
+    /// Weight.
+    pub weight: u16,
+    /// What the probes say.
+    pub health: ProbeState,
+    /// Whether it takes new flows.
+    pub takes_flows: bool,
+    /// How its packets leave this node.
+    pub mode: &'static str,
+    /// Why it is as it is.
+    pub reason: String,
+}
+
+/// What was decided on one announcement.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AnnounceDecision {
+    /// The VIP.
+    pub vip: IpAddr,
+    /// Whether this node announces it.
+    pub announced: bool,
+    /// Why.
+    pub reason: String,
+}
+
+/// Decides what this node is to do.
+#[must_use]
+pub fn decide(inputs: &Inputs<'_>) -> Decision {
+    let mut decision = Decision::default();
+    let verdicts: Vec<Vec<Verdict>> = inputs
+        .desired
+        .services
+        .iter()
+        .map(|service| judge(inputs, service))
+        .collect();
+    for (service, verdicts) in inputs.desired.services.iter().zip(&verdicts) {
+        if verdicts.iter().any(|verdict| verdict.holds) {
+            decision.held.extend(&service.vips);
+        }
+    }
+    for (service, verdicts) in inputs.desired.services.iter().zip(&verdicts) {
+        enter_service(&mut decision, service, verdicts);
+    }
+    for announcement in &inputs.desired.announcements {
+        announce(&mut decision, inputs.desired, announcement, &verdicts);
+    }
+    addresses_and_peers(inputs, &mut decision.target);
+    decision
+}
+
+/// What was found out about one backend.
+struct Verdict {
+    health: ProbeState,
+    takes_flows: bool,
+    /// Whether the node holds the service's VIPs on account of this backend.
+    holds: bool,
+    hop: Hop,
+    reason: String,
+}
+
+/// Judges the backends of a service. When the probes fail all of them, the probes are not believed.
+fn judge(inputs: &Inputs<'_>, service: &Service) -> Vec<Verdict> {
+    let health: Vec<_> = service
+        .backends
+        .iter()
+        .map(|backend| health(inputs, service, backend))
+        .collect();
+    let weighted = || {
+        service
+            .backends
+            .iter()
+            .zip(&health)
+            .filter(|(backend, _)| backend.weight > 0)
+    };
+    let none_believed = weighted().count() > 0 && weighted().all(|(_, state)| !state.takes_flows());
+    service
+        .backends
+        .iter()
+        .zip(health)
+        .map(|(backend, state)| {
+            let is_local = inputs.desired.node.addresses.contains(&backend.address);
+            let believed = state.takes_flows() || none_believed;
+            let (hop, way) = hop(inputs, service, backend, is_local);
+            let allowed = is_local || service.delivery != Delivery::Local;
+            Verdict {
+                takes_flows: believed && backend.weight > 0 && allowed,
+                holds: is_local && believed,
+                reason: reason(backend, &state, none_believed, allowed, &way),
+                health: state,
+                hop,
+            }
+        })
+        .collect()
+}
+
+fn health(inputs: &Inputs<'_>, service: &Service, backend: &Backend) -> ProbeState {
+    service.probe.map_or(ProbeState::Healthy, |probe| {
+        inputs.health.state(&ProbeTarget {
+            address: backend.address,
+            probe,
+        })
+    })
+}
+
+fn reason(backend: &Backend, state: &ProbeState, none_believed: bool, allowed: bool, way: &str) -> String {
+    if !allowed {
+        return "not on this node, and the service is delivered locally only".to_owned();
+    }
+    if backend.weight == 0 {
+        return format!("weight 0: takes no new flows; {way}");
+    }
+    match state {
+        ProbeState::Failed { reason } if none_believed => {
+            format!("probe failed ({reason}), but every backend's does: not believed; {way}")
+        }
+        ProbeState::Failed { reason } => format!("probe failed: {reason}"),
+        ProbeState::Unknown => format!("not probed yet, taken for healthy; {way}"),
+        ProbeState::Healthy => way.to_owned(),
+    }
+}
+
+/// How packets to a backend leave this node, and the same in words.
+fn hop(inputs: &Inputs<'_>, service: &Service, backend: &Backend, is_local: bool) -> (Hop, String) {
+    if is_local {
+        return (
+            Hop {
+                mode: Mode::Local as u8,
+                ..Hop::default()
+            },
+            "on this node".to_owned(),
+        );
+    }
+    let unknown = |why: String| (Hop::default(), why);
+    let Some(way) = inputs.network.next_hops.get(&backend.address) else {
+        return unknown(format!("no route to {}", backend.address));
+    };
+    let Some(interface) = inputs.network.interfaces.get(&way.interface) else {
+        return unknown(format!(
+            "the route to {} names an interface that is gone",
+            backend.address
+        ));
+    };
+    let (device, vlan) = match interface.kind {
+        InterfaceKind::Ethernet => (interface.index, 0),
+        InterfaceKind::Vlan { parent, id } => (parent, id),
+        InterfaceKind::Loopback | InterfaceKind::Other => {
+            return unknown(format!(
+                "{} is no Ethernet interface: packets cannot leave by it",
+                interface.name
+            ));
+        }
+    };
+    let Some(mode) = mode(service.delivery, way.on_link(), backend.address) else {
+        return unknown(format!("delivery l2, but {} is behind a router", backend.address));
+    };
+    let Some(mac) = way.mac else {
+        let neighbour = way.gateway.unwrap_or(backend.address);
+        return unknown(format!(
+            "{neighbour} on {} has not answered ARP or neighbour discovery yet",
+            interface.name
+        ));
+    };
+    let source = inputs
+        .desired
+        .node
+        .addresses
+        .iter()
+        .find(|address| address.is_ipv4() == backend.address.is_ipv4());
+    let hop = Hop {
+        tunnel_destination: if mode == Mode::L2 {
+            IpAddr16::default()
+        } else {
+            backend.address.into()
+        },
+        tunnel_source: if mode == Mode::L2 {
+            IpAddr16::default()
+        } else {
+            source.copied().map_or_else(IpAddr16::default, Into::into)
+        },
+        macs: eth::addresses(mac.0, interface.mac.0),
+        interface: device,
+        vlan,
+        mtu: u16::try_from(interface.mtu).unwrap_or(u16::MAX),
+        mode: mode as u8,
+        pad: [0; 3],
+    };
+    (hop, format!("{} through {} to {mac}", mode.label(), interface.name))
+}
+
+/// The mode of a delivery; `None` if the way does not allow it.
+fn mode(delivery: Delivery, on_link: bool, backend: IpAddr) -> Option<Mode> {
+    match (delivery, on_link) {
+        (Delivery::L2, false) => None,
+        (Delivery::L2 | Delivery::Auto, true) => Some(Mode::L2),
+        (Delivery::Ipip, _) => Some(if backend.is_ipv4() { Mode::Ipip4 } else { Mode::Ipip6 }),
+        (Delivery::Gue | Delivery::Auto | Delivery::Local, _) => {
+            Some(if backend.is_ipv4() { Mode::Gue4 } else { Mode::Gue6 })
+        }
+    }
+}
+
+fn enter_service(decision: &mut Decision, service: &Service, verdicts: &[Verdict]) {
+    for (backend, verdict) in service.backends.iter().zip(verdicts) {
+        decision.backends.push(BackendDecision {
+            service: service.name.clone(),
+            address: backend.address,
+            port: backend.port,
+            weight: backend.weight,
+            health: verdict.health.clone(),
+            takes_flows: verdict.takes_flows,
+            mode: Mode::from_value(verdict.hop.mode).label(),
+            reason: verdict.reason.clone(),
+        });
+        if verdict.hop.interface != 0 {
+            decision.target.devices.insert(verdict.hop.interface);
+        }
+    }
+    let backends: BTreeMap<_, _> = service
+        .backends
+        .iter()
+        .zip(verdicts)
+        .map(|(backend, verdict)| {
+            let wanted = TargetBackend {
+                weight: backend.weight,
+                in_ring: verdict.takes_flows,
+                hop: verdict.hop,
+            };
+            ((backend.address.into(), Be16::new(backend.port)), wanted)
+        })
+        .collect();
+    for vip in &service.vips {
+        let unmatched = if service.drop_unmatched {
+            0
+        } else {
+            AddressEntry::PASS_UNMATCHED
+        };
+        decision
+            .target
+            .addresses
+            .insert((*vip).into(), AddressEntry::VIP | unmatched);
+        for port in &service.ports {
+            let key = VipKey::new((*vip).into(), Be16::new(*port), service.protocol.number());
+            let held = decision.held.contains(vip);
+            let target = TargetService {
+                name: service.name.clone(),
+                log2: service.ring_size.log2(),
+                held,
+                backends: backends.clone(),
+            };
+            decision.target.services.insert(key, target);
+        }
+    }
+}
+
+fn announce(decision: &mut Decision, desired: &DesiredState, announcement: &Announcement, verdicts: &[Vec<Verdict>]) {
+    let of_vip = || {
+        desired
+            .services
+            .iter()
+            .zip(verdicts)
+            .filter(|(service, _)| service.vips.contains(&announcement.vip))
+    };
+    let (announced, reason) = match announcement.when {
+        AnnounceWhen::Always => (true, "configured to announce always".to_owned()),
+        AnnounceWhen::LocalBackend => {
+            let serving =
+                of_vip().find(|(_, verdicts)| verdicts.iter().any(|verdict| verdict.holds && verdict.takes_flows));
+            match serving {
+                Some((service, _)) => (true, format!("a backend of {} on this node takes flows", service.name)),
+                None => (false, "no backend on this node takes flows".to_owned()),
+            }
+        }
+    };
+    if announced {
+        decision.announced.insert(announcement.vip, announcement.lifetime);
+    }
+    decision.announcements.push(AnnounceDecision {
+        vip: announcement.vip,
+        announced,
+        reason,
+    });
+}
+
+fn addresses_and_peers(inputs: &Inputs<'_>, target: &mut TargetState) {
+    for address in &inputs.desired.node.addresses {
+        *target.addresses.entry((*address).into()).or_default() |= AddressEntry::NODE;
+    }
+    for (id, peer) in (1..).zip(&inputs.desired.peers) {
+        for address in &peer.addresses {
+            target.peers.insert((*address).into(), id);
+            if let Some(mac) = neighbour(inputs.network, *address) {
+                target.peer_macs.insert(mac.0, id);
+            }
+        }
+    }
+    target.settings = Settings {
+        hash_key: inputs.hash_key,
+        peer_macs: [0; 8],
+    };
+    for mac in target.peer_macs.keys() {
+        let bit = mac_bit(mac) as usize;
+        target.settings.peer_macs[bit / 64] |= 1 << (bit % 64);
+    }
+}
+
+/// The link-layer address of a node on the same link.
+fn neighbour(network: &Network, address: IpAddr) -> Option<MacAddr> {
+    network.next_hops.get(&address).filter(|way| way.on_link())?.mac
+}

@@ -1,0 +1,18 @@
+//! From what is wanted and known to what the maps and the announcers have to hold: pure, and the whole reason why.
+//!
+//! [`decide`] turns a desired state, the network and the probes' verdicts into a [`Decision`]: the target of the maps,
+//! what this node holds and announces, and a line per backend that says why it does or does not take flows.
+//! [`operations`] compares that target with the maps' state and lists what has to be done, in an order in which every
+//! prefix is safe. Neither does any I/O.
+
+mod decide;
+mod operations;
+mod ring_arena;
+mod state;
+
+pub use decide::{AnnounceDecision, BackendDecision, Decision, Inputs, decide};
+pub use operations::{PlanError, operations};
+pub use ring_arena::RingArena;
+pub use state::{
+    BackendState, MapOp, MapState, RingOrigin, ServiceState, Sizes, TargetBackend, TargetService, TargetState,
+};

@@ -1,0 +1,256 @@
+//! What the maps hold, what they should hold, and the steps between.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use lb_common::{
+    addr::{BackendId, Be16, IpAddr16, Mac},
+    maglev::Member,
+    maps::{
+        addresses::AddressEntry,
+        backends::{Head, Hop},
+        names::{BackendInfo, ServiceInfo},
+        published::RingWord,
+        services::VipKey,
+        settings::Settings,
+    },
+};
+
+use super::ring_arena::RingArena;
+
+/// What the maps should hold.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct TargetState {
+    /// Hash key and filter over peers' MACs.
+    pub settings: Settings,
+    /// Flags of VIPs and of this node's addresses.
+    pub addresses: BTreeMap<IpAddr16, u32>,
+    /// Directors by address.
+    pub peers: BTreeMap<IpAddr16, u32>,
+    /// Directors by link-layer address.
+    pub peer_macs: BTreeMap<Mac, u32>,
+    /// Indices of interfaces that packets may leave by.
+    pub devices: BTreeSet<u32>,
+    /// What each VIP, protocol and port is served by.
+    pub services: BTreeMap<VipKey, TargetService>,
+}
+
+/// A service as it should be.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct TargetService {
+    /// Name, at most 63 bytes.
+    pub name: String,
+    /// Base-two logarithm of the ring's slots.
+    pub log2: u8,
+    /// Whether this node terminates flows to the VIP.
+    pub held: bool,
+    /// Backends by identity.
+    pub backends: BTreeMap<(IpAddr16, Be16), TargetBackend>,
+}
+
+/// A backend as it should be.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct TargetBackend {
+    /// Its weight, 0..=1000.
+    pub weight: u16,
+    /// Whether it takes new flows.
+    pub in_ring: bool,
+    /// How its packets leave.
+    pub hop: Hop,
+}
+
+/// Sizes of the maps, in entries.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Sizes {
+    /// Entries of `SERVICES`.
+    pub services: u32,
+    /// Entries of `BACKENDS`.
+    pub backends: u32,
+    /// Slots of `RINGS`.
+    pub ring_slots: u32,
+    /// Entries of `PEERS` and of `PEER_MACS`.
+    pub peers: u32,
+    /// Entries of `ADDRESSES`.
+    pub addresses: u32,
+}
+
+/// What the maps hold, and what of them is free. Nothing in a free list is visible to any packet.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct MapState {
+    /// Sizes of the maps.
+    pub sizes: Sizes,
+    /// Entry of `SETTINGS`.
+    pub settings: Settings,
+    /// Entries of `ADDRESSES`; the filter's bits follow from those that are VIPs.
+    pub addresses: BTreeMap<IpAddr16, u32>,
+    /// Entries of `PEERS`.
+    pub peers: BTreeMap<IpAddr16, u32>,
+    /// Entries of `PEER_MACS`.
+    pub peer_macs: BTreeMap<Mac, u32>,
+    /// Entries of `DEVICES`.
+    pub devices: BTreeSet<u32>,
+    /// Services with everything that belongs to them.
+    pub services: BTreeMap<VipKey, ServiceState>,
+    /// Indices of services that are free.
+    pub free_services: BTreeSet<u32>,
+    /// Indices of backends that are free, the longest free first, each with the last generation it had.
+    pub free_backends: VecDeque<(u32, u16)>,
+    /// Free slots of `RINGS`.
+    pub arena: RingArena,
+}
+
+/// A service as the maps have it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ServiceState {
+    /// Its index.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// The published word.
+    pub word: RingWord,
+    /// What the ring in force was built from.
+    pub ring: RingOrigin,
+    /// Its backends.
+    pub backends: BTreeMap<(IpAddr16, Be16), BackendState>,
+}
+
+/// How the agent knows a ring. Its slots are kept only until they were compared once: 16 KB a service add up.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum RingOrigin {
+    /// The agent built it from these members.
+    Members(Vec<Member>),
+    /// It was found in the maps, with these owners.
+    Adopted(Vec<BackendId>),
+}
+
+/// A backend as the maps have it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct BackendState {
+    /// Its id.
+    pub id: BackendId,
+    /// Weight it was entered with.
+    pub weight: u16,
+    /// Whether it takes new flows.
+    pub in_ring: bool,
+    /// First word of its entry.
+    pub head: Head,
+    /// The hop in force.
+    pub hop: Hop,
+}
+
+impl MapState {
+    /// The state of maps that were just created.
+    #[must_use]
+    pub fn empty(sizes: Sizes) -> Self {
+        Self {
+            sizes,
+            settings: Settings::default(),
+            addresses: BTreeMap::new(),
+            peers: BTreeMap::new(),
+            peer_macs: BTreeMap::new(),
+            devices: BTreeSet::new(),
+            services: BTreeMap::new(),
+            free_services: (0..sizes.services).collect(),
+            free_backends: (0..sizes.backends).map(|index| (index, 0)).collect(),
+            arena: RingArena::new(sizes.ring_slots),
+        }
+    }
+}
+
+/// One step on the maps. Performed in the order of the plan, each whole or not at all.
+#[derive(Clone, Debug, PartialEq)]
+pub enum MapOp {
+    /// Replaces the entry of `SETTINGS`.
+    Settings(Settings),
+    /// Sets a bit of `VIP_FILTER`.
+    FilterAdd(u32),
+    /// Clears a bit of `VIP_FILTER`.
+    FilterRemove(u32),
+    /// Inserts or replaces an entry of `ADDRESSES`.
+    Address(IpAddr16, AddressEntry),
+    /// Removes an entry of `ADDRESSES`.
+    RemoveAddress(IpAddr16),
+    /// Inserts or replaces an entry of `PEERS`.
+    Peer(IpAddr16, u32),
+    /// Removes an entry of `PEERS`.
+    RemovePeer(IpAddr16),
+    /// Inserts or replaces an entry of `PEER_MACS`.
+    PeerMac(Mac, u32),
+    /// Removes an entry of `PEER_MACS`.
+    RemovePeerMac(Mac),
+    /// Inserts an interface into `DEVICES`.
+    Device(u32),
+    /// Removes an interface from `DEVICES`.
+    RemoveDevice(u32),
+    /// Fills a free entry of `BACKENDS`: hop 0, then the head; and its `BACKEND_INFO` first of all.
+    Backend {
+        /// The id it gets.
+        id: BackendId,
+        /// Its identity.
+        info: BackendInfo,
+        /// Its first hop.
+        hop: Hop,
+    },
+    /// Writes the hop at rest of an entry, then the head that puts it in force.
+    Hop {
+        /// Index in `BACKENDS`.
+        index: u32,
+        /// The new head.
+        head: Head,
+        /// The new hop.
+        hop: Hop,
+    },
+    /// Replaces an entry of `BACKEND_INFO`.
+    BackendInfo {
+        /// Index in `BACKEND_INFO`.
+        index: u32,
+        /// The entry.
+        info: BackendInfo,
+    },
+    /// Clears the head of an entry of `BACKENDS`, zeroes its counters and marks its `BACKEND_INFO` unused.
+    ForgetBackend {
+        /// Index in `BACKENDS`.
+        index: u32,
+        /// The last generation it had.
+        generation: u16,
+    },
+    /// Writes slots that no published word refers to.
+    Ring {
+        /// Index of the first slot in `RINGS`.
+        offset: u32,
+        /// Owners of the slots.
+        slots: Vec<BackendId>,
+    },
+    /// Stores the word of a service.
+    Publish {
+        /// Index of the service.
+        service: u32,
+        /// The word.
+        word: RingWord,
+    },
+    /// Replaces an entry of `SERVICE_INFO`.
+    ServiceInfo {
+        /// Index of the service.
+        index: u32,
+        /// The entry.
+        info: Box<ServiceInfo>,
+    },
+    /// Zeroes the counters of a service that is about to appear.
+    ResetService {
+        /// Index of the service.
+        index: u32,
+    },
+    /// Inserts an entry of `SERVICES`.
+    Service {
+        /// What it listens on.
+        key: VipKey,
+        /// Its index.
+        index: u32,
+    },
+    /// Removes an entry of `SERVICES`.
+    RemoveService {
+        /// What it listened on.
+        key: VipKey,
+    },
+    /// Waits until no packet is under way that was looked at before the steps so far: an RCU grace period.
+    Grace,
+}
