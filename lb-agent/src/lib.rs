@@ -3,4 +3,7 @@
 //! Whole snapshots come in, one pure function stands in the middle, idempotent appliers go out:
 //! `sources`, `health` and `netlink` feed [`plan`], whose result the data plane and the announcers perform.
 
+pub mod config;
+pub mod health;
 pub mod model;
+pub mod sources;
