@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 use super::{
     draft::{Draft, DraftCapacities},
     draft_service::DraftService,
-    error::{Place, Problems},
+    error::Problems,
     read::Located,
     types::Capacities,
 };
@@ -25,53 +25,48 @@ impl DraftCapacities {
     }
 }
 
-/// One capacity and what is asked of it.
-struct Demand {
+/// A capacity.
+struct Kind {
+    /// Its key in the file.
     key: &'static str,
+    /// What it counts, for error texts.
     what: &'static str,
-    needed: u64,
-    capacity: u32,
     /// The largest value the key can have.
     limit: u32,
-    configured: Option<Place>,
+}
+
+const SERVICES: Kind = kind("services", "(VIP, protocol, port) entries", Capacities::MAX.services);
+const BACKENDS: Kind = kind(
+    "backends",
+    "backend entries (one per VIP, protocol, port and backend)",
+    Capacities::MAX.backends,
+);
+const RING_SLOTS: Kind = kind(
+    "ringSlots",
+    "ring slots (every ring, and the largest once more to swap)",
+    Capacities::MAX.ring_slots,
+);
+const PEERS: Kind = kind("peers", "addresses of peers", Capacities::MAX.peers);
+const ADDRESSES: Kind = kind("addresses", "VIP addresses", Capacities::MAX.addresses);
+
+const fn kind(key: &'static str, what: &'static str, limit: u32) -> Kind {
+    Kind { key, what, limit }
 }
 
 /// Reports every capacity that is too small for the draft.
 pub(super) fn check(draft: &Draft, problems: &mut Problems) {
-    let fallback = draft.services.first().map(|service| service.place).unwrap_or_default();
-    for demand in demands(draft) {
-        let Demand {
-            key,
-            what,
-            needed,
-            capacity,
-            limit,
-            configured,
-        } = demand;
-        if needed <= u64::from(capacity) {
-            continue;
-        }
-        let advice = if needed <= u64::from(limit) {
-            format!("set `capacities.{key}` to {needed} or more")
-        } else {
-            format!("configure less: `capacities.{key}` ends at {limit}")
-        };
-        let origin = if configured.is_some() { "" } else { " by default" };
-        let reason = format!("{needed} {what} are configured, but `capacities.{key}` is {capacity}{origin}; {advice}");
-        problems.refuse(configured.unwrap_or(fallback), reason);
-    }
-}
-
-fn demands(draft: &Draft) -> [Demand; 5] {
     let own = &draft.capacities;
     let capacities = own.effective();
     let sum = |of: fn(&DraftService) -> u64| draft.services.iter().map(of).fold(0, u64::saturating_add);
+    let backends = sum(|service| service.entries().saturating_mul(service.backends.len() as u64));
     let largest = draft
         .services
         .iter()
         .map(|service| ring_slots(service, 1))
         .max()
         .unwrap_or(0);
+    // A changed ring is built beside the one in use, so the largest has to fit once more.
+    let slots = sum(|service| ring_slots(service, service.entries())).saturating_add(largest);
     let vips: BTreeSet<IpAddr> = draft
         .services
         .iter()
@@ -79,61 +74,35 @@ fn demands(draft: &Draft) -> [Demand; 5] {
         .map(|vip| vip.value)
         .collect();
     let peers: usize = draft.peers.iter().map(|peer| peer.addresses.len()).sum();
-    let place = |own: Option<Located<u32>>| own.map(|own| own.place);
-    let demand = |key, what, needed, capacity, limit, own| Demand {
-        key,
-        what,
-        needed,
-        capacity,
-        limit,
-        configured: place(own),
+    let first_service = draft.services.first().map(|service| service.place);
+    let first_peer = draft.peers.first().map(|peer| peer.name.place);
+    let mut fit = |kind: Kind, needed, capacity, own: Option<Located<u32>>| {
+        if needed > u64::from(capacity) {
+            let message = too_small(&kind, needed, capacity, own.is_none());
+            let cause = if kind.key == PEERS.key {
+                first_peer
+            } else {
+                first_service
+            };
+            problems.refuse(own.map(|own| own.place).or(cause).unwrap_or_default(), message);
+        }
     };
-    let entries = sum(DraftService::entries);
-    let backends = sum(|service| service.entries().saturating_mul(service.backends.len() as u64));
-    // A changed ring is built beside the one in use, so the largest has to fit once more.
-    let slots = sum(|service| ring_slots(service, service.entries())).saturating_add(largest);
-    [
-        demand(
-            "services",
-            "(VIP, protocol, port) entries",
-            entries,
-            capacities.services,
-            1 << 16,
-            own.services,
-        ),
-        demand(
-            "backends",
-            "backend entries (one per VIP, protocol, port and backend)",
-            backends,
-            capacities.backends,
-            1 << 20,
-            own.backends,
-        ),
-        demand(
-            "ringSlots",
-            "ring slots (every ring, and the largest once more to swap)",
-            slots,
-            capacities.ring_slots,
-            1 << 28,
-            own.ring_slots,
-        ),
-        demand(
-            "peers",
-            "addresses of peers",
-            peers as u64,
-            capacities.peers,
-            1 << 16,
-            own.peers,
-        ),
-        demand(
-            "addresses",
-            "VIP addresses",
-            vips.len() as u64,
-            capacities.addresses,
-            1 << 16,
-            own.addresses,
-        ),
-    ]
+    fit(SERVICES, sum(DraftService::entries), capacities.services, own.services);
+    fit(BACKENDS, backends, capacities.backends, own.backends);
+    fit(RING_SLOTS, slots, capacities.ring_slots, own.ring_slots);
+    fit(PEERS, peers as u64, capacities.peers, own.peers);
+    fit(ADDRESSES, vips.len() as u64, capacities.addresses, own.addresses);
+}
+
+fn too_small(kind: &Kind, needed: u64, capacity: u32, is_default: bool) -> String {
+    let Kind { key, what, limit } = kind;
+    let advice = if needed <= u64::from(*limit) {
+        format!("set `capacities.{key}` to {needed} or more")
+    } else {
+        format!("configure less: `capacities.{key}` ends at {limit}")
+    };
+    let origin = if is_default { " by default" } else { "" };
+    format!("{needed} {what} are configured, but `capacities.{key}` is {capacity}{origin}; {advice}")
 }
 
 fn ring_slots(service: &DraftService, rings: u64) -> u64 {

@@ -11,7 +11,7 @@ use super::{
     error::{Place, Problems},
     read::{Fields, Located, address, choice, duration, integer, list, name, quoted, text},
     secret::Secret,
-    types::{InterfaceSpec, LogConfig, LogFormat, LogLevel, OnTerminate, XdpMode},
+    types::{Capacities, InterfaceSpec, LogConfig, LogFormat, LogLevel, OnTerminate, XdpMode},
     yaml::{Node, Value},
 };
 use crate::model::{AnnounceWhen, AnnouncerKind};
@@ -340,10 +340,10 @@ fn capacities(value: &Node, problems: &mut Problems) -> DraftCapacities {
             .and_then(|value| integer(value, key, &range, problems))
     };
     DraftCapacities {
-        services: read("services", 1..=1 << 16),
-        backends: read("backends", 1..=1 << 20),
-        ring_slots: read("ringSlots", 64..=1 << 28),
-        peers: read("peers", 1..=1 << 16),
-        addresses: read("addresses", 1..=1 << 16),
+        services: read("services", 1..=Capacities::MAX.services),
+        backends: read("backends", 1..=Capacities::MAX.backends),
+        ring_slots: read("ringSlots", 64..=Capacities::MAX.ring_slots),
+        peers: read("peers", 1..=Capacities::MAX.peers),
+        addresses: read("addresses", 1..=Capacities::MAX.addresses),
     }
 }

@@ -386,6 +386,16 @@ levee.yaml:5:12: 8196096 ring slots (every ring, and the largest once more to sw
 }
 
 #[test]
+fn peers_fit_their_capacity() {
+    let text = HEAD.replace("addresses: [10.0.2.2]", "addresses: [10.0.2.2, 10.0.2.3]");
+    let errors = read(&format!("{text}capacities: {{peers: 1}}\n")).unwrap_err();
+    insta::assert_snapshot!(errors, @"levee.yaml:5:21: 2 addresses of peers are configured, but `capacities.peers` is 1; set `capacities.peers` to 2 or more");
+    let addresses: Vec<String> = (0..1025).map(|n| format!("10.9.{}.{}", n >> 8, n & 255)).collect();
+    let errors = read(&HEAD.replace("10.0.2.2", &addresses.join(", "))).unwrap_err();
+    insta::assert_snapshot!(errors, @"levee.yaml:4:16: 1025 addresses of peers are configured, but `capacities.peers` is 1024 by default; set `capacities.peers` to 1025 or more");
+}
+
+#[test]
 fn an_absurd_product_of_vips_and_ports_is_refused_quickly() {
     let vips: Vec<String> = (0..60_000)
         .map(|n: u32| format!("100.{}.{}.{}", n >> 16, n >> 8 & 255, n & 255))

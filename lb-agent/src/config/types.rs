@@ -130,6 +130,17 @@ pub struct Capacities {
     pub addresses: u32,
 }
 
+impl Capacities {
+    /// The largest value of each.
+    pub(super) const MAX: Self = Self {
+        services: 1 << 16,
+        backends: 1 << 20,
+        ring_slots: 1 << 28,
+        peers: 1 << 16,
+        addresses: 1 << 16,
+    };
+}
+
 impl Default for Capacities {
     fn default() -> Self {
         Self {

@@ -15,7 +15,7 @@ use std::{
 
 use notify::{
     EventKind, RecommendedWatcher, RecursiveMode, Watcher,
-    event::{AccessKind, AccessMode},
+    event::{AccessKind, AccessMode, ModifyKind},
 };
 use thiserror::Error;
 use tokio::{
@@ -69,7 +69,13 @@ impl FileSource {
         let watcher = watch(config::base_dir(path), Arc::clone(&changed))?;
         let (outcomes, receiver) = mpsc::channel(QUEUED);
         wanted.notify_one(); // the first outcome needs no event
-        let task = Task { path: path.to_owned(), changed, wanted: Arc::clone(&wanted), outcomes, last: None };
+        let task = Task {
+            path: path.to_owned(),
+            changed,
+            wanted: Arc::clone(&wanted),
+            outcomes,
+            last: None,
+        };
         tokio::spawn(async move {
             let _watcher = watcher; // events end when it is dropped
             cancel.run_until_cancelled(task.run()).await;
@@ -84,7 +90,10 @@ impl FileSource {
 }
 
 fn watch(folder: &Path, changed: Arc<Notify>) -> Result<RecommendedWatcher, WatchError> {
-    let refused = |source| WatchError::Refused { path: folder.to_owned(), source };
+    let refused = |source| WatchError::Refused {
+        path: folder.to_owned(),
+        source,
+    };
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         // An error can mean lost events, so the file is looked at then, too.
         if event.map_or(true, |event| is_change(event.kind)) {
@@ -96,11 +105,12 @@ fn watch(folder: &Path, changed: Arc<Notify>) -> Result<RecommendedWatcher, Watc
     Ok(watcher)
 }
 
-/// Whether an event can mean new content. Opening and reading is what this source does itself.
+/// Whether an event can mean new content that is complete. Opening and reading is what this source does itself; data
+/// that is written is complete when the writer closes the file, and half a list of services can look like a good one.
 const fn is_change(kind: EventKind) -> bool {
     match kind {
         EventKind::Access(AccessKind::Close(AccessMode::Write)) => true,
-        EventKind::Access(_) => false,
+        EventKind::Access(_) | EventKind::Modify(ModifyKind::Data(_)) => false,
         _ => true,
     }
 }
@@ -168,23 +178,25 @@ impl Task {
 
 /// What the file holds, unless that is what was seen last.
 fn read(path: &Path, last: Option<&Seen>) -> Option<(Seen, Outcome)> {
-    let (good, outcome) = match config::read_bytes(path) {
-        Ok(bytes) => {
-            let good = Seen::Good(hash(&bytes));
-            if last == Some(&good) {
-                return None;
-            }
-            let name = path.display().to_string();
-            let parsed = config::text_of(&name, bytes).and_then(|text| config::parse(&name, &text, config::base_dir(path)));
-            (good, parsed)
-        }
-        Err(errors) => (Seen::Good(0), Err(errors)),
+    let bytes = match config::read_bytes(path) {
+        Ok(bytes) => bytes,
+        Err(errors) => return bad(errors, last),
     };
-    let seen = match &outcome {
-        Ok(_) => good,
-        Err(errors) => Seen::Bad(errors.clone()),
-    };
-    (last != Some(&seen)).then_some((seen, outcome))
+    let good = Seen::Good(hash(&bytes));
+    if last == Some(&good) {
+        return None;
+    }
+    let name = path.display().to_string();
+    let text = config::text_of(&name, bytes);
+    match text.and_then(|text| config::parse(&name, &text, config::base_dir(path))) {
+        Ok(config) => Some((good, Ok(config))),
+        Err(errors) => bad(errors, last),
+    }
+}
+
+fn bad(errors: ConfigErrors, last: Option<&Seen>) -> Option<(Seen, Outcome)> {
+    let seen = Seen::Bad(errors.clone());
+    (last != Some(&seen)).then_some((seen, Err(errors)))
 }
 
 fn hash(bytes: &[u8]) -> u64 {
@@ -208,7 +220,7 @@ fn log(path: &Path, outcome: &Outcome) {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::symlink};
+    use std::{fs, io::Write, os::unix::fs::symlink};
 
     use tempfile::TempDir;
     use tokio::time::timeout;
@@ -241,7 +253,12 @@ mod tests {
             prepare(folder.path());
             let cancel = CancellationToken::new();
             let (source, outcomes) = FileSource::spawn(&folder.path().join("levee.yaml"), cancel.clone()).unwrap();
-            Self { folder, source, outcomes, _cancel: cancel.drop_guard() }
+            Self {
+                folder,
+                source,
+                outcomes,
+                _cancel: cancel.drop_guard(),
+            }
         }
 
         fn path(&self, name: &str) -> PathBuf {
@@ -250,8 +267,13 @@ mod tests {
 
         /// The node's name in the next outcome, or what is wrong.
         async fn next(&mut self) -> Result<String, String> {
-            let outcome = timeout(PATIENCE, self.outcomes.recv()).await.expect("an outcome").expect("a source");
-            outcome.map(|config| config.desired.node.name).map_err(|errors| errors.to_string())
+            let outcome = timeout(PATIENCE, self.outcomes.recv())
+                .await
+                .expect("an outcome")
+                .expect("a source");
+            outcome
+                .map(|config| config.desired.node.name)
+                .map_err(|errors| errors.to_string())
         }
 
         async fn assert_silent(&mut self) {
@@ -304,6 +326,19 @@ mod tests {
         watched.assert_silent().await;
         watched.source.reload();
         assert_eq!(watched.next().await, Ok("a".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn a_file_is_read_when_its_writer_is_done() {
+        let mut watched = Watched::new(|folder| fs::write(folder.join("levee.yaml"), text("a")).unwrap());
+        assert_eq!(watched.next().await, Ok("a".to_owned()));
+        let mut file = fs::File::create(watched.path("levee.yaml")).unwrap();
+        file.write_all(b"node: {name: b, ").unwrap();
+        watched.assert_silent().await;
+        file.write_all(text("b").trim_start_matches("node: {name: b, ").as_bytes())
+            .unwrap();
+        drop(file);
+        assert_eq!(watched.next().await, Ok("b".to_owned()));
     }
 
     #[tokio::test]
