@@ -192,6 +192,11 @@ fn secret(fields: &Fields<'_>, base_dir: &Path, problems: &mut Problems) -> Opti
         }
         (None, Some(value)) => {
             let path = text(value, "secretFile", problems)?;
+            if Secret::from_hex(path.value).is_ok() {
+                let reason = "`secretFile` holds the secret itself; name a file with it, or call the key `secret`";
+                problems.refuse(path.place, reason);
+                return None;
+            }
             (path.place, Secret::from_file(&base_dir.join(path.value)))
         }
         (Some(value), Some(_)) => {

@@ -18,8 +18,10 @@ use thiserror::Error;
 const DIGITS: usize = 32;
 /// A secret file longer than this is no secret file.
 const MAX_FILE_BYTES: u64 = 4096;
-/// What to run for a new one.
-const HOW_TO_CREATE: &str = "(umask 077; od -An -N16 -tx1 /dev/urandom | tr -d ' \\n')";
+/// Permission bits that a secret file must not have: writing by the group, anything by others.
+const TOO_OPEN: u32 = 0o027;
+/// Prints a new one.
+const HOW_TO_CREATE: &str = "od -An -N16 -tx1 /dev/urandom | tr -d ' \\n'";
 
 /// Key of the flow hash, 128 bits.
 #[derive(Clone, Copy, Eq, PartialEq)]
@@ -77,7 +79,7 @@ impl Secret {
         }
         let file = File::open(path).map_err(unreadable)?;
         let mode = file.metadata().map_err(unreadable)?.permissions().mode() & 0o777;
-        if mode & !0o640 != 0 {
+        if mode & TOO_OPEN != 0 {
             return Err(SecretError::TooOpen {
                 path: path.to_owned(),
                 mode,
@@ -103,14 +105,16 @@ impl fmt::Debug for Secret {
 /// Why a secret was refused. No variant carries any of it.
 #[derive(Debug, Error)]
 pub(super) enum SecretError {
-    #[error("the secret has {digits} characters; write {DIGITS} hexadecimal digits, for instance from {HOW_TO_CREATE}")]
+    #[error(
+        "the secret has {digits} characters; write {DIGITS} hexadecimal digits, for instance from `{HOW_TO_CREATE}`"
+    )]
     BadLength { digits: usize },
     #[error(
-        "character {position} of the secret is no hexadecimal digit; write {DIGITS} of them, for instance from {HOW_TO_CREATE}"
+        "character {position} of the secret is no hexadecimal digit; write {DIGITS} of them, for instance from `{HOW_TO_CREATE}`"
     )]
     BadDigit { position: usize },
     #[error(
-        "the secret is all zeros, which anybody can guess; write {DIGITS} random hexadecimal digits, for instance from {HOW_TO_CREATE}"
+        "the secret is all zeros, which anybody can guess; write {DIGITS} random hexadecimal digits, for instance from `{HOW_TO_CREATE}`"
     )]
     Zero,
     #[error("secret file {}: {cause}", path.display())]
@@ -122,7 +126,7 @@ pub(super) enum SecretError {
         path.display(), path.display()
     )]
     TooOpen { path: PathBuf, mode: u32 },
-    #[error("secret file {} can't be read: {source}; create it once with {HOW_TO_CREATE} and copy it to every node", path.display())]
+    #[error("secret file {} can't be read: {source}; create it once with `(umask 077; {HOW_TO_CREATE} > FILE)` and copy it to every node", path.display())]
     Unreadable { path: PathBuf, source: io::Error },
 }
 

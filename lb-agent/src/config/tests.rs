@@ -231,8 +231,9 @@ fn secrets_are_refused_without_being_shown() {
         .unwrap_err()
         .to_string()
     };
-    insta::assert_snapshot!(with("secret: 1234567890"), @r#"levee.yaml:3:9: the secret has 10 characters; write 32 hexadecimal digits, for instance from (umask 077; od -An -N16 -tx1 /dev/urandom | tr -d ' \n')"#);
+    insta::assert_snapshot!(with("secret: 1234567890"), @r#"levee.yaml:3:9: the secret has 10 characters; write 32 hexadecimal digits, for instance from `od -An -N16 -tx1 /dev/urandom | tr -d ' \n'`"#);
     insta::assert_snapshot!(with("secret: 12345678901234567890123456789012\nsecretFile: x"), @"levee.yaml:3:9: both `secret` and `secretFile` are there; keep one of them");
+    insta::assert_snapshot!(with("secretFile: 000102030405060708090a0b0c0d0e0f"), @"levee.yaml:3:13: `secretFile` holds the secret itself; name a file with it, or call the key `secret`");
     insta::assert_snapshot!(with("secret: [abcdef, abc"), @"levee.yaml:3:9: not valid YAML: unclosed bracket '['");
     insta::assert_snapshot!(with("secret: \"hush\nabc: 1"), @"levee.yaml:4:1: not valid YAML: invalid indentation in multiline quoted scalar");
 }

@@ -282,6 +282,23 @@ mod tests {
         }
     }
 
+    #[test]
+    fn only_complete_content_is_a_change() {
+        use notify::event::{CreateKind, DataChange, MetadataKind, RenameMode};
+        for (kind, expected) in [
+            (EventKind::Access(AccessKind::Open(AccessMode::Any)), false),
+            (EventKind::Access(AccessKind::Close(AccessMode::Read)), false),
+            (EventKind::Access(AccessKind::Close(AccessMode::Write)), true),
+            (EventKind::Modify(ModifyKind::Data(DataChange::Any)), false),
+            (EventKind::Modify(ModifyKind::Metadata(MetadataKind::Any)), true),
+            (EventKind::Modify(ModifyKind::Name(RenameMode::To)), true),
+            (EventKind::Create(CreateKind::File), true),
+            (EventKind::Other, true),
+        ] {
+            assert_eq!(is_change(kind), expected, "{kind:?}");
+        }
+    }
+
     #[tokio::test]
     async fn a_file_written_in_place_is_read_again() {
         let mut watched = Watched::new(|folder| fs::write(folder.join("levee.yaml"), text("a")).unwrap());
