@@ -2,7 +2,11 @@
 //!
 //! Values here are checked: whoever builds them refuses what does not fit, and nobody checks again.
 
-use std::{fmt, net::IpAddr, time::Duration};
+use std::{
+    fmt,
+    net::IpAddr,
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -209,3 +213,4 @@ pub enum AnnounceWhen {
     /// Always: for directors that have no backend of their own.
     Always,
 }
+
