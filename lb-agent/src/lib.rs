@@ -3,6 +3,9 @@
 //! Whole snapshots come in, one pure function stands in the middle, idempotent appliers go out:
 //! `sources`, `health` and `netlink` feed [`plan`], whose result the data plane and the announcers perform.
 
+pub mod config;
 pub mod dataplane;
+pub mod health;
 pub mod model;
 pub mod plan;
+pub mod sources;

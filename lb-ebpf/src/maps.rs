@@ -3,7 +3,7 @@
 
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
-    btf_maps::{Array, DevMapHash, HashMap, PerCpuArray},
+    btf_maps::{Array, ArrayOfMaps, DevMapHash, HashMap, PerCpuArray},
     macros::btf_map,
 };
 use lb_common::{
@@ -58,3 +58,6 @@ pub static SERVICE_INFO: Array<ServiceInfo, 1> = Array::new();
 pub static BACKEND_INFO: Array<BackendInfo, 1> = Array::new();
 #[btf_map]
 pub static AGENT: Array<AgentInfo, 1> = Array::new();
+/// Not read: an update of a map of maps waits for a grace period on kernels where `membarrier` refuses to.
+#[btf_map]
+pub static GRACE: ArrayOfMaps<Array<u32, 1>, 1> = ArrayOfMaps::new();

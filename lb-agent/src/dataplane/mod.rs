@@ -1,1 +1,136 @@
-//! x
+//! The data plane: performs plans on the BPF maps, loads and attaches the program, adopts what an earlier agent pinned.
+
+mod arena;
+mod attach;
+mod error;
+mod grace;
+mod kernel;
+mod maps;
+mod object;
+mod pins;
+mod tables;
+
+#[cfg(test)]
+mod fake;
+
+use std::path::Path;
+
+use lb_common::report::Report;
+
+pub use attach::{Attachment, Present};
+pub use error::DataplaneError;
+pub use kernel::{KernelVersion, missing_capabilities};
+pub use maps::Maps;
+pub use object::OBJECT;
+pub use pins::{PinDirectory, PinLock, PinOwner};
+pub use tables::Tables;
+
+use crate::{
+    config::XdpMode,
+    plan::{MapOp, MapState, Sizes},
+};
+
+/// What performs the steps of a plan.
+pub trait Dataplane {
+    /// Performs one step, whole or not at all.
+    ///
+    /// # Errors
+    /// [`DataplaneError`] if the kernel refused it.
+    fn perform(&mut self, step: &MapOp) -> Result<(), DataplaneError>;
+}
+
+/// The data plane of this node, in the kernel.
+pub struct Kernel {
+    maps: Maps,
+    programs: object::Programs,
+    attachments: attach::Attachments,
+    pins: PinDirectory,
+}
+
+impl Kernel {
+    /// Opens the maps under the pin directory, or creates them, and loads the program. Nothing is attached yet, and
+    /// what an earlier agent attached goes on as it was. `lock` proves that no other agent is at work there.
+    ///
+    /// # Errors
+    /// [`DataplaneError`], each saying what is missing.
+    pub fn open(lock: &PinLock, sizes: Sizes) -> Result<Self, DataplaneError> {
+        let pins = lock.directory().clone();
+        let set = pins.choose_set(sizes)?;
+        let (programs, maps) = object::load(&set, sizes)?;
+        Ok(Self {
+            maps,
+            programs,
+            attachments: attach::Attachments::default(),
+            pins,
+        })
+    }
+
+    /// What the maps hold.
+    ///
+    /// # Errors
+    /// [`DataplaneError`] if they cannot be read.
+    pub fn state(&self) -> Result<MapState, DataplaneError> {
+        self.maps.state()
+    }
+
+    /// Puts the program on an interface, or in the place of the one that an earlier agent put there. `present` is what
+    /// the kernel reports on it now.
+    ///
+    /// # Errors
+    /// [`DataplaneError`] if the interface takes no XDP program, or has one of somebody else's.
+    pub fn attach(
+        &mut self,
+        interface: &str,
+        index: u32,
+        mode: XdpMode,
+        present: Option<Present>,
+    ) -> Result<Attachment, DataplaneError> {
+        self.attachments
+            .attach(&mut self.programs, &self.pins, interface, index, mode, present)
+    }
+
+    /// Takes the program off interfaces that are not among `wanted`.
+    pub fn detach_others(&mut self, wanted: &[String]) {
+        self.attachments.detach_others(&self.pins, wanted);
+    }
+
+    /// Puts maps that were created beside older ones in their place: their sizes differ, or their layout does. Called
+    /// when they are filled and every interface has the program that reads them.
+    ///
+    /// # Errors
+    /// [`DataplaneError`] if the pins cannot be moved.
+    pub fn commit(&mut self) -> Result<(), DataplaneError> {
+        self.pins.commit()?;
+        object::pin_lookup(&mut self.programs, &self.pins)
+    }
+
+    /// Notes who keeps these maps.
+    ///
+    /// # Errors
+    /// [`DataplaneError`] if the map refuses it.
+    pub fn sign(&mut self, node: &str) -> Result<(), DataplaneError> {
+        self.maps.sign(node)
+    }
+}
+
+impl Dataplane for Kernel {
+    fn perform(&mut self, step: &MapOp) -> Result<(), DataplaneError> {
+        self.maps.perform(step)
+    }
+}
+
+/// Asks the dry entry that the agent pinned what would become of `frame`, an Ethernet frame of at least 64 bytes.
+///
+/// # Errors
+/// [`DataplaneError`] if no agent ever ran here, or the kernel refuses to run the program.
+pub fn lookup(pin_path: &Path, frame: &[u8]) -> Result<Report, DataplaneError> {
+    object::lookup(&PinDirectory::new(pin_path), frame)
+}
+
+/// Takes the program off every interface and removes all pins. `lock` proves that no agent is at work there.
+///
+/// # Errors
+/// [`DataplaneError`] if a pin cannot be removed.
+pub fn detach(lock: PinLock) -> Result<Vec<String>, DataplaneError> {
+    lock.remove_all()
+}

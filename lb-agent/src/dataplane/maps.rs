@@ -1,0 +1,296 @@
+//! Performs steps on the maps, and reads back what they hold.
+
+use std::collections::BTreeMap;
+
+use aya::{
+    Ebpf,
+    maps::{Array, ArrayOfMaps, MapData, MapError, PerCpuValues},
+};
+use lb_common::{
+    LAYOUT_VERSION,
+    addr::BackendId,
+    maps::{
+        addresses::{AddressEntry, FILTER_WORDS},
+        agent::AgentInfo,
+        backends::{BACKEND_WORDS, HOP_WORDS, Head, Hop},
+        counters::Counters,
+        names::BackendInfo,
+        peers::{PeerEntry, PeerMacKey},
+        published::RingWord,
+        rings::Slot,
+        services::ServiceEntry,
+    },
+};
+
+use super::{
+    arena::MappedWords,
+    error::DataplaneError,
+    grace::Grace,
+    pins::MapSet,
+    tables::{self, Tables},
+};
+use crate::plan::{BackendState, MapOp, MapState, RingArena, RingOrigin, ServiceState, Sizes};
+
+/// The maps of one set, open for writing.
+pub struct Maps {
+    sizes: Sizes,
+    tables: Tables,
+    filter: MappedWords,
+    published: MappedWords,
+    rings: MappedWords,
+    backends: MappedWords,
+    grace: Grace,
+    cpus: usize,
+}
+
+impl Maps {
+    /// Opens the maps that the object was just loaded over.
+    pub(super) fn new(ebpf: &mut Ebpf, set: &MapSet, sizes: Sizes) -> Result<Self, DataplaneError> {
+        let mapped = |name, words| {
+            let data =
+                MapData::from_pin(set.path(name)).map_err(|error| DataplaneError::map(name, "opening", &error))?;
+            MappedWords::new(name, data, words)
+        };
+        let failed = |error: &dyn std::error::Error| DataplaneError::map("GRACE", "opening", error);
+        let grace = ebpf.take_map("GRACE").ok_or_else(|| failed(&MapError::KeyNotFound))?;
+        let grace: ArrayOfMaps<MapData, Array<MapData, u32>> =
+            grace.try_into().map_err(|error: MapError| failed(&error))?;
+        Ok(Self {
+            sizes,
+            tables: Tables::open(|name| set.path(name))?,
+            filter: mapped("VIP_FILTER", FILTER_WORDS as usize)?,
+            published: mapped("PUBLISHED", sizes.services as usize)?,
+            rings: mapped("RINGS", sizes.ring_slots as usize)?,
+            backends: mapped("BACKENDS", sizes.backends as usize * BACKEND_WORDS)?,
+            grace: Grace::new(grace)?,
+            cpus: aya::util::nr_cpus()
+                .map_err(|(_, error)| DataplaneError::map("VERDICTS", "counting CPUs", &error))?,
+        })
+    }
+
+    /// Performs one step.
+    pub(super) fn perform(&mut self, step: &MapOp) -> Result<(), DataplaneError> {
+        match step {
+            MapOp::Settings(settings) => written("SETTINGS", self.tables.settings.set(0, settings, 0)),
+            MapOp::FilterAdd(bit) => self.filter_bit(*bit, true),
+            MapOp::FilterRemove(bit) => self.filter_bit(*bit, false),
+            MapOp::Address(address, entry) => written("ADDRESSES", self.tables.addresses.insert(address, entry, 0)),
+            MapOp::RemoveAddress(address) => removed("ADDRESSES", self.tables.addresses.remove(address)),
+            MapOp::Peer(address, id) => written("PEERS", self.tables.peers.insert(address, PeerEntry { id: *id }, 0)),
+            MapOp::RemovePeer(address) => removed("PEERS", self.tables.peers.remove(address)),
+            MapOp::PeerMac(mac, id) => written(
+                "PEER_MACS",
+                self.tables
+                    .peer_macs
+                    .insert(PeerMacKey::new(*mac), PeerEntry { id: *id }, 0),
+            ),
+            MapOp::RemovePeerMac(mac) => removed("PEER_MACS", self.tables.peer_macs.remove(&PeerMacKey::new(*mac))),
+            MapOp::Device(index) => self
+                .tables
+                .devices
+                .insert(*index, *index, None, 0)
+                .map_err(|error| DataplaneError::map("DEVICES", "writing", &error)),
+            MapOp::RemoveDevice(index) => removed("DEVICES", self.tables.devices.remove(*index)),
+            MapOp::Backend { id, info, hop } => self.enter_backend(*id, info, hop),
+            MapOp::Hop { index, head, hop } => {
+                self.write_hop(*index, head.active(), hop)?;
+                self.backends.store(entry(*index), head.bits())
+            }
+            MapOp::BackendInfo { index, info } => {
+                written("BACKEND_INFO", self.tables.backend_info.set(*index, info, 0))
+            }
+            MapOp::ForgetBackend { index, generation } => self.forget_backend(*index, *generation),
+            MapOp::Ring { offset, slots } => self
+                .rings
+                .store_all(*offset as usize, slots.iter().map(|id| Slot::settled(*id).bits())),
+            MapOp::Publish { service, word } => self.published.store(*service as usize, word.bits()),
+            MapOp::ServiceInfo { index, info } => {
+                written("SERVICE_INFO", self.tables.service_info.set(*index, **info, 0))
+            }
+            MapOp::ResetService { index } => {
+                self.published.store(*index as usize, 0)?;
+                written(
+                    "SERVICE_COUNTERS",
+                    self.tables.service_counters.set(*index, zeroes(self.cpus)?, 0),
+                )
+            }
+            MapOp::Service { key, index } => written(
+                "SERVICES",
+                self.tables.services.insert(key, ServiceEntry { index: *index }, 0),
+            ),
+            MapOp::RemoveService { key } => removed("SERVICES", self.tables.services.remove(key)),
+            MapOp::Grace => self.grace.wait(),
+        }
+    }
+
+    /// What the maps hold.
+    pub(super) fn state(&self) -> Result<MapState, DataplaneError> {
+        let mut state = MapState::empty(self.sizes);
+        let read = |error| DataplaneError::map("SETTINGS", "reading", &error);
+        state.settings = self.tables.settings.get(&0, 0).map_err(read)?;
+        state.addresses = entries("ADDRESSES", self.tables.addresses.iter(), |entry: AddressEntry| {
+            entry.flags
+        })?;
+        state.peers = entries("PEERS", self.tables.peers.iter(), |peer: PeerEntry| peer.id)?;
+        let macs = entries("PEER_MACS", self.tables.peer_macs.iter(), |peer: PeerEntry| peer.id)?;
+        state.peer_macs = macs.into_iter().map(|(key, id)| (key.mac, id)).collect();
+        state.devices = self.tables.devices.keys().filter_map(Result::ok).collect();
+        let backends = self.backends(&mut state)?;
+        let keys = entries("SERVICES", self.tables.services.iter(), |entry: ServiceEntry| {
+            entry.index
+        })?;
+        state.arena = RingArena::new(self.sizes.ring_slots);
+        for (key, index) in keys {
+            state.free_services.remove(&index);
+            let service = self.service(index, &backends, &mut state.arena)?;
+            state.services.insert(key, service);
+        }
+        Ok(state)
+    }
+
+    /// Writes who keeps these maps.
+    pub(super) fn sign(&mut self, node: &str) -> Result<(), DataplaneError> {
+        let started = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |time| time.as_secs());
+        let info = AgentInfo {
+            started,
+            pid: std::process::id(),
+            layout: LAYOUT_VERSION,
+            node: padded(node),
+            version: padded(env!("CARGO_PKG_VERSION")),
+        };
+        written("AGENT", self.tables.agent.set(0, info, 0))
+    }
+
+    fn filter_bit(&mut self, bit: u32, set: bool) -> Result<(), DataplaneError> {
+        let word = bit as usize / 64;
+        let mask = 1 << (bit % 64);
+        let old = self.filter.load(word)?;
+        self.filter.store(word, if set { old | mask } else { old & !mask })
+    }
+
+    fn enter_backend(&mut self, id: BackendId, info: &BackendInfo, hop: &Hop) -> Result<(), DataplaneError> {
+        written(
+            "BACKEND_COUNTERS",
+            self.tables.backend_counters.set(id.index(), zeroes(self.cpus)?, 0),
+        )?;
+        written("BACKEND_INFO", self.tables.backend_info.set(id.index(), info, 0))?;
+        self.write_hop(id.index(), 0, hop)?;
+        self.backends
+            .store(entry(id.index()), Head::new(id.generation(), 0).bits())
+    }
+
+    fn forget_backend(&mut self, index: u32, generation: u16) -> Result<(), DataplaneError> {
+        self.backends.store(entry(index), 0)?;
+        let info = BackendInfo {
+            generation,
+            ..BackendInfo::default()
+        };
+        written("BACKEND_INFO", self.tables.backend_info.set(index, info, 0))
+    }
+
+    fn write_hop(&mut self, index: u32, which: usize, hop: &Hop) -> Result<(), DataplaneError> {
+        self.backends.store_all(hop_words(index, which), hop.to_words())
+    }
+
+    /// Reads every backend in use, and which indices are free.
+    fn backends(&self, state: &mut MapState) -> Result<Vec<(BackendInfo, BackendState)>, DataplaneError> {
+        let mut in_use = Vec::new();
+        state.free_backends.clear();
+        for index in 0..self.sizes.backends {
+            let info = self.tables.backend_info.get(&index, 0);
+            let info = info.map_err(|error| DataplaneError::map("BACKEND_INFO", "reading", &error))?;
+            let head = Head::from_bits(self.backends.load(entry(index))?);
+            if info.used == 0 || head.generation() == 0 {
+                state.free_backends.push_back((index, info.generation));
+                continue;
+            }
+            let mut words = [0; HOP_WORDS];
+            for (at, word) in words.iter_mut().enumerate() {
+                *word = self.backends.load(hop_words(index, head.active()) + at)?;
+            }
+            let backend = BackendState {
+                id: BackendId::new(index, head.generation()),
+                weight: info.weight,
+                in_ring: info.in_ring != 0,
+                head,
+                hop: Hop::from_words(&words),
+            };
+            in_use.push((info, backend));
+        }
+        Ok(in_use)
+    }
+
+    fn service(
+        &self,
+        index: u32,
+        backends: &[(BackendInfo, BackendState)],
+        arena: &mut RingArena,
+    ) -> Result<ServiceState, DataplaneError> {
+        let info = self.tables.service_info.get(&index, 0);
+        let info = info.map_err(|error| DataplaneError::map("SERVICE_INFO", "reading", &error))?;
+        let word = RingWord::from_bits(self.published.load(index as usize)?);
+        let mut owners = Vec::new();
+        if !word.is_empty() {
+            arena.take_at(word.offset(), 1 << word.log2());
+            for slot in 0..1usize << word.log2() {
+                owners.push(Slot::from_bits(self.rings.load(word.offset() as usize + slot)?).current());
+            }
+        }
+        let of_service = backends.iter().filter(|(info, _)| info.service == index);
+        Ok(ServiceState {
+            index,
+            name: tables::text(&info.name),
+            word,
+            ring: RingOrigin::Adopted(owners),
+            backends: of_service
+                .map(|(info, state)| ((info.address, info.port), *state))
+                .collect(),
+        })
+    }
+}
+
+fn entry(index: u32) -> usize {
+    index as usize * BACKEND_WORDS
+}
+
+fn hop_words(index: u32, which: usize) -> usize {
+    entry(index) + 1 + which * HOP_WORDS
+}
+
+fn zeroes(cpus: usize) -> Result<PerCpuValues<Counters>, DataplaneError> {
+    PerCpuValues::try_from(vec![Counters::default(); cpus])
+        .map_err(|error| DataplaneError::map("SERVICE_COUNTERS", "zeroing", &error))
+}
+
+fn padded<const N: usize>(text: &str) -> [u8; N] {
+    let mut bytes = [0; N];
+    let length = text.len().min(N - 1);
+    bytes[..length].copy_from_slice(&text.as_bytes()[..length]);
+    bytes
+}
+
+fn written(map: &'static str, result: Result<(), MapError>) -> Result<(), DataplaneError> {
+    result.map_err(|error| DataplaneError::map(map, "writing", &error))
+}
+
+/// Removing what is not there is no failure: the kernel drops entries of interfaces that are gone by itself.
+fn removed(map: &'static str, result: Result<(), MapError>) -> Result<(), DataplaneError> {
+    match result {
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(MapError::KeyNotFound) => Ok(()),
+        other => other.map_err(|error| DataplaneError::map(map, "removing from", &error)),
+    }
+}
+
+fn entries<K: Ord, V>(
+    map: &'static str,
+    entries: impl Iterator<Item = Result<(K, V), MapError>>,
+    value: impl Fn(V) -> u32,
+) -> Result<BTreeMap<K, u32>, DataplaneError> {
+    entries
+        .map(|entry| entry.map(|(key, entry)| (key, value(entry))))
+        .collect::<Result<_, _>>()
+        .map_err(|error| DataplaneError::map(map, "reading", &error))
+}

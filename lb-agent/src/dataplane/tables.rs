@@ -1,0 +1,91 @@
+//! The pinned maps, typed, for whoever reads or writes them entry by entry.
+
+use std::path::PathBuf;
+
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, xdp::DevMapHash};
+use lb_common::{
+    addr::IpAddr16,
+    maps::{
+        addresses::AddressEntry,
+        agent::AgentInfo,
+        backends::Backend,
+        counters::Counters,
+        names::{BackendInfo, ServiceInfo},
+        peers::{PeerEntry, PeerMacKey},
+        services::{ServiceEntry, VipKey},
+        settings::Settings,
+    },
+};
+
+use super::error::DataplaneError;
+
+/// Every pinned map.
+#[expect(
+    missing_docs,
+    reason = "each field is the map of its name, described in lb_common::maps"
+)]
+pub struct Tables {
+    pub settings: Array<MapData, Settings>,
+    pub vip_filter: Array<MapData, u64>,
+    pub addresses: HashMap<MapData, IpAddr16, AddressEntry>,
+    pub services: HashMap<MapData, VipKey, ServiceEntry>,
+    pub published: Array<MapData, u64>,
+    pub rings: Array<MapData, u64>,
+    pub backends: Array<MapData, Backend>,
+    pub peers: HashMap<MapData, IpAddr16, PeerEntry>,
+    pub peer_macs: HashMap<MapData, PeerMacKey, PeerEntry>,
+    pub devices: DevMapHash<MapData>,
+    pub verdicts: PerCpuArray<MapData, u64>,
+    pub drops: PerCpuArray<MapData, u64>,
+    pub service_counters: PerCpuArray<MapData, Counters>,
+    pub backend_counters: PerCpuArray<MapData, Counters>,
+    pub service_info: Array<MapData, ServiceInfo>,
+    pub backend_info: Array<MapData, BackendInfo>,
+    pub agent: Array<MapData, AgentInfo>,
+}
+
+impl Tables {
+    /// Opens the maps that are pinned where `path` says.
+    ///
+    /// # Errors
+    /// [`DataplaneError::Map`] if one is missing or has another layout.
+    pub fn open(path: impl Fn(&str) -> PathBuf) -> Result<Self, DataplaneError> {
+        let path = &path;
+        Ok(Self {
+            settings: open(path, "SETTINGS")?,
+            vip_filter: open(path, "VIP_FILTER")?,
+            addresses: open(path, "ADDRESSES")?,
+            services: open(path, "SERVICES")?,
+            published: open(path, "PUBLISHED")?,
+            rings: open(path, "RINGS")?,
+            backends: open(path, "BACKENDS")?,
+            peers: open(path, "PEERS")?,
+            peer_macs: open(path, "PEER_MACS")?,
+            devices: open(path, "DEVICES")?,
+            verdicts: open(path, "VERDICTS")?,
+            drops: open(path, "DROPS")?,
+            service_counters: open(path, "SERVICE_COUNTERS")?,
+            backend_counters: open(path, "BACKEND_COUNTERS")?,
+            service_info: open(path, "SERVICE_INFO")?,
+            backend_info: open(path, "BACKEND_INFO")?,
+            agent: open(path, "AGENT")?,
+        })
+    }
+}
+
+fn open<T: TryFrom<Map, Error = MapError>>(
+    path: &impl Fn(&str) -> PathBuf,
+    name: &'static str,
+) -> Result<T, DataplaneError> {
+    let data = MapData::from_pin(path(name)).map_err(|error| DataplaneError::map(name, "opening", &error))?;
+    Map::from_map_data(data)
+        .and_then(TryInto::try_into)
+        .map_err(|error| DataplaneError::map(name, "opening", &error))
+}
+
+/// The text in a field that is padded with zeros.
+#[must_use]
+pub fn text(bytes: &[u8]) -> String {
+    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..end]).into_owned()
+}

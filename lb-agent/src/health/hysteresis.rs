@@ -1,0 +1,146 @@
+//! Answers in, verdicts out: a backend changes its state only after several answers in a row say so.
+//!
+//! It has no clock: how far apart the answers lie is the caller's business.
+
+use super::Answer;
+use crate::model::{Probe, ProbeState};
+
+/// The verdict on one target.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Hysteresis {
+    rise: u8,
+    fall: u8,
+    state: ProbeState,
+    /// Answers in a row that speak against `state`.
+    against: u8,
+}
+
+impl Hysteresis {
+    /// Nothing known yet.
+    pub(super) const fn new(probe: &Probe) -> Self {
+        Self {
+            rise: probe.rise,
+            fall: probe.fall,
+            state: ProbeState::Unknown,
+            against: 0,
+        }
+    }
+
+    /// The verdict so far.
+    pub(super) const fn state(&self) -> &ProbeState {
+        &self.state
+    }
+
+    /// Takes the next answer; true if the verdict is another now, the reason of a failure included.
+    pub(super) fn take(&mut self, answer: Answer) -> bool {
+        let next = match (answer, &self.state) {
+            (Answer::Unknown(_), _) => return false,
+            // The first success counts at once: a restarted agent has no reason to doubt a backend that answers.
+            (Answer::Yes, ProbeState::Unknown) => ProbeState::Healthy,
+            (Answer::Yes, ProbeState::Failed { .. }) if self.count() >= self.rise => ProbeState::Healthy,
+            (Answer::No(reason), ProbeState::Unknown | ProbeState::Healthy) if self.count() >= self.fall => {
+                ProbeState::Failed { reason }
+            }
+            (Answer::No(reason), ProbeState::Failed { .. }) => ProbeState::Failed { reason },
+            (Answer::Yes, ProbeState::Healthy) => ProbeState::Healthy,
+            (Answer::Yes | Answer::No(_), _) => {
+                self.against = self.count();
+                return false;
+            }
+        };
+        self.against = 0;
+        let changed = next != self.state;
+        self.state = next;
+        changed
+    }
+
+    /// Answers against the verdict, the present one included.
+    const fn count(&self) -> u8 {
+        self.against.saturating_add(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn hysteresis(rise: u8, fall: u8) -> Hysteresis {
+        let (interval, timeout) = (Duration::from_secs(2), Duration::from_secs(1));
+        Hysteresis::new(&Probe {
+            port: 80,
+            interval,
+            timeout,
+            rise,
+            fall,
+        })
+    }
+
+    /// The states after each answer: `+` success, `-` failure, `?` no probe; `h`ealthy, `f`ailed, `u`nknown.
+    fn states(mut hysteresis: Hysteresis, answers: &str) -> String {
+        let step = |answer| {
+            hysteresis.take(match answer {
+                '+' => Answer::Yes,
+                '-' => Answer::No("refused".to_owned()),
+                _ => Answer::Unknown("no sockets".to_owned()),
+            });
+            match hysteresis.state() {
+                ProbeState::Unknown => 'u',
+                ProbeState::Healthy => 'h',
+                ProbeState::Failed { .. } => 'f',
+            }
+        };
+        answers.chars().map(step).collect()
+    }
+
+    #[test]
+    fn verdicts_follow_rise_and_fall() {
+        for (rise, fall, answers, expected) in [
+            (2, 3, "+", "h"),
+            (2, 3, "---", "uuf"),
+            (2, 3, "--+---", "uuhhhf"),
+            (2, 3, "+--+---+-++", "hhhhhhffffh"),
+            (1, 1, "-+-+", "fhfh"),
+            (2, 2, "+-?-+?+", "hhhfffh"),
+            (100, 1, "-++", "fff"),
+        ] {
+            assert_eq!(
+                states(hysteresis(rise, fall), answers),
+                expected,
+                "rise {rise}, fall {fall}: {answers}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_failure_carries_its_latest_reason() {
+        let mut hysteresis = hysteresis(2, 1);
+        let failed = |reason: &str| ProbeState::Failed {
+            reason: reason.to_owned(),
+        };
+        assert!(hysteresis.take(Answer::No("a".to_owned())));
+        assert!(!hysteresis.take(Answer::No("a".to_owned())));
+        assert!(hysteresis.take(Answer::No("b".to_owned())));
+        assert_eq!(hysteresis.state(), &failed("b"));
+    }
+
+    proptest! {
+        #[test]
+        fn a_verdict_turns_only_after_enough_answers_in_a_row(rise in 1u8..6, fall in 1u8..6, answers in "[-+]{1,60}") {
+            let states: Vec<char> = states(hysteresis(rise, fall), &answers).chars().collect();
+            let answers: Vec<char> = answers.chars().collect();
+            for at in 1..states.len() {
+                let (needed, sign) = match (states[at - 1], states[at]) {
+                    ('f', 'h') => (rise, '+'),
+                    ('h' | 'u', 'f') => (fall, '-'),
+                    _ => continue,
+                };
+                let run = answers[..=at].iter().rev().take_while(|answer| **answer == sign).count();
+                prop_assert!(run >= usize::from(needed), "{answers:?} at {at}");
+            }
+        }
+    }
+}
