@@ -30,12 +30,20 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// Copies the object to where `include_bytes_aligned!` finds it.
 fn embed(object: &Path) -> Result<(), Box<dyn Error>> {
     let bytes = fs::read(object).map_err(|error| {
-        format!("reading {OBJECT_VARIABLE}={}: {error}; make it with `cargo xtask build-ebpf`", object.display())
+        format!(
+            "reading {OBJECT_VARIABLE}={}: {error}; make it with `cargo xtask build-ebpf`",
+            object.display()
+        )
     })?;
     if !bytes.starts_with(ELF_MAGIC) {
-        return Err(format!("{OBJECT_VARIABLE}={} is no ELF object; use what `cargo xtask build-ebpf` made", object.display()).into());
+        return Err(format!(
+            "{OBJECT_VARIABLE}={} is no ELF object; use what `cargo xtask build-ebpf` made",
+            object.display()
+        )
+        .into());
     }
-    let out_dir = env::var_os("OUT_DIR").ok_or("OUT_DIR is not set: this file is a build script and cargo has to run it")?;
+    let out_dir =
+        env::var_os("OUT_DIR").ok_or("OUT_DIR is not set: this file is a build script and cargo has to run it")?;
     fs::write(Path::new(&out_dir).join("lb-ebpf.o"), bytes)?;
     Ok(())
 }

@@ -2,11 +2,7 @@
 //!
 //! Values here are checked: whoever builds them refuses what does not fit, and nobody checks again.
 
-use std::{
-    fmt,
-    net::IpAddr,
-    time::Duration,
-};
+use std::{fmt, net::IpAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -213,4 +209,3 @@ pub enum AnnounceWhen {
     /// Always: for directors that have no backend of their own.
     Always,
 }
-

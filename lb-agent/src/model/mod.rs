@@ -5,7 +5,7 @@ pub mod health;
 pub mod network;
 
 pub use desired::{
-    Announcement, AnnounceWhen, AnnouncerKind, Backend, Delivery, DesiredState, Node, Peer, Probe, Protocol, RingSize,
+    AnnounceWhen, Announcement, AnnouncerKind, Backend, Delivery, DesiredState, Node, Peer, Probe, Protocol, RingSize,
     Service,
 };
 pub use health::{BackendAddress, HealthReport, ProbeState, ProbeTarget};
