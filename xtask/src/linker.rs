@@ -9,7 +9,7 @@ use std::{env, fs};
 
 use anyhow::{Context, Result};
 
-use crate::process::{ask, host_cargo, run};
+use crate::process::{ask, cargo_install, run};
 use crate::workspace::{Workspace, find_program};
 
 const PROGRAM: &str = "bpf-linker";
@@ -45,12 +45,10 @@ pub fn llvm_package(llvm: u32) -> Option<String> {
 
 /// Builds the linker under the target folder.
 pub fn install(workspace: &Workspace, llvm: u32, prefix: &Path) -> Result<()> {
-    let mut command = host_cargo(workspace);
+    let mut command = cargo_install(workspace, PROGRAM, VERSION);
     command
         .env("LLVM_PREFIX", prefix)
-        .args(["install", PROGRAM, "--locked", "--force", "--version", VERSION]);
-    command.args(["--no-default-features", "--features", &format!("llvm-{llvm}")]);
-    command.arg("--root").arg(workspace.tools());
+        .args(["--no-default-features", "--features", &format!("llvm-{llvm}")]);
     run(
         &format!(
             "building {PROGRAM} {VERSION} for LLVM {llvm} under {} (about a minute)",

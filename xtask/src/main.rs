@@ -4,6 +4,7 @@
 
 #![expect(
     clippy::print_stdout,
+    clippy::print_stderr,
     reason = "a tool that talks to the person or CI job that runs it"
 )]
 
@@ -20,6 +21,8 @@ mod test;
 mod tidy;
 mod toolchain;
 mod workspace;
+
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -80,17 +83,26 @@ enum Verb {
     Tidy,
 }
 
-fn main() -> Result<()> {
-    let workspace = Workspace::locate()?;
-    match Cli::parse().verb {
-        Verb::Setup { check } => setup::setup(&workspace, check),
-        Verb::BuildEbpf => build::build_ebpf(&workspace).map(drop),
-        Verb::Build { release } => build::build(&workspace, Profile::from_release_flag(release)),
-        Verb::Test { keep_going } => test::test(&workspace, keep_going),
-        Verb::Packets { args } => test::packets(&workspace, &args),
-        Verb::Netns { args } => test::netns(&workspace, &args),
-        Verb::Demo { args } => test::demo(&workspace, &args),
-        Verb::Lint => lint::lint(&workspace),
-        Verb::Tidy => tidy::check(&workspace),
+fn main() -> ExitCode {
+    match Workspace::locate().and_then(|workspace| perform(&workspace, Cli::parse().verb)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn perform(workspace: &Workspace, verb: Verb) -> Result<()> {
+    match verb {
+        Verb::Setup { check } => setup::setup(workspace, check),
+        Verb::BuildEbpf => build::build_ebpf(workspace).map(drop),
+        Verb::Build { release } => build::build(workspace, Profile::from_release_flag(release)),
+        Verb::Test { keep_going } => test::test(workspace, keep_going),
+        Verb::Packets { args } => test::packets(workspace, &args),
+        Verb::Netns { args } => test::netns(workspace, &args),
+        Verb::Demo { args } => test::demo(workspace, &args),
+        Verb::Lint => lint::lint(workspace),
+        Verb::Tidy => tidy::check(workspace),
     }
 }

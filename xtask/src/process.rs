@@ -84,6 +84,16 @@ pub fn host_cargo(workspace: &Workspace) -> Command {
     command
 }
 
+/// `cargo install` into the folder of xtask's own tools; what it compiles goes to a temporary folder.
+pub fn cargo_install(workspace: &Workspace, crate_name: &str, version: &str) -> Command {
+    let mut command = host_cargo(workspace);
+    command
+        .env_remove("CARGO_TARGET_DIR")
+        .args(["install", crate_name, "--locked", "--force", "--version", version]);
+    command.arg("--root").arg(workspace.tools());
+    command
+}
+
 /// A program of another toolchain, in the repository's root: nothing that selects a compiler or its flags reaches it.
 pub fn foreign(workspace: &Workspace, program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
@@ -331,15 +341,19 @@ mod tests {
 
     #[test]
     fn test_results_are_summed_across_chunks() {
-        let script = "printf 'test result: ok. 2 pas'; printf 'sed; 0 failed; 1 ignored; 0 measured\\n'";
-        let finished = observe("summing", Command::new("sh").args(["-c", script])).unwrap();
+        let (mut tally, mut line) = (Tally::default(), Vec::new());
+        tally_lines(&mut tally, &mut line, b"test result: ok. 2 pas");
+        tally_lines(&mut tally, &mut line, b"sed; 0 failed; 1 ignored\ntest");
         assert_eq!(
-            finished.tally,
-            Tally {
-                passed: 2,
-                failed: 0,
-                ignored: 1
-            }
+            (tally, line.as_slice()),
+            (
+                Tally {
+                    passed: 2,
+                    failed: 0,
+                    ignored: 1
+                },
+                b"test".as_slice()
+            )
         );
     }
 

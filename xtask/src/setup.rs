@@ -8,7 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::process::{ask, foreign, host_cargo, run, say};
+use crate::process::{ask, cargo_install, foreign, host_cargo, run, say};
 use crate::toolchain::{ClippySource, Toolchain};
 use crate::workspace::{Workspace, find_program};
 use crate::{apt, linker};
@@ -380,11 +380,7 @@ fn add_component(workspace: &Workspace, name: &str, toolchain: Option<&str>) -> 
 }
 
 fn install_deny(workspace: &Workspace) -> Result<()> {
-    let mut command = host_cargo(workspace);
-    command
-        .args(["install", "--locked", "--version", DENY_VERSION, "--root"])
-        .arg(workspace.tools())
-        .arg("cargo-deny");
+    let mut command = cargo_install(workspace, "cargo-deny", DENY_VERSION);
     run(
         &format!("building cargo-deny {DENY_VERSION} (some minutes)"),
         &mut command,

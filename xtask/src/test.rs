@@ -1,7 +1,7 @@
 //! Runs the tests: on the host, packets through the loaded program, traffic through namespaces. And the demo.
 
 use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::time::Instant;
 
 use anyhow::{Error, Result};
@@ -149,29 +149,32 @@ fn harness_args(args: &[String], threads: Option<&'static str>) -> Vec<String> {
     }
 }
 
-/// Runs `cargo test`. A run without a single test is a failure: it proves nothing.
+/// Runs `cargo test` and judges how it ended.
 fn tests(step: &str, command: &mut Command) -> Result<Outcome> {
     let finished = observe(step, command)?;
-    let tally = finished.tally;
-    if !finished.status.success() {
+    Ok(judge(finished.status, finished.tally))
+}
+
+/// A run without a single test is a failure: it proves nothing.
+fn judge(status: ExitStatus, tally: Tally) -> Outcome {
+    if !status.success() {
         let reason = if tally.failed > 0 {
             "tests failed".to_owned()
         } else {
-            format!("`cargo test`: {}", finished.status)
+            format!("`cargo test`: {status}")
         };
-        return Ok(Outcome::Failed(tally, reason));
+        return Outcome::Failed(tally, reason);
     }
     if tally.passed == 0 {
-        return Ok(Outcome::Failed(
-            tally,
-            "no test ran; does the filter match a name?".to_owned(),
-        ));
+        return Outcome::Failed(tally, "no test ran; does the filter match a name?".to_owned());
     }
-    Ok(Outcome::Passed(tally))
+    Outcome::Passed(tally)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
     use super::*;
 
     fn words(text: &str) -> Vec<String> {
@@ -201,26 +204,28 @@ mod tests {
 
     #[test]
     fn a_run_without_a_test_is_a_failure() {
-        let script = |text: &str| tests("trying", Command::new("sh").args(["-c", text])).unwrap();
-        assert!(matches!(
-            script("echo 'test result: ok. 0 passed; 0 failed; 0 ignored'"),
-            Outcome::Failed(..)
-        ));
-        assert!(matches!(
-            script("echo 'test result: ok. 1 passed; 0 failed; 0 ignored'"),
-            Outcome::Passed(_)
-        ));
-        let outcome = script("echo 'test result: FAILED. 1 passed; 2 failed; 0 ignored'; exit 101");
-        assert_eq!(
-            outcome,
-            Outcome::Failed(
+        let ended = |code: i32, passed, failed| {
+            judge(
+                ExitStatus::from_raw(code << 8),
                 Tally {
-                    passed: 1,
-                    failed: 2,
-                    ignored: 0
+                    passed,
+                    failed,
+                    ignored: 0,
                 },
-                "tests failed".to_owned()
             )
+        };
+        assert!(matches!(ended(0, 0, 0), Outcome::Failed(..)));
+        assert!(matches!(ended(0, 1, 0), Outcome::Passed(_)));
+        let expected = Outcome::Failed(
+            Tally {
+                passed: 1,
+                failed: 2,
+                ignored: 0,
+            },
+            "tests failed".to_owned(),
         );
+        assert_eq!(ended(101, 1, 2), expected);
+        let expected = Outcome::Failed(Tally::default(), "`cargo test`: exit status: 101".to_owned());
+        assert_eq!(ended(101, 0, 0), expected); // it did not compile
     }
 }

@@ -167,8 +167,8 @@ fn import_breaches(file: &str, source: &Source) -> Vec<Breach> {
 }
 
 fn applies(rule: &ImportRule, module: &[&str]) -> bool {
-    let within = |pattern: &&str| starts_with(module, pattern);
-    rule.modules.iter().any(|pattern| within(pattern)) && !rule.except.iter().any(|pattern| within(pattern))
+    let within = |patterns: &[&str]| patterns.iter().any(|pattern| starts_with(module, pattern));
+    within(rule.modules) && !within(rule.except)
 }
 
 /// The path as seen from outside, its `crate`, `self` and `super` resolved.

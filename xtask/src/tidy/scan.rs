@@ -231,8 +231,12 @@ fn lexeme(rest: &str, first: char) -> (usize, bool) {
     if let Some(length) = string(rest) {
         return (length, false);
     }
-    if first == '\'' {
-        return (quote(rest), false);
+    let unprefixed = rest
+        .strip_prefix('b')
+        .filter(|after| after.starts_with('\''))
+        .unwrap_or(rest);
+    if unprefixed.starts_with('\'') {
+        return (rest.len() - unprefixed.len() + quote(unprefixed), false);
     }
     if rest.starts_with("::") {
         return (2, true);
