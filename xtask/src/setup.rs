@@ -367,9 +367,7 @@ fn package_names(needs: &[Need]) -> Vec<String> {
 
 fn add_component(workspace: &Workspace, name: &str, toolchain: Option<&str>) -> Result<()> {
     if find_program("rustup").is_none() {
-        bail!(
-            "`cargo {name}` is missing and there is no rustup to add it; install {name} the way this Rust was installed"
-        );
+        bail!("{name} is missing and there is no rustup to add it; install {name} the way this Rust was installed");
     }
     let mut command = foreign(workspace, "rustup");
     command.args(["component", "add", name]);
