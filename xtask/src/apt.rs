@@ -6,32 +6,16 @@ use anyhow::{Context, Result, bail};
 
 use crate::privilege::is_root;
 use crate::process::run;
-use crate::workspace::find_program;
+use crate::workspace::{Workspace, find_program};
 
-/// Updates the lists, then installs the packages it is given.
-///
-/// While it runs, `policy-rc.d` forbids starting services: routing daemons that a test starts in namespaces of its own
-/// must not run on the machine. The file goes away however this ends; one that is there already is left alone.
-/// `--no-remove`: nothing that the user has is removed for us.
-const SCRIPT: &str = r#"
-set -eu
-policy=/usr/sbin/policy-rc.d
-if [ ! -e "$policy" ]; then
-    trap 'rm -f "$policy"' EXIT
-    trap 'exit 130' HUP INT PIPE TERM
-    printf '#!/bin/sh\nexit 101\n' > "$policy"
-    chmod 755 "$policy"
-fi
-export DEBIAN_FRONTEND=noninteractive
-apt-get update
-apt-get install --yes --no-install-recommends --no-remove -o DPkg::Lock::Timeout=120 "$@"
-"#;
+/// Does the work, so that what has to be undone is undone even if xtask is killed.
+const SCRIPT: &str = "xtask/install-packages.sh";
 
 /// Installs `packages`.
 ///
 /// # Errors
 /// Where it cannot: no apt-get, not root, or apt-get failed; each with what to do by hand.
-pub fn install(packages: &[String]) -> Result<()> {
+pub fn install(workspace: &Workspace, packages: &[String]) -> Result<()> {
     let by_hand = by_hand(packages);
     if find_program("apt-get").is_none() {
         bail!(
@@ -45,7 +29,7 @@ pub fn install(packages: &[String]) -> Result<()> {
         bail!("installing packages needs root. Run `{by_hand}` yourself, then `cargo xtask setup` again");
     }
     let mut command = Command::new("sh");
-    command.args(["-c", SCRIPT, "install-packages"]).args(packages);
+    command.arg(workspace.root().join(SCRIPT)).args(packages);
     let step = format!("installing packages: {}", packages.join(" "));
     run(&step, &mut command).with_context(|| {
         format!(

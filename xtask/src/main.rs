@@ -12,6 +12,7 @@ mod apt;
 mod build;
 mod linker;
 mod lint;
+mod packages;
 mod privilege;
 mod process;
 mod setup;

@@ -8,6 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::packages::{COMPILER_PACKAGES, Package, TEST_PACKAGES};
 use crate::process::{ask, cargo_install, foreign, host_cargo, run, say};
 use crate::toolchain::{ClippySource, Toolchain};
 use crate::workspace::{Workspace, find_program};
@@ -26,66 +27,6 @@ pub enum Group {
 
 /// Every group, for `setup`.
 pub const ALL: [Group; 3] = [Group::Build, Group::Test, Group::Lint];
-
-/// A Debian package, the program or file that shows it is there, and what it is for.
-struct Package {
-    name: &'static str,
-    proof: &'static str,
-    why: &'static str,
-}
-
-/// The BPF compiler where there is no rustup nightly with `rust-src`.
-const COMPILER_PACKAGES: [Package; 3] = [
-    Package {
-        name: "rustc-web",
-        proof: "/usr/bin/rustc",
-        why: "compiler that can build the BPF object",
-    },
-    Package {
-        name: "cargo-web",
-        proof: "/usr/bin/cargo",
-        why: "cargo that fits that compiler",
-    },
-    Package {
-        name: "rust-web-src",
-        proof: "/usr/lib/rustlib/src/rust/library/core/Cargo.toml",
-        why: "sources of `core`, which is built for the BPF target",
-    },
-];
-
-/// What the namespace tests and the demo run.
-const TEST_PACKAGES: [Package; 6] = [
-    Package {
-        name: "iproute2",
-        proof: "ip",
-        why: "network namespaces, links and routes",
-    },
-    Package {
-        name: "ethtool",
-        proof: "ethtool",
-        why: "checksum offload of veth devices, which native XDP needs off",
-    },
-    Package {
-        name: "bird2",
-        proof: "bird",
-        why: "router with ECMP that learns the VIPs",
-    },
-    Package {
-        name: "frr",
-        proof: "/usr/lib/frr/zebra",
-        why: "routing daemon that redistributes a VIP from `lo`",
-    },
-    Package {
-        name: "curl",
-        proof: "curl",
-        why: "HTTPS requests to the VIP",
-    },
-    Package {
-        name: "iputils-ping",
-        proof: "ping",
-        why: "reachability and the fill of neighbour tables",
-    },
-];
 
 /// The version that `deny.toml` is written for, and its compatible range.
 const DENY_VERSION: &str = "0.20.2";
@@ -340,7 +281,7 @@ pub fn cargo_deny(workspace: &Workspace) -> Option<PathBuf> {
 fn perform(workspace: &Workspace, needs: &[Need]) -> Result<()> {
     let packages = package_names(needs);
     if !packages.is_empty() {
-        apt::install(&packages)?;
+        apt::install(workspace, &packages)?;
     }
     for need in needs {
         match need {
