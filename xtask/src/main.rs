@@ -1,1 +1,109 @@
-fn main() {}
+//! `cargo xtask`: every build, test and release step that is not plain cargo.
+//!
+//! Each verb first installs what it needs and lacks. Lines that begin with `==>` say what happens.
+
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a tool that talks to the person or CI job that runs it"
+)]
+
+mod apt;
+mod build;
+mod linker;
+mod lint;
+mod packages;
+mod privilege;
+mod process;
+mod setup;
+mod summary;
+mod tally;
+mod test;
+mod tidy;
+mod toolchain;
+mod workspace;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::workspace::{Profile, Workspace};
+
+/// Every build, test and release step that is not plain cargo.
+#[derive(Debug, Parser)]
+#[command(bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Install what the other verbs need and this machine lacks
+    Setup {
+        /// Only tell what is missing; exits 1 if anything is
+        #[arg(long)]
+        check: bool,
+    },
+    /// Build the BPF object
+    BuildEbpf,
+    /// Build the BPF object, then lb-agent and lbctl with it
+    Build {
+        /// Optimize
+        #[arg(long)]
+        release: bool,
+    },
+    /// Run every test: host, packets, namespaces (needs root)
+    Test {
+        /// Go on after a failure
+        #[arg(long)]
+        keep_going: bool,
+    },
+    /// Run packets through the loaded BPF program (needs root)
+    Packets {
+        /// Part of the tests' names, and arguments for the test harness after `--`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Send real traffic through network namespaces (needs root)
+    Netns {
+        /// Part of the tests' names, and arguments for the test harness after `--`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Build everything and show it at work in network namespaces (needs root)
+    Demo {
+        /// Arguments for the demo; `--help` after `--` lists them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Check format, clippy, dependencies, documentation and layout
+    Lint,
+    /// Check which module imports what, where `unsafe` stands and how long files are
+    Tidy,
+}
+
+fn main() -> ExitCode {
+    match Workspace::locate().and_then(|workspace| perform(&workspace, Cli::parse().verb)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn perform(workspace: &Workspace, verb: Verb) -> Result<()> {
+    match verb {
+        Verb::Setup { check } => setup::setup(workspace, check),
+        Verb::BuildEbpf => build::build_ebpf(workspace).map(drop),
+        Verb::Build { release } => build::build(workspace, Profile::from_release_flag(release)),
+        Verb::Test { keep_going } => test::test(workspace, keep_going),
+        Verb::Packets { args } => test::packets(workspace, &args),
+        Verb::Netns { args } => test::netns(workspace, &args),
+        Verb::Demo { args } => test::demo(workspace, &args),
+        Verb::Lint => lint::lint(workspace),
+        Verb::Tidy => tidy::check(workspace),
+    }
+}

@@ -1,0 +1,64 @@
+//! The Debian packages that xtask installs, as tables.
+
+/// A Debian package, the program or file that shows it is there, and what it is for.
+pub struct Package {
+    /// Its name in Debian.
+    pub name: &'static str,
+    /// A program on PATH or a file.
+    pub proof: &'static str,
+    /// What it is for.
+    pub why: &'static str,
+}
+
+/// The BPF compiler where there is no rustup nightly with `rust-src`.
+pub const COMPILER_PACKAGES: [Package; 3] = [
+    Package {
+        name: "rustc-web",
+        proof: "/usr/bin/rustc",
+        why: "compiler that can build the BPF object",
+    },
+    Package {
+        name: "cargo-web",
+        proof: "/usr/bin/cargo",
+        why: "cargo that fits that compiler",
+    },
+    Package {
+        name: "rust-web-src",
+        proof: "/usr/lib/rustlib/src/rust/library/core/Cargo.toml",
+        why: "sources of `core`, which is built for the BPF target",
+    },
+];
+
+/// What the namespace tests and the demo run.
+pub const TEST_PACKAGES: [Package; 6] = [
+    Package {
+        name: "iproute2",
+        proof: "ip",
+        why: "network namespaces, links and routes",
+    },
+    Package {
+        name: "ethtool",
+        proof: "ethtool",
+        why: "checksum offload of veth devices, which native XDP needs off",
+    },
+    Package {
+        name: "bird2",
+        proof: "bird",
+        why: "router with ECMP that learns the VIPs",
+    },
+    Package {
+        name: "frr",
+        proof: "/usr/lib/frr/zebra",
+        why: "routing daemon that redistributes a VIP from `lo`",
+    },
+    Package {
+        name: "curl",
+        proof: "curl",
+        why: "HTTPS requests to the VIP",
+    },
+    Package {
+        name: "iputils-ping",
+        proof: "ping",
+        why: "reachability and the fill of neighbour tables",
+    },
+];
