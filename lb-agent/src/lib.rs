@@ -9,3 +9,4 @@ pub mod health;
 pub mod model;
 pub mod plan;
 pub mod sources;
+pub mod status;

@@ -1,1 +1,3 @@
+//! Shows and explains what the agent does.
+
 fn main() {}

@@ -23,7 +23,7 @@ pub use kernel::{KernelVersion, missing_capabilities};
 pub use maps::Maps;
 pub use object::OBJECT;
 pub use pins::{PinDirectory, PinLock, PinOwner};
-pub use tables::Tables;
+pub use tables::{Tables, text};
 
 use crate::{
     config::XdpMode,
@@ -102,6 +102,14 @@ impl Kernel {
     pub fn commit(&mut self) -> Result<(), DataplaneError> {
         self.pins.commit()?;
         object::pin_lookup(&mut self.programs, &self.pins)
+    }
+
+    /// The program that packets take, to run it on frames of one's own (`BPF_PROG_TEST_RUN`).
+    ///
+    /// # Errors
+    /// [`DataplaneError`] if it is not loaded.
+    pub fn program(&mut self) -> Result<&mut aya::programs::Xdp, DataplaneError> {
+        self.programs.live()
     }
 
     /// Notes who keeps these maps.

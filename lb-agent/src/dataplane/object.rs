@@ -2,8 +2,9 @@
 
 use aya::{
     Ebpf, EbpfLoader, TestRun,
-    programs::{TestRunOptions, Xdp, XdpAttachType},
+    programs::{TestRunOptions, Xdp},
 };
+use aya_obj::programs::XdpAttachType;
 use lb_common::{
     maps,
     report::{self, Report},
