@@ -3,4 +3,6 @@
 //! Whole snapshots come in, one pure function stands in the middle, idempotent appliers go out:
 //! `sources`, `health` and `netlink` feed [`plan`], whose result the data plane and the announcers perform.
 
+pub mod announce;
 pub mod model;
+pub mod netlink;
