@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnet::IpNet;
-use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::{RouteNetlinkMessage, address::AddressMessage};
 
 use super::{Event, KernelAddress, neighbours, routes, state::State};
 
@@ -93,15 +93,11 @@ impl Dirty {
                 self.links = true;
                 self.routes = Routes::All;
             }
-            RouteNetlinkMessage::NewAddress(message) => {
-                self.addresses |= !KernelAddress::parse(message).is_some_and(|address| address.is_announcement());
-            }
+            RouteNetlinkMessage::NewAddress(message) => self.addresses |= !is_announcement(message),
             // So does an address, with the routes that name it as their source.
-            RouteNetlinkMessage::DelAddress(message) => {
-                if !KernelAddress::parse(message).is_some_and(|address| address.is_announcement()) {
-                    self.addresses = true;
-                    self.routes = Routes::All;
-                }
+            RouteNetlinkMessage::DelAddress(message) if !is_announcement(message) => {
+                self.addresses = true;
+                self.routes = Routes::All;
             }
             RouteNetlinkMessage::NewRoute(message) | RouteNetlinkMessage::DelRoute(message) => {
                 self.routes.add(routes::prefix(message));
@@ -122,11 +118,16 @@ impl Dirty {
     }
 }
 
+/// Announcements come, are renewed and go without a change for a plan.
+fn is_announcement(message: &AddressMessage) -> bool {
+    KernelAddress::parse(message).is_some_and(|address| address.is_announcement())
+}
+
 #[cfg(test)]
 mod tests {
     use netlink_packet_route::{
         AddressFamily,
-        address::{AddressAttribute, AddressMessage},
+        address::AddressAttribute,
         link::LinkMessage,
         route::{RouteAttribute, RouteMessage},
         rule::RuleMessage,

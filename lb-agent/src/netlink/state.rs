@@ -195,10 +195,13 @@ mod tests {
 
     /// A node with two interfaces that wants one address, on the link of the first.
     fn state() -> State {
-        let mut state = State::default();
-        state.interfaces = [1, 2]
+        let interfaces = [1, 2]
             .map(|index| (index, interface(index, InterfaceKind::Ethernet)))
             .into();
+        let mut state = State {
+            interfaces,
+            ..State::default()
+        };
         state.set_hops(vec![(ADDRESS, on_link(1))], &[ADDRESS].into());
         state
     }

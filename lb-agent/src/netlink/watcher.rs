@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use futures::{StreamExt, stream};
+use nix::errno::Errno;
 use rtnetlink::MulticastGroup;
 use tokio::{
     sync::watch,
@@ -94,6 +95,8 @@ struct Watcher {
     events: EventSocket,
     wanted: watch::Receiver<BTreeSet<IpAddr>>,
     state: State,
+    /// Whether the last neighbours asked for found no room in the kernel's table.
+    table_full: bool,
 }
 
 impl Watcher {
@@ -105,6 +108,7 @@ impl Watcher {
             client: Client::open()?,
             wanted,
             state: State::default(),
+            table_full: false,
         })
     }
 
@@ -193,19 +197,27 @@ impl Watcher {
     /// Makes the kernel resolve the neighbours that are due. One that cannot be asked for is tried again when due next.
     async fn ask(&mut self) {
         let due = self.state.due(Instant::now().into_std(), ASK_LIMIT);
-        let ask = |key: Key| {
-            let client = &self.client;
-            async move {
-                if let Err(error) = neighbours::resolve(client, key).await {
-                    tracing::debug!(error = &error as &dyn std::error::Error, "not resolving a neighbour");
-                }
-            }
-        };
-        stream::iter(due)
-            .map(ask)
+        if due.is_empty() {
+            return;
+        }
+        let resolve = |key: Key| neighbours::resolve(&self.client, key);
+        let results: Vec<_> = stream::iter(due)
+            .map(resolve)
             .buffer_unordered(REQUESTS_AT_ONCE)
-            .collect::<()>()
+            .collect()
             .await;
+        let errors: Vec<_> = results.into_iter().filter_map(Result::err).collect();
+        for error in &errors {
+            tracing::debug!(error = error as &dyn std::error::Error, "not resolving a neighbour");
+        }
+        let table_full = errors.iter().any(|error| error.errno() == Some(Errno::ENOBUFS));
+        if table_full && !self.table_full {
+            tracing::warn!(
+                "the kernel's neighbour table is full, some next hops stay unknown; raise \
+                 net.ipv4.neigh.default.gc_thresh3 and net.ipv6.neigh.default.gc_thresh3"
+            );
+        }
+        self.table_full = table_full;
     }
 }
 
