@@ -66,7 +66,8 @@ pub struct AnnounceStatus {
 
 /// Follows `desired` until `cancel`, in the network namespace of the calling thread. `None` stands for "not known yet":
 /// nothing is added or removed before the first complete set. What is removed by hand comes back within a second.
-/// When cancelled, everything stays as it is: held without end, announced until the lifetime is over.
+/// When cancelled, everything stays as it is: held without end, announced until the lifetime is over. The returned
+/// channel closes when the task has ended; clean up ([`withdraw_all`](super::withdraw_all)) after that.
 ///
 /// # Errors
 /// If there are no netlink sockets. Later errors are in the status.
@@ -83,12 +84,7 @@ pub fn spawn(
         loopback: Loopback::open()?,
         failures: 0,
     };
-    tokio::spawn(async move {
-        tokio::select! {
-            () = cancel.cancelled() => {}
-            () = driver.run() => {}
-        }
-    });
+    tokio::spawn(async move { driver.run(&cancel).await });
     Ok(receiver)
 }
 
@@ -103,11 +99,13 @@ struct Driver {
 }
 
 impl Driver {
-    async fn run(&mut self) {
+    /// Looks at `cancel` between applications only, so that none goes on behind the back of who cleans up after it.
+    async fn run(&mut self, cancel: &CancellationToken) {
         let mut batch = Vec::new();
         let (mut apply_at, mut repair_from) = (Instant::now(), Instant::now());
         loop {
             tokio::select! {
+                () = cancel.cancelled() => return,
                 Ok(()) = self.desired.changed() => apply_at = Instant::now(),
                 received = self.events.receive(&mut batch) => {
                     if let Err(error) = received {

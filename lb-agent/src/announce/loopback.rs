@@ -214,6 +214,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "one table")]
     fn the_changes_lead_from_what_is_there_to_what_is_wanted() {
         let permanent = KernelAddress {
             protocol: None,

@@ -1,6 +1,8 @@
 //! The network watcher and the announcers on a real kernel. Each test has a network namespace of its own, so it needs
 //! root: `cargo test -p netns-tests --test netlink`.
 
+#![allow(clippy::unwrap_used, reason = "in a test that fails, a panic is the answer")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Debug,
@@ -716,9 +718,7 @@ fn stale_vips_go_when_the_first_set_is_known_and_not_before() {
         assert_eq!(Loopback::open().unwrap().apply(&lifetimes).await.unwrap().added, vips());
         let own = "10.9.9.9";
         ip(&format!("address add {own}/32 dev lo"));
-        ip(&format!(
-            "route add local 10.8.8.8 dev lo table local proto 76 metric 7601"
-        ));
+        ip("route add local 10.8.8.8 dev lo table local proto 76 metric 7601");
 
         let (sender, _status, _) = drive(None);
         tokio::time::sleep(Duration::from_millis(500)).await;
