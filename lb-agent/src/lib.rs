@@ -3,10 +3,12 @@
 //! Whole snapshots come in, one pure function stands in the middle, idempotent appliers go out:
 //! `sources`, `health` and `netlink` feed [`plan`], whose result the data plane and the announcers perform.
 
+pub mod announce;
 pub mod config;
 pub mod dataplane;
 pub mod health;
 pub mod model;
+pub mod netlink;
 pub mod plan;
 pub mod sources;
 pub mod status;
