@@ -1,0 +1,73 @@
+//! The smallest XDP program, as an object file: it returns `XDP_PASS` for every packet.
+//!
+//! A frame that XDP sends out of one end of a veth pair reaches the other end only if an XDP program sits there too;
+//! otherwise it is lost without a trace. The object is written here by hand, so that the testbed needs no BPF toolchain.
+
+/// Section (and so the name for `ip link set .. xdp .. section`) that holds the program.
+pub const SECTION: &str = "xdp";
+
+/// `r0 = 2 (XDP_PASS); exit`, see the kernel's `Documentation/bpf/standardization/instruction-set.rst`.
+const PROGRAM: [u8; 16] = [0xb7, 0, 0, 0, 2, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0];
+/// Names for sections and symbols, by offset: 1 `.strtab`, 9 `.symtab`, 17 `xdp`, 21 `license`, 29 `pass`.
+const STRINGS: &[u8] = b"\0.strtab\0.symtab\0xdp\0license\0pass\0";
+const LICENSE: &[u8] = b"GPL\0";
+/// Bytes of an ELF64 file header, section header and symbol.
+const FILE_HEADER: usize = 64;
+const SECTION_HEADER: u16 = 64;
+const SYMBOL: u64 = 24;
+
+/// The object file: little-endian ELF64 for BPF with sections null, `.strtab`, `xdp`, `license`, `.symtab`.
+#[must_use]
+pub fn object() -> Vec<u8> {
+    let mut symbols = vec![0; 24];
+    // name 29, global function, section 2, offset 0, 16 bytes
+    symbols.extend(29u32.to_le_bytes());
+    symbols.extend([0x12, 0, 2, 0]);
+    symbols.extend(0u64.to_le_bytes());
+    symbols.extend((PROGRAM.len() as u64).to_le_bytes());
+
+    let mut body = Vec::new();
+    let mut headers = vec![0; usize::from(SECTION_HEADER)];
+    // (name, type, flags, link, info, alignment, entry size, content)
+    let sections: [(u32, u32, u64, u32, u32, u64, u64, &[u8]); 4] = [
+        (1, 3, 0, 0, 0, 1, 0, STRINGS),
+        (17, 1, 0x6, 0, 0, 8, 0, &PROGRAM), // allocated, executable
+        (21, 1, 0x3, 0, 0, 1, 0, LICENSE),  // allocated, writable
+        (9, 2, 0, 1, 1, 8, SYMBOL, &symbols),
+    ];
+    for (name, kind, flags, link, info, alignment, entry, content) in sections {
+        body.resize(body.len().next_multiple_of(8), 0);
+        let offset = (FILE_HEADER + body.len()) as u64;
+        body.extend(content);
+        headers.extend(name.to_le_bytes());
+        headers.extend(kind.to_le_bytes());
+        for word in [flags, 0, offset, content.len() as u64] {
+            headers.extend(word.to_le_bytes());
+        }
+        headers.extend(link.to_le_bytes());
+        headers.extend(info.to_le_bytes());
+        headers.extend(alignment.to_le_bytes());
+        headers.extend(entry.to_le_bytes());
+    }
+    body.resize(body.len().next_multiple_of(8), 0);
+    let mut object = file_header((FILE_HEADER + body.len()) as u64, 5);
+    object.extend(body);
+    object.extend(headers);
+    object
+}
+
+/// ELF header of a relocatable BPF object whose section headers lie at `headers_at`; names are in section 1.
+fn file_header(headers_at: u64, sections: u16) -> Vec<u8> {
+    let mut header = b"\x7fELF\x02\x01\x01".to_vec(); // 64 bits, little-endian, version 1
+    header.resize(16, 0);
+    header.extend(1u16.to_le_bytes()); // relocatable
+    header.extend(247u16.to_le_bytes()); // EM_BPF
+    header.extend(1u32.to_le_bytes());
+    header.extend([0; 16]); // no entry point, no program headers
+    header.extend(headers_at.to_le_bytes());
+    header.extend([0; 4]);
+    for half in [64, 0, 0, SECTION_HEADER, sections, 1] {
+        header.extend(u16::to_le_bytes(half));
+    }
+    header
+}
