@@ -1,11 +1,11 @@
 //! Veth pairs that behave like wires: no offloads, and fit for XDP on either end.
 
-use std::fs;
+use std::{fs, process::Command};
 
 use anyhow::{Context, Result};
 
 use crate::{
-    netns::Netns,
+    netns::{Netns, run},
     pass::{SECTION, object},
     scope::Scope,
 };
@@ -52,6 +52,9 @@ pub fn attach_pass(scope: &Scope, end: End<'_>) -> Result<()> {
         fs::write(&file, object()).with_context(|| format!("writing {}", file.display()))?;
     }
     let End { netns, device } = end;
-    netns.ip(&format!("link set dev {device} xdpdrv obj {} sec {SECTION}", file.display()))?;
+    // `ip` mounts a bpffs when it loads an object. With `-n` it does so in mounts of its own, and the machine's stay.
+    let mut command = Command::new("ip");
+    command.args(["-n", netns.name(), "link", "set", "dev", device, "xdpdrv", "obj"]).arg(&file).args(["sec", SECTION]);
+    run(&mut command)?;
     Ok(())
 }

@@ -102,6 +102,12 @@ impl Topology {
         Ok(Self { client, router, nodes, fabric, switch })
     }
 
+    /// The namespace that holds the far ends of the nodes' links, named `node1` and so on: the router or the switch.
+    #[must_use]
+    pub fn far_side(&self) -> &Netns {
+        self.switch.as_ref().unwrap_or(&self.router)
+    }
+
     /// Frames that the links threw away so far, summed over all interfaces: with closed-loop traffic 0, or the
     /// testbed and not the program under test lost packets.
     ///
