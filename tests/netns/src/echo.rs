@@ -88,7 +88,9 @@ pub fn bind_udp(address: SocketAddr) -> Result<UdpSocket> {
     } else {
         socket.set_freebind_v6(true).context("allowing a foreign address")?;
     }
-    socket.bind(&address.into()).with_context(|| format!("binding {address}"))?;
+    socket
+        .bind(&address.into())
+        .with_context(|| format!("binding {address}"))?;
     Ok(socket.into())
 }
 
@@ -104,7 +106,9 @@ pub fn serve_udp(name: &str, listen: &[SocketAddr]) -> Result<()> {
                 let mut buffer = vec![0; LIMIT];
                 loop {
                     // Errors are ICMP's news about earlier answers.
-                    let Ok((length, client)) = socket.recv_from(&mut buffer) else { continue };
+                    let Ok((length, client)) = socket.recv_from(&mut buffer) else {
+                        continue;
+                    };
                     if let Some(answer) = answer(name, &buffer[..length]) {
                         let _ = socket.send_to(&answer, client);
                     }
@@ -121,7 +125,9 @@ pub fn serve_udp(name: &str, listen: &[SocketAddr]) -> Result<()> {
 /// If the address is in use.
 pub fn serve_tcp(name: &str, listen: SocketAddr) -> Result<()> {
     let listener = listen_on(listen)?;
-    listener.set_nonblocking(false).context("making the listener blocking")?;
+    listener
+        .set_nonblocking(false)
+        .context("making the listener blocking")?;
     let name: Arc<str> = name.into();
     for stream in listener.incoming().flatten() {
         let name = Arc::clone(&name);
@@ -142,7 +148,7 @@ fn answer_stream(name: &str, mut stream: TcpStream) -> io::Result<()> {
 
 /// Asks a TCP echo server once, with a payload of `size` bytes, and returns its name.
 ///
-/// Blocks; call it inside a namespace with [`Netns::enter`].
+/// Blocks; call it inside a namespace with [`enter`](crate::netns::NetnsRef::enter).
 ///
 /// # Errors
 /// If there is no answer within `limit`, or it is not what was sent.
@@ -157,20 +163,28 @@ pub fn ask_tcp(target: SocketAddr, size: usize, limit: Duration) -> Result<Strin
 
 /// Asks a UDP echo server once, with a payload of `size` bytes, and returns its name.
 ///
-/// Blocks; call it inside a namespace with [`Netns::enter`].
+/// Blocks; call it inside a namespace with [`enter`](crate::netns::NetnsRef::enter).
 ///
 /// # Errors
 /// If there is no answer within `limit`, or it is not what was sent.
 pub fn ask_udp(target: SocketAddr, size: usize, limit: Duration) -> Result<String> {
-    let any: SocketAddr = if target.is_ipv4() { ([0; 4], 0).into() } else { ([0u16; 8], 0).into() };
+    let any: SocketAddr = if target.is_ipv4() {
+        ([0; 4], 0).into()
+    } else {
+        ([0u16; 8], 0).into()
+    };
     let socket = UdpSocket::bind(any).context("binding")?;
     // A connected socket takes answers from the address it asked only.
-    socket.connect(target).with_context(|| format!("connecting to {target}"))?;
+    socket
+        .connect(target)
+        .with_context(|| format!("connecting to {target}"))?;
     socket.set_read_timeout(Some(limit)).context("setting a limit")?;
     let message = message(7, size);
     socket.send(&message).with_context(|| format!("asking {target}"))?;
     let mut buffer = vec![0; LIMIT];
-    let length = socket.recv(&mut buffer).with_context(|| format!("hearing from {target}"))?;
+    let length = socket
+        .recv(&mut buffer)
+        .with_context(|| format!("hearing from {target}"))?;
     server_of(&buffer[..length], &message)
 }
 
@@ -178,7 +192,11 @@ pub fn ask_udp(target: SocketAddr, size: usize, limit: Duration) -> Result<Strin
 fn server_of(answer: &[u8], message: &[u8]) -> Result<String> {
     let (number, server, payload) = parse_answer(answer).context("the answer cannot be read")?;
     let intact = number.to_be_bytes() == message[..NUMBER] && payload == &message[NUMBER..];
-    ensure!(intact, "{server} answered number {number} with {} bytes, not what was sent", payload.len());
+    ensure!(
+        intact,
+        "{server} answered number {number} with {} bytes, not what was sent",
+        payload.len()
+    );
     Ok(server.to_owned())
 }
 

@@ -5,8 +5,11 @@
 //! Invariant: whatever a part makes (namespace, process, directory, pinned object) belongs to a guard whose `Drop`
 //! removes it, so a failed expectation, a panic or an interrupted demo leaves nothing behind.
 
+pub mod agent;
 pub mod authority;
 pub mod client;
+pub mod config;
+pub mod demo;
 pub mod echo;
 pub mod flood;
 pub mod link;

@@ -28,7 +28,10 @@ pub struct End<'a> {
 /// If iproute2 or ethtool refuses, or is not installed.
 pub fn connect(left: End<'_>, right: End<'_>, mtu: u16) -> Result<()> {
     let (peer, netns) = (right.device, right.netns.name());
-    left.netns.ip(&format!("link add {} mtu {mtu} type veth peer name {peer} mtu {mtu} netns {netns}", left.device))?;
+    left.netns.ip(&format!(
+        "link add {} mtu {mtu} type veth peer name {peer} mtu {mtu} netns {netns}",
+        left.device
+    ))?;
     for End { netns, device } in [left, right] {
         let mut ethtool = vec!["-K", device];
         for feature in ["rx", "tx", "sg", "tso", "gso", "gro"] {
@@ -54,7 +57,10 @@ pub fn attach_pass(scope: &Scope, end: End<'_>) -> Result<()> {
     let End { netns, device } = end;
     // `ip` mounts a bpffs when it loads an object. With `-n` it does so in mounts of its own, and the machine's stay.
     let mut command = Command::new("ip");
-    command.args(["-n", netns.name(), "link", "set", "dev", device, "xdpdrv", "obj"]).arg(&file).args(["sec", SECTION]);
+    command
+        .args(["-n", netns.name(), "link", "set", "dev", device, "xdpdrv", "obj"])
+        .arg(&file)
+        .args(["sec", SECTION]);
     run(&mut command)?;
     Ok(())
 }

@@ -4,6 +4,7 @@ use std::{
     ffi::OsStr,
     fs::{self, File},
     future::Future,
+    ops::Deref,
     path::PathBuf,
     process::{Command, Stdio},
     thread,
@@ -25,8 +26,20 @@ use crate::scope::Scope;
 
 /// A named network namespace with its loopback up; dropping it kills what runs in it and deletes it.
 #[derive(Debug)]
-pub struct Netns {
+pub struct Netns(NetnsRef);
+
+/// A namespace by its name, which it does not keep alive.
+#[derive(Clone, Debug)]
+pub struct NetnsRef {
     name: String,
+}
+
+impl Deref for Netns {
+    type Target = NetnsRef;
+
+    fn deref(&self) -> &NetnsRef {
+        &self.0
+    }
 }
 
 impl Netns {
@@ -37,7 +50,7 @@ impl Netns {
     pub fn create(scope: &Scope, role: &str) -> Result<Self> {
         let name = format!("{}-{role}", scope.prefix());
         run(Command::new("ip").args(["netns", "add", &name]))?;
-        let netns = Self { name };
+        let netns = Self(NetnsRef { name });
         // Addresses are usable at once, and replies may leave by another way than the request came.
         netns.sysctl("net/ipv6/conf/all/disable_ipv6", "0")?;
         for interfaces in ["all", "default"] {
@@ -47,7 +60,9 @@ impl Netns {
         netns.ip("link set lo up")?;
         Ok(netns)
     }
+}
 
+impl NetnsRef {
     /// Its full name, as `ip netns` shows it.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -64,7 +79,10 @@ impl Netns {
     #[must_use]
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("nsenter");
-        command.arg(format!("--net={}", self.path().display())).arg("--").arg(program);
+        command
+            .arg(format!("--net={}", self.path().display()))
+            .arg("--")
+            .arg(program);
         command
     }
 
@@ -79,7 +97,7 @@ impl Netns {
     /// Runs `ip` inside with arguments separated by spaces.
     ///
     /// # Errors
-    /// As [`Netns::run`].
+    /// As [`NetnsRef::run`].
     pub fn ip(&self, arguments: &str) -> Result<String> {
         run(self.command("ip").args(arguments.split_whitespace()))
     }
@@ -100,7 +118,9 @@ impl Netns {
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
         thread::scope(|scope| {
             let worker = scope.spawn(|| self.handle()?.join().map(|()| work()));
-            worker.join().map_err(|_| anyhow!("the thread in {} panicked", self.name))?
+            worker
+                .join()
+                .map_err(|_| anyhow!("the thread in {} panicked", self.name))?
         })
     }
 
@@ -110,7 +130,10 @@ impl Netns {
     /// If the namespace is gone.
     pub fn handle(&self) -> Result<NetnsHandle> {
         let file = File::open(self.path()).with_context(|| format!("opening {}", self.path().display()))?;
-        Ok(NetnsHandle { file, name: self.name.clone() })
+        Ok(NetnsHandle {
+            file,
+            name: self.name.clone(),
+        })
     }
 
     /// Ids of the processes inside. A process whose first thread is elsewhere does not count.
@@ -162,7 +185,10 @@ impl NetnsRuntime {
     /// If the namespace cannot be entered.
     pub fn start(netns: &Netns) -> Result<Self> {
         let inside = netns.handle()?;
-        let runtime = Builder::new_current_thread().enable_all().build().context("starting a runtime")?;
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("starting a runtime")?;
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel();
         let (entered, entering) = std::sync::mpsc::channel();
@@ -175,7 +201,11 @@ impl NetnsRuntime {
             }
         });
         entering.recv().context("the runtime's thread ended")??;
-        Ok(Self { handle, stop: Some(stop), thread: Some(thread) })
+        Ok(Self {
+            handle,
+            stop: Some(stop),
+            thread: Some(thread),
+        })
     }
 
     /// Starts a task inside; its handle can be awaited anywhere.
@@ -202,7 +232,10 @@ impl Drop for NetnsRuntime {
 /// # Errors
 /// If it cannot be started or fails; the text holds its error output.
 pub fn run(command: &mut Command) -> Result<String> {
-    let output = command.stdin(Stdio::null()).output().with_context(|| format!("starting {command:?}"))?;
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("starting {command:?}"))?;
     if !output.status.success() {
         let complaint = String::from_utf8_lossy(&output.stderr);
         bail!("{command:?} failed with {}: {}", output.status, complaint.trim());

@@ -15,45 +15,48 @@ const LICENSE: &[u8] = b"GPL\0";
 const FILE_HEADER: usize = 64;
 const SECTION_HEADER: u16 = 64;
 const SYMBOL: u64 = 24;
+/// Every section begins at a multiple of this.
+const ALIGNMENT: usize = 8;
 
 /// The object file: little-endian ELF64 for BPF with sections null, `.strtab`, `xdp`, `license`, `.symtab`.
 #[must_use]
 pub fn object() -> Vec<u8> {
-    let mut symbols = vec![0; 24];
-    // name 29, global function, section 2, offset 0, 16 bytes
-    symbols.extend(29u32.to_le_bytes());
-    symbols.extend([0x12, 0, 2, 0]);
-    symbols.extend(0u64.to_le_bytes());
-    symbols.extend((PROGRAM.len() as u64).to_le_bytes());
-
+    let symbols = symbols();
     let mut body = Vec::new();
     let mut headers = vec![0; usize::from(SECTION_HEADER)];
-    // (name, type, flags, link, info, alignment, entry size, content)
-    let sections: [(u32, u32, u64, u32, u32, u64, u64, &[u8]); 4] = [
-        (1, 3, 0, 0, 0, 1, 0, STRINGS),
-        (17, 1, 0x6, 0, 0, 8, 0, &PROGRAM), // allocated, executable
-        (21, 1, 0x3, 0, 0, 1, 0, LICENSE),  // allocated, writable
-        (9, 2, 0, 1, 1, 8, SYMBOL, &symbols),
+    // (name, type: 1 program data, 2 symbols, 3 strings, flags: 2 allocated, 4 executable, 1 writable, content)
+    let sections: [(u32, u32, u64, &[u8]); 4] = [
+        (1, 3, 0, STRINGS),
+        (17, 1, 2 | 4, &PROGRAM),
+        (21, 1, 2 | 1, LICENSE),
+        (9, 2, 0, &symbols),
     ];
-    for (name, kind, flags, link, info, alignment, entry, content) in sections {
-        body.resize(body.len().next_multiple_of(8), 0);
+    for (name, kind, flags, content) in sections {
         let offset = (FILE_HEADER + body.len()) as u64;
         body.extend(content);
-        headers.extend(name.to_le_bytes());
-        headers.extend(kind.to_le_bytes());
+        headers.extend([name.to_le_bytes(), kind.to_le_bytes()].concat());
         for word in [flags, 0, offset, content.len() as u64] {
             headers.extend(word.to_le_bytes());
         }
-        headers.extend(link.to_le_bytes());
-        headers.extend(info.to_le_bytes());
-        headers.extend(alignment.to_le_bytes());
-        headers.extend(entry.to_le_bytes());
+        // Of a symbol table: the section with its names, its first global symbol, the size of an entry.
+        let (link, info, entry) = if kind == 2 { (1, 1, SYMBOL) } else { (0u32, 0u32, 0) };
+        headers.extend([link.to_le_bytes(), info.to_le_bytes()].concat());
+        headers.extend([ALIGNMENT as u64, entry].map(u64::to_le_bytes).concat());
+        body.resize(body.len().next_multiple_of(ALIGNMENT), 0);
     }
-    body.resize(body.len().next_multiple_of(8), 0);
     let mut object = file_header((FILE_HEADER + body.len()) as u64, 5);
     object.extend(body);
     object.extend(headers);
     object
+}
+
+/// The null symbol, and the program as a global function: name 29, section 2, offset 0, 16 bytes.
+fn symbols() -> Vec<u8> {
+    let mut symbols = vec![0; 24];
+    symbols.extend(29u32.to_le_bytes());
+    symbols.extend([0x12, 0, 2, 0]);
+    symbols.extend([0, PROGRAM.len() as u64].map(u64::to_le_bytes).concat());
+    symbols
 }
 
 /// ELF header of a relocatable BPF object whose section headers lie at `headers_at`; names are in section 1.

@@ -1,19 +1,30 @@
 //! What tells one testbed from every other on the machine: a name prefix, a scratch directory and a mark on processes.
 
 use std::{
+    collections::BTreeSet,
     env, fs,
     path::{Path, PathBuf},
-    process,
+    process::{self, Command},
     sync::atomic::{AtomicU32, Ordering},
 };
 
 use anyhow::{Context, Result, bail};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use tempfile::TempDir;
+
+use crate::netns::run;
 
 /// Environment variable that marks every process of a testbed; its value is the prefix.
 pub const MARK: &str = "LEVEE_TESTBED";
 /// Where the agents of a testbed pin their maps and links.
 const BPFFS: &str = "/sys/fs/bpf";
+/// Where named namespaces lie.
+const NETNS: &str = "/var/run/netns";
+/// Everywhere a testbed puts something.
+const PLACES: [&str; 5] = [NETNS, BPFFS, "/etc/frr", "/var/run/frr", "/tmp"];
 /// `f_type` of bpffs (`BPF_FS_MAGIC` in `linux/magic.h`).
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 
@@ -37,7 +48,7 @@ impl Scope {
         let prefix = format!("lv{}-{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let directory = tempfile::Builder::new()
             .prefix(&format!("{prefix}-"))
-            .tempdir()
+            .tempdir_in("/tmp")
             .context("making a scratch directory")?;
         Ok(Self { prefix, directory })
     }
@@ -75,24 +86,58 @@ pub fn binary(name: &str) -> Result<PathBuf> {
     let executable = env::current_exe().context("finding the running executable")?;
     // Test executables lie in `deps`, one below the binaries.
     let around = executable.ancestors().skip(1).take(2).map(Path::to_path_buf);
-    let directories: Vec<_> = env::var_os("LEVEE_BIN_DIR").map(PathBuf::from).into_iter().chain(around).collect();
-    directories.iter().map(|directory| directory.join(name)).find(|path| path.is_file()).with_context(|| {
-        format!("no binary {name} in {directories:?}; build it (`cargo build`) or set LEVEE_BIN_DIR")
-    })
+    let directories: Vec<_> = env::var_os("LEVEE_BIN_DIR")
+        .map(PathBuf::from)
+        .into_iter()
+        .chain(around)
+        .collect();
+    directories
+        .iter()
+        .map(|directory| directory.join(name))
+        .find(|path| path.is_file())
+        .with_context(|| format!("no binary {name} in {directories:?}; build it (`cargo build`) or set LEVEE_BIN_DIR"))
 }
 
 /// Everything on this machine that bears `prefix`, one line each: namespaces, processes, pin and run directories.
 /// Empty after a complete cleanup.
 #[must_use]
 pub fn residue(prefix: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    for directory in ["/var/run/netns", BPFFS, "/etc/frr", "/var/run/frr", "/tmp"] {
-        for name in names_in(Path::new(directory)).filter(|name| bears(name, prefix)) {
-            found.push(format!("{directory}/{name}"));
-        }
-    }
+    let left = left_names(prefix).into_iter();
+    let mut found: Vec<_> = left.map(|(directory, name)| format!("{directory}/{name}")).collect();
     found.extend(marked_processes(prefix).into_iter().map(|pid| format!("process {pid}")));
     found
+}
+
+/// Removes what testbeds whose process is gone (killed with SIGKILL, say) left on this machine.
+pub fn sweep() {
+    let names = PLACES.into_iter().flat_map(|directory| names_in(Path::new(directory)));
+    let prefixes: BTreeSet<_> = names.filter_map(|name| orphan(&name)).collect();
+    for prefix in prefixes {
+        for pid in marked_processes(&prefix)
+            .into_iter()
+            .filter_map(|pid| i32::try_from(pid).ok())
+        {
+            // It may have ended meanwhile.
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+        for (directory, name) in left_names(&prefix) {
+            if directory == NETNS {
+                let _ = run(Command::new("ip").args(["netns", "del", &name]));
+            } else {
+                let _ = fs::remove_dir_all(Path::new(directory).join(name));
+            }
+        }
+    }
+}
+
+/// The prefix in `name`, if it is one of ours and its process is gone.
+fn orphan(name: &str) -> Option<String> {
+    let name = name.strip_prefix("levee-").unwrap_or(name);
+    let (pid, rest) = name.strip_prefix("lv")?.split_once('-')?;
+    let number = rest.split('-').next()?;
+    pid.parse::<u32>().ok()?;
+    number.parse::<u32>().ok()?;
+    (!Path::new("/proc").join(pid).exists()).then(|| format!("lv{pid}-{number}"))
 }
 
 /// Ids of live processes that carry the mark of `prefix`, other than this one.
@@ -102,10 +147,23 @@ fn marked_processes(prefix: &str) -> Vec<u32> {
         .filter_map(|name| name.parse().ok())
         .filter(|&pid| pid != process::id())
         .filter(|pid| {
-            fs::read(format!("/proc/{pid}/environ"))
-                .is_ok_and(|environment| environment.split(|&byte| byte == 0).any(|entry| entry == mark.as_bytes()))
+            fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environment| {
+                environment
+                    .split(|&byte| byte == 0)
+                    .any(|entry| entry == mark.as_bytes())
+            })
         })
         .collect()
+}
+
+/// Directory and name of everything that bears `prefix`.
+fn left_names(prefix: &str) -> Vec<(&'static str, String)> {
+    let mut found = Vec::new();
+    for directory in PLACES {
+        let names = names_in(Path::new(directory)).filter(|name| bears(name, prefix));
+        found.extend(names.map(|name| (directory, name)));
+    }
+    found
 }
 
 fn names_in(directory: &Path) -> impl Iterator<Item = String> {
@@ -116,7 +174,8 @@ fn names_in(directory: &Path) -> impl Iterator<Item = String> {
 /// Whether `name` is `prefix` itself or goes on with a dash, with or without the word that pin directories begin with.
 fn bears(name: &str, prefix: &str) -> bool {
     let name = name.strip_prefix("levee-").unwrap_or(name);
-    name.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+    name.strip_prefix(prefix)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
 }
 
 #[cfg(test)]
@@ -129,5 +188,14 @@ mod tests {
         assert!(bears("levee-lv12-1-node-1", "lv12-1"));
         assert!(!bears("lv12-10-router", "lv12-1"));
         assert!(!bears("other", "lv12-1"));
+    }
+
+    #[test]
+    fn an_orphan_is_ours_and_its_process_gone() {
+        // Process ids end at 4194304 (`PID_MAX_LIMIT`).
+        assert_eq!(orphan("lv4194305-2-node-1").as_deref(), Some("lv4194305-2"));
+        assert_eq!(orphan("levee-lv4194305-2-node-1").as_deref(), Some("lv4194305-2"));
+        assert_eq!(orphan(&format!("lv{}-1-router", process::id())), None);
+        assert_eq!(orphan("lvm-4194305"), None);
     }
 }

@@ -50,7 +50,11 @@ pub struct Greeting {
 pub fn spawn(scope: &Scope, netns: &Netns, name: &str, identity: &Identity, port: u16) -> Result<Process> {
     let mut command: Command = netns.command(binary("testpeer")?);
     command.args(["tls-server", "--name", name, "--listen", &format!("[::]:{port}")]);
-    command.arg("--certificate").arg(&identity.certificate).arg("--key").arg(&identity.key);
+    command
+        .arg("--certificate")
+        .arg(&identity.certificate)
+        .arg("--key")
+        .arg(&identity.key);
     Process::spawn(scope, &format!("server-{name}"), &mut command)
 }
 
@@ -63,7 +67,9 @@ pub async fn serve(name: String, listen: SocketAddr, identity: &Identity) -> Res
     let listener = TcpListener::from_std(listen_on(listen)?).context("handing over the listener")?;
     let name: Arc<str> = name.into();
     loop {
-        let Ok((stream, client)) = listener.accept().await else { continue };
+        let Ok((stream, client)) = listener.accept().await else {
+            continue;
+        };
         let (acceptor, name) = (acceptor.clone(), Arc::clone(&name));
         tokio::spawn(async move {
             // A client that goes away or speaks no TLS (a connect probe) is none of the server's business.
@@ -82,17 +88,23 @@ pub fn listen_on(address: SocketAddr) -> Result<StdListener> {
         socket.set_only_v6(false).context("listening for both families")?;
     }
     socket.set_reuse_address(true).context("reusing the address")?;
-    socket.set_nonblocking(true).context("making the listener non-blocking")?;
-    socket.bind(&address.into()).with_context(|| format!("binding {address}"))?;
-    socket.listen(libc::SOMAXCONN).with_context(|| format!("listening on {address}"))?;
+    socket
+        .set_nonblocking(true)
+        .context("making the listener non-blocking")?;
+    socket
+        .bind(&address.into())
+        .with_context(|| format!("binding {address}"))?;
+    socket
+        .listen(libc::SOMAXCONN)
+        .with_context(|| format!("listening on {address}"))?;
     Ok(socket.into())
 }
 
 fn server_config(identity: &Identity) -> Result<Arc<ServerConfig>> {
     let certificate = CertificateDer::from_pem_file(&identity.certificate)
         .with_context(|| format!("reading {}", identity.certificate.display()))?;
-    let key = PrivateKeyDer::from_pem_file(&identity.key)
-        .with_context(|| format!("reading {}", identity.key.display()))?;
+    let key =
+        PrivateKeyDer::from_pem_file(&identity.key).with_context(|| format!("reading {}", identity.key.display()))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -112,7 +124,11 @@ async fn converse(name: &str, client: SocketAddr, acceptor: &TlsAcceptor, stream
     while let Some(head) = read_head(&mut stream).await? {
         let path = head.split_whitespace().nth(1).unwrap_or("/").to_owned();
         let close = head.to_ascii_lowercase().contains("\r\nconnection: close");
-        let body = serde_json::to_string(&Greeting { server: name.to_owned(), client, path })?;
+        let body = serde_json::to_string(&Greeting {
+            server: name.to_owned(),
+            client,
+            path,
+        })?;
         let connection = if close { "close" } else { "keep-alive" };
         let answer = format!(
             "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: {connection}\r\n\r\n{body}",

@@ -1,5 +1,7 @@
 //! The testbed itself, without agents: plain routing reaches every node, clients notice what breaks, nothing is left.
 
+#![expect(clippy::unwrap_used, reason = "a failing step is a failing test")]
+
 use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr},
@@ -50,18 +52,32 @@ impl Bed {
         }
         let routing = Routing::start(&scope, &topology, router, nodes).unwrap();
         let runtime = NetnsRuntime::start(&topology.client).unwrap();
-        Self { runtime, servers, routing, topology, authority, scope }
+        Self {
+            runtime,
+            servers,
+            routing,
+            topology,
+            authority,
+            scope,
+        }
     }
 
     fn client(&self, vip: IpAddr) -> Client {
-        Client::new(self.authority.client_config().unwrap(), SocketAddr::new(vip, PORT), Duration::from_secs(2))
+        Client::new(
+            self.authority.client_config().unwrap(),
+            SocketAddr::new(vip, PORT),
+            Duration::from_secs(2),
+        )
     }
 
     async fn wait_for_routes(&self, count: usize) {
         for vip in VIPS {
             if let Err(error) = wait_for_route(&self.topology.router, vip, count, PATIENCE).await {
                 let daemons = self.routing.nodes.iter().chain([&self.routing.router]);
-                let logs: Vec<_> = daemons.flat_map(|daemon| &daemon.processes).map(|p| p.log_tail(30)).collect();
+                let logs: Vec<_> = daemons
+                    .flat_map(|daemon| &daemon.processes)
+                    .map(|p| p.log_tail(30))
+                    .collect();
                 panic!("{error:#}\n{}", logs.join("\n"));
             }
         }
@@ -80,10 +96,18 @@ async fn every_node_answers(fabric: Fabric, router: Suite, nodes: Suite) {
         let attempts = burst(&bed.runtime, &bed.client(vip), 60, 8).await;
         let tally = Tally::of(&attempts);
         assert_eq!((attempts.len(), tally.failed()), (60, 0), "{tally:?}");
-        assert_eq!(tally.answers.into_keys().collect::<BTreeSet<_>>(), bed.names(), "by {vip}");
+        assert_eq!(
+            tally.answers.into_keys().collect::<BTreeSet<_>>(),
+            bed.names(),
+            "by {vip}"
+        );
     }
     let prefix = bed.scope.prefix().to_owned();
-    assert_ne!(residue(&prefix), Vec::<String>::new(), "the search for residue has to find a living testbed");
+    assert_ne!(
+        residue(&prefix),
+        Vec::<String>::new(),
+        "the search for residue has to find a living testbed"
+    );
     drop(bed);
     assert_eq!(residue(&prefix), Vec::<String>::new());
 }
@@ -134,15 +158,23 @@ async fn clients_notice_a_killed_server() {
         anyhow::ensure!(silent == 0, "{silent} connections without two answers");
         Ok(())
     };
-    wait::until("answers on every connection", PATIENCE, all_speak).await.unwrap();
+    wait::until("answers on every connection", PATIENCE, all_speak)
+        .await
+        .unwrap();
 
     bed.servers[1].kill().unwrap();
     let broken = || async {
-        let whole = connections.lives().into_iter().filter(|life| is_of_second(life) && life.broken.is_none()).count();
+        let whole = connections
+            .lives()
+            .into_iter()
+            .filter(|life| is_of_second(life) && life.broken.is_none())
+            .count();
         anyhow::ensure!(whole == 0, "{whole} connections to the killed server seem whole");
         Ok(())
     };
-    wait::until("the end of node-2's connections", PATIENCE, broken).await.unwrap();
+    wait::until("the end of node-2's connections", PATIENCE, broken)
+        .await
+        .unwrap();
 
     let tally = Tally::of(&stream.stop().await);
     assert!(tally.failures.contains_key(&Failure::Refused.to_string()), "{tally:?}");
@@ -184,7 +216,10 @@ async fn echoes_come_from_the_vip_at_every_size() {
     }
     bed.wait_for_routes(3).await;
     let limit = Duration::from_secs(1);
-    for (target, size) in targets.into_iter().flat_map(|target| [(target, 0), (target, 1400), (target, 20_000)]) {
+    for (target, size) in targets
+        .into_iter()
+        .flat_map(|target| [(target, 0), (target, 1400), (target, 20_000)])
+    {
         for kind in [Kind::Udp, Kind::Tcp] {
             let ask = move || if kind == Kind::Udp { echo::ask_udp } else { echo::ask_tcp }(target, size, limit);
             // The servers may just be starting.
@@ -212,19 +247,35 @@ async fn a_flood_counts_what_is_lost_and_what_goes_astray() {
             anyhow::ensure!(server == peer, "{server}");
             Ok(())
         };
-        wait::until(&format!("an answer of {peer}"), PATIENCE, look).await.unwrap();
+        wait::until(&format!("an answer of {peer}"), PATIENCE, look)
+            .await
+            .unwrap();
     }
 
     // node-3 has no server: its third of the flows is lost, and node-2 is not what this caller accepts.
-    let plan = Plan { window: 32, patience: Duration::from_millis(20), ..Plan::new(target, 640) };
-    let report = Flood::start(&bed.topology.client, plan, |_, server| server == "node-1").unwrap().join().unwrap();
-    assert_eq!((report.sent, report.answered + report.lost, report.stray), (640, 640, 0), "{report:?}");
+    let plan = Plan {
+        window: 32,
+        patience: Duration::from_millis(20),
+        ..Plan::new(target, 640)
+    };
+    let report = Flood::start(&bed.topology.client, plan, |_, server| server == "node-1")
+        .unwrap()
+        .join()
+        .unwrap();
+    assert_eq!(
+        (report.sent, report.answered + report.lost, report.stray),
+        (640, 640, 0),
+        "{report:?}"
+    );
     assert!(report.lost > 0 && report.servers["node-1"] > 0, "{report:?}");
     assert_eq!(report.misdirected, report.servers["node-2"], "{report:?}");
 
     bed.topology.nodes[2].set_link(false).unwrap();
     bed.wait_for_routes(2).await;
-    let report = Flood::start(&bed.topology.client, Plan::new(target, 50_000), |_, _| true).unwrap().join().unwrap();
+    let report = Flood::start(&bed.topology.client, Plan::new(target, 50_000), |_, _| true)
+        .unwrap()
+        .join()
+        .unwrap();
     assert_eq!((report.lost, report.misdirected), (0, 0), "{report:?}");
     assert!(report.answered >= 50_000, "{report:?}");
 }
