@@ -8,6 +8,7 @@
 pub mod agent;
 pub mod authority;
 pub mod client;
+pub mod cluster;
 pub mod config;
 pub mod demo;
 pub mod echo;

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 
 use crate::{
     netns::{Netns, run},
-    pass::{SECTION, object},
+    pass::{Action, SECTION, object},
     scope::Scope,
 };
 
@@ -43,24 +43,37 @@ pub fn connect(left: End<'_>, right: End<'_>, mtu: u16) -> Result<()> {
     Ok(())
 }
 
-/// Attaches an XDP program that passes every packet to `end`, in native mode.
+/// Attaches an XDP program that passes every packet to `end`.
 ///
-/// Needed on the end opposite to one whose XDP program sends (`XDP_TX`, redirect). It stays until the interface goes.
+/// Needed on the end opposite to one whose XDP program sends (`XDP_TX`, redirect).
 ///
 /// # Errors
 /// If the kernel refuses the program.
 pub fn attach_pass(scope: &Scope, end: End<'_>) -> Result<()> {
-    let file = scope.file("pass.o");
-    if !file.exists() {
-        fs::write(&file, object()).with_context(|| format!("writing {}", file.display()))?;
-    }
-    let End { netns, device } = end;
+    attach(scope, end, Action::Pass)
+}
+
+/// Attaches an XDP program of one action to `end`, in native mode. It stays until the interface goes.
+///
+/// # Errors
+/// If the kernel refuses the program.
+pub fn attach(scope: &Scope, end: End<'_>, action: Action) -> Result<()> {
+    let file = scope.file(&format!("{action:?}.o"));
+    fs::write(&file, object(action)).with_context(|| format!("writing {}", file.display()))?;
     // `ip` mounts a bpffs when it loads an object. With `-n` it does so in mounts of its own, and the machine's stay.
     let mut command = Command::new("ip");
     command
-        .args(["-n", netns.name(), "link", "set", "dev", device, "xdpdrv", "obj"])
-        .arg(&file)
-        .args(["sec", SECTION]);
-    run(&mut command)?;
+        .args([
+            "-n",
+            end.netns.name(),
+            "link",
+            "set",
+            "dev",
+            end.device,
+            "xdpdrv",
+            "obj",
+        ])
+        .arg(&file);
+    run(command.args(["sec", SECTION]))?;
     Ok(())
 }

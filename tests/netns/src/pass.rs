@@ -1,4 +1,4 @@
-//! The smallest XDP program, as an object file: it returns `XDP_PASS` for every packet.
+//! The smallest XDP program, as an object file: it returns one and the same action for every packet.
 //!
 //! A frame that XDP sends out of one end of a veth pair reaches the other end only if an XDP program sits there too;
 //! otherwise it is lost without a trace. The object is written here by hand, so that the testbed needs no BPF toolchain.
@@ -6,8 +6,8 @@
 /// Section (and so the name for `ip link set .. xdp .. section`) that holds the program.
 pub const SECTION: &str = "xdp";
 
-/// `r0 = 2 (XDP_PASS); exit`, see the kernel's `Documentation/bpf/standardization/instruction-set.rst`.
-const PROGRAM: [u8; 16] = [0xb7, 0, 0, 0, 2, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0];
+/// Length of the program: `r0 = action; exit` (RFC 9669).
+const PROGRAM: usize = 16;
 /// Names for sections and symbols, by offset: 1 `.strtab`, 9 `.symtab`, 17 `xdp`, 21 `license`, 29 `pass`.
 const STRINGS: &[u8] = b"\0.strtab\0.symtab\0xdp\0license\0pass\0";
 const LICENSE: &[u8] = b"GPL\0";
@@ -18,16 +18,27 @@ const SYMBOL: u64 = 24;
 /// Every section begins at a multiple of this.
 const ALIGNMENT: usize = 8;
 
+/// What a program does with every packet; the values are those of `enum xdp_action` in `linux/bpf.h`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u8)]
+pub enum Action {
+    /// Hands it to the network stack.
+    Pass = 2,
+    /// Sends it back out of the interface as it came.
+    Tx = 3,
+}
+
 /// The object file: little-endian ELF64 for BPF with sections null, `.strtab`, `xdp`, `license`, `.symtab`.
 #[must_use]
-pub fn object() -> Vec<u8> {
+pub fn object(action: Action) -> Vec<u8> {
+    let program: [u8; PROGRAM] = [0xb7, 0, 0, 0, action as u8, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0];
     let symbols = symbols();
     let mut body = Vec::new();
     let mut headers = vec![0; usize::from(SECTION_HEADER)];
     // (name, type: 1 program data, 2 symbols, 3 strings, flags: 2 allocated, 4 executable, 1 writable, content)
     let sections: [(u32, u32, u64, &[u8]); 4] = [
         (1, 3, 0, STRINGS),
-        (17, 1, 2 | 4, &PROGRAM),
+        (17, 1, 2 | 4, &program),
         (21, 1, 2 | 1, LICENSE),
         (9, 2, 0, &symbols),
     ];
@@ -55,7 +66,7 @@ fn symbols() -> Vec<u8> {
     let mut symbols = vec![0; 24];
     symbols.extend(29u32.to_le_bytes());
     symbols.extend([0x12, 0, 2, 0]);
-    symbols.extend([0, PROGRAM.len() as u64].map(u64::to_le_bytes).concat());
+    symbols.extend([0, PROGRAM as u64].map(u64::to_le_bytes).concat());
     symbols
 }
 

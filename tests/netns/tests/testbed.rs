@@ -2,105 +2,49 @@
 
 #![expect(clippy::unwrap_used, reason = "a failing step is a failing test")]
 
-use std::{
-    collections::BTreeSet,
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+use std::{net::SocketAddr, time::Duration};
 
 use netns_tests::{
-    authority::Authority,
-    client::{Client, Failure},
+    client::Failure,
+    cluster::Cluster,
     echo::{self, Kind},
     flood::{Flood, Plan},
-    netns::NetnsRuntime,
-    process::Process,
-    routes::wait_for_route,
-    routing::{Routing, Suite},
+    link::{End, attach, attach_pass, connect},
+    netns::Netns,
+    pass::Action,
+    routing::Suite,
     scope::{Scope, residue},
-    server,
     topology::{Fabric, Topology, VIPS},
-    traffic::{LongLived, Stream, Tally, burst},
+    traffic::{Life, LongLived, Stream, Tally, burst},
     wait,
 };
 
-const PORT: u16 = 6443;
+/// Limit of a request.
+const LIMIT: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A topology whose nodes hold the VIPs and run servers. Fields in the order in which they must go.
-struct Bed {
-    runtime: NetnsRuntime,
-    servers: Vec<Process>,
-    routing: Routing,
-    topology: Topology,
-    authority: Authority,
-    scope: Scope,
-}
-
-impl Bed {
-    fn build(fabric: Fabric, router: Suite, nodes: Suite) -> Self {
-        let scope = Scope::new().unwrap();
-        let topology = Topology::build(&scope, fabric, 3).unwrap();
-        let authority = Authority::new().unwrap();
-        let mut servers = Vec::new();
-        for node in &topology.nodes {
-            for vip in VIPS {
-                node.netns.ip(&format!("addr add {vip} dev lo")).unwrap();
-            }
-            let identity = authority.issue(&scope, &node.name, &VIPS).unwrap();
-            servers.push(server::spawn(&scope, &node.netns, &node.name, &identity, PORT).unwrap());
-        }
-        let routing = Routing::start(&scope, &topology, router, nodes).unwrap();
-        let runtime = NetnsRuntime::start(&topology.client).unwrap();
-        Self {
-            runtime,
-            servers,
-            routing,
-            topology,
-            authority,
-            scope,
-        }
-    }
-
-    fn client(&self, vip: IpAddr) -> Client {
-        Client::new(
-            self.authority.client_config().unwrap(),
-            SocketAddr::new(vip, PORT),
-            Duration::from_secs(2),
-        )
-    }
-
-    async fn wait_for_routes(&self, count: usize) {
+/// A cluster without agents, whose nodes hold the VIPs and run servers.
+fn build(fabric: Fabric, router: Suite, nodes: Suite) -> Cluster {
+    let mut cluster = Cluster::build(Scope::new().unwrap(), fabric, 3, &VIPS).unwrap();
+    for node in &cluster.topology.nodes {
         for vip in VIPS {
-            if let Err(error) = wait_for_route(&self.topology.router, vip, count, PATIENCE).await {
-                let daemons = self.routing.nodes.iter().chain([&self.routing.router]);
-                let logs: Vec<_> = daemons
-                    .flat_map(|daemon| &daemon.processes)
-                    .map(|p| p.log_tail(30))
-                    .collect();
-                panic!("{error:#}\n{}", logs.join("\n"));
-            }
+            node.netns.ip(&format!("addr add {vip} dev lo")).unwrap();
         }
     }
-
-    fn names(&self) -> BTreeSet<String> {
-        self.topology.nodes.iter().map(|node| node.name.clone()).collect()
-    }
+    cluster.start_servers().unwrap();
+    cluster.start_routing(router, nodes).unwrap();
+    cluster
 }
 
 /// Every node answers over plain ECMP, in both families, and nothing is left afterwards.
 async fn every_node_answers(fabric: Fabric, router: Suite, nodes: Suite) {
-    let bed = Bed::build(fabric, router, nodes);
-    bed.wait_for_routes(3).await;
+    let mut bed = build(fabric, router, nodes);
+    bed.wait_for_routes(3, PATIENCE).await.unwrap();
     for vip in VIPS {
-        let attempts = burst(&bed.runtime, &bed.client(vip), 60, 8).await;
+        let attempts = burst(&bed.runtime, &bed.client(vip, LIMIT).unwrap(), 60, 8).await;
         let tally = Tally::of(&attempts);
         assert_eq!((attempts.len(), tally.failed()), (60, 0), "{tally:?}");
-        assert_eq!(
-            tally.answers.into_keys().collect::<BTreeSet<_>>(),
-            bed.names(),
-            "by {vip}"
-        );
+        assert_eq!(tally.answers.into_keys().collect::<Vec<_>>(), bed.names(), "by {vip}");
     }
     let prefix = bed.scope.prefix().to_owned();
     assert_ne!(
@@ -126,6 +70,43 @@ async fn the_far_end_of_every_node_carries_an_xdp_program() {
     }
 }
 
+#[test]
+fn what_xdp_sends_back_arrives_only_where_an_xdp_program_is() {
+    let scope = Scope::new().unwrap();
+    let (sender, mirror) = (
+        Netns::create(&scope, "sender").unwrap(),
+        Netns::create(&scope, "mirror").unwrap(),
+    );
+    let end = End {
+        netns: &sender,
+        device: "eth0",
+    };
+    let opposite = End {
+        netns: &mirror,
+        device: "eth0",
+    };
+    connect(end, opposite, 1500).unwrap();
+    attach(&scope, opposite, Action::Tx).unwrap();
+    sender.ip("addr add 10.1.0.1/24 dev eth0").unwrap();
+    sender
+        .ip("neigh add 10.1.0.2 lladdr 02:00:00:00:00:02 dev eth0 nud permanent")
+        .unwrap();
+    let received = || {
+        let links: Vec<serde_json::Value> = serde_json::from_str(&sender.ip("-j -s link show eth0").unwrap()).unwrap();
+        links[0]["stats64"]["rx"]["packets"].as_u64().unwrap()
+    };
+    let send = || {
+        let refused = sender.enter(|| echo::ask_udp("10.1.0.2:7".parse().unwrap(), 16, Duration::from_millis(100)));
+        assert!(refused.unwrap().is_err(), "a mirror does not answer");
+    };
+    let before = received();
+    send();
+    assert_eq!(received(), before, "this kernel needs no XDP program at the far end");
+    attach_pass(&scope, end).unwrap();
+    send();
+    assert!(received() > before, "the frame did not come back");
+}
+
 #[tokio::test]
 async fn bird_spreads_over_routed_links() {
     every_node_answers(Fabric::Routed, Suite::Bird, Suite::Bird).await;
@@ -148,9 +129,9 @@ async fn frr_spreads_over_what_bird_announces_on_one_segment() {
 
 #[tokio::test]
 async fn clients_notice_a_killed_server() {
-    let mut bed = Bed::build(Fabric::Routed, Suite::Bird, Suite::Bird);
-    bed.wait_for_routes(3).await;
-    let client = bed.client(VIPS[0]);
+    let mut bed = build(Fabric::Routed, Suite::Bird, Suite::Bird);
+    bed.wait_for_routes(3, PATIENCE).await.unwrap();
+    let client = bed.client(VIPS[0], LIMIT).unwrap();
     let connections = LongLived::open(&bed.runtime, &client, 24, 0, Duration::from_millis(50));
     let stream = Stream::start(&bed.runtime, client, Duration::from_millis(10));
     let all_speak = || async {
@@ -185,28 +166,28 @@ async fn clients_notice_a_killed_server() {
     }
 }
 
-fn is_of_second(life: &netns_tests::traffic::Life) -> bool {
+fn is_of_second(life: &Life) -> bool {
     life.server.as_deref() == Some("node-2")
 }
 
 #[tokio::test]
 async fn a_node_that_loses_its_link_leaves_the_routes_and_comes_back() {
     for suite in [Suite::Bird, Suite::Frr] {
-        let bed = Bed::build(Fabric::Routed, suite, suite);
-        bed.wait_for_routes(3).await;
+        let mut bed = build(Fabric::Routed, suite, suite);
+        bed.wait_for_routes(3, PATIENCE).await.unwrap();
         bed.topology.nodes[2].set_link(false).unwrap();
-        bed.wait_for_routes(2).await;
-        let tally = Tally::of(&burst(&bed.runtime, &bed.client(VIPS[1]), 30, 8).await);
+        bed.wait_for_routes(2, PATIENCE).await.unwrap();
+        let tally = Tally::of(&burst(&bed.runtime, &bed.client(VIPS[1], LIMIT).unwrap(), 30, 8).await);
         assert_eq!((tally.answered(), tally.failed()), (30, 0), "{tally:?}");
         assert!(!tally.answers.contains_key("node-3"), "{tally:?}");
         bed.topology.nodes[2].set_link(true).unwrap();
-        bed.wait_for_routes(3).await;
+        bed.wait_for_routes(3, PATIENCE).await.unwrap();
     }
 }
 
 #[tokio::test]
 async fn echoes_come_from_the_vip_at_every_size() {
-    let bed = Bed::build(Fabric::Segment, Suite::Bird, Suite::Bird);
+    let mut bed = build(Fabric::Segment, Suite::Bird, Suite::Bird);
     let targets = VIPS.map(|vip| SocketAddr::new(vip, 7));
     let mut peers = Vec::new();
     for node in &bed.topology.nodes {
@@ -214,7 +195,7 @@ async fn echoes_come_from_the_vip_at_every_size() {
         let any = "[::]:7".parse().unwrap();
         peers.push(echo::spawn(&bed.scope, &node.netns, Kind::Tcp, &node.name, &[any]).unwrap());
     }
-    bed.wait_for_routes(3).await;
+    bed.wait_for_routes(3, PATIENCE).await.unwrap();
     let limit = Duration::from_secs(1);
     for (target, size) in targets
         .into_iter()
@@ -233,13 +214,13 @@ async fn echoes_come_from_the_vip_at_every_size() {
 
 #[tokio::test]
 async fn a_flood_counts_what_is_lost_and_what_goes_astray() {
-    let bed = Bed::build(Fabric::Routed, Suite::Bird, Suite::Bird);
+    let mut bed = build(Fabric::Routed, Suite::Bird, Suite::Bird);
     let target = SocketAddr::new(VIPS[0], 7);
     let mut peers = Vec::new();
     for node in &bed.topology.nodes[..2] {
         peers.push(echo::spawn(&bed.scope, &node.netns, Kind::Udp, &node.name, &[target]).unwrap());
     }
-    bed.wait_for_routes(3).await;
+    bed.wait_for_routes(3, PATIENCE).await.unwrap();
     let ask = || echo::ask_udp(target, 0, Duration::from_millis(200));
     for peer in ["node-1", "node-2"] {
         let look = || async {
@@ -271,7 +252,7 @@ async fn a_flood_counts_what_is_lost_and_what_goes_astray() {
     assert_eq!(report.misdirected, report.servers["node-2"], "{report:?}");
 
     bed.topology.nodes[2].set_link(false).unwrap();
-    bed.wait_for_routes(2).await;
+    bed.wait_for_routes(2, PATIENCE).await.unwrap();
     let report = Flood::start(&bed.topology.client, Plan::new(target, 50_000), |_, _| true)
         .unwrap()
         .join()

@@ -1,9 +1,6 @@
-//! The demo's network, servers, daemons and agents.
+//! The demo's cluster, with its progress shown.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+use std::{net::IpAddr, ops, time::Duration};
 
 use anyhow::Result;
 use lb_agent::model::Protocol;
@@ -14,21 +11,15 @@ use super::{
     console::{Console, milliseconds},
 };
 use crate::{
-    agent::Agent,
-    authority::Authority,
     client::Client,
-    config::{AgentConfig, ServiceConfig},
-    netns::NetnsRuntime,
-    process::Process,
+    cluster::{Cluster, PORT},
+    config::ServiceConfig,
     routes::wait_for_route,
-    routing::{Routing, Suite},
+    routing::Suite,
     scope::Scope,
-    server,
-    topology::{Fabric, Topology},
+    topology::Fabric,
 };
 
-/// The port of the Kubernetes API.
-const PORT: u16 = 6443;
 /// Limit for agents and routes to come up.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// Two probes of 200 ms until a backend rises, with their jitter and the map update, and room for a busy machine.
@@ -36,38 +27,38 @@ const SETTLED: Duration = Duration::from_millis(1200);
 /// Name of the service.
 pub(super) const SERVICE: &str = "kubernetes";
 
-/// Everything that runs. The fields are in the order in which they have to go: users before what they use.
+/// The cluster and what it was asked for.
 pub(super) struct Bed {
-    pub(super) runtime: NetnsRuntime,
-    pub(super) agents: Vec<Agent>,
-    servers: Vec<Process>,
-    routing: Option<Routing>,
-    pub(super) topology: Topology,
-    authority: Authority,
-    vips: Vec<IpAddr>,
+    cluster: Cluster,
     suite: Suite,
-    scope: Scope,
+}
+
+impl ops::Deref for Bed {
+    type Target = Cluster;
+
+    fn deref(&self) -> &Cluster {
+        &self.cluster
+    }
+}
+
+impl ops::DerefMut for Bed {
+    fn deref_mut(&mut self) -> &mut Cluster {
+        &mut self.cluster
+    }
 }
 
 impl Bed {
     /// Builds the network, in which nothing runs yet.
     pub(super) fn build(scope: Scope, options: &Options, console: &mut Console) -> Result<Self> {
         console.step("Building a client, a router and three control-plane nodes out of network namespaces");
-        let topology = Topology::build(&scope, Fabric::Routed, 3)?;
-        for node in &topology.nodes {
+        let cluster = Cluster::build(scope, Fabric::Routed, 3, &options.vips)?;
+        for node in &cluster.topology.nodes {
             let [ipv4, ipv6] = node.addresses;
             console.note(&format!("{}  {ipv4}  {ipv6}  ({})", node.name, node.netns.name()));
         }
         Ok(Self {
-            runtime: NetnsRuntime::start(&topology.client)?,
-            agents: Vec::new(),
-            servers: Vec::new(),
-            routing: None,
-            topology,
-            authority: Authority::new()?,
-            vips: options.vips.clone(),
+            cluster,
             suite: options.suite,
-            scope,
         })
     }
 
@@ -77,20 +68,26 @@ impl Bed {
             "Starting on every node: an HTTPS server on {PORT}, {} and lb-agent",
             self.suite
         ));
-        for node in 0..self.topology.nodes.len() {
-            let server = self.spawn_server(node)?;
-            self.servers.push(server);
-        }
-        self.routing = Some(Routing::start(&self.scope, &self.topology, self.suite, self.suite)?);
-        for node in 0..self.topology.nodes.len() {
-            let service = ServiceConfig::on_all_nodes(&self.topology, SERVICE, &self.vips, Protocol::Tcp, PORT);
-            let config = AgentConfig::for_node(&self.scope, &self.topology, node)?.with_service(service);
-            self.agents
-                .push(Agent::start(&self.scope, &self.topology.nodes[node].netns, &config)?);
-        }
-        for (agent, node) in self.agents.iter_mut().zip(&self.topology.nodes) {
+        self.cluster.start_servers()?;
+        self.cluster.start_routing(self.suite, self.suite)?;
+        let vips = self.vips.clone();
+        self.cluster.start_agents(|topology, config| {
+            config.with_service(ServiceConfig::on_all_nodes(
+                topology,
+                SERVICE,
+                &vips,
+                Protocol::Tcp,
+                PORT,
+            ))
+        })?;
+        for (agent, name) in self
+            .cluster
+            .agents
+            .iter_mut()
+            .zip(self.cluster.topology.nodes.iter().map(|n| &n.name))
+        {
             let took = agent.wait_ready(PATIENCE).await?;
-            console.note(&format!("agent on {} ready after {}", node.name, milliseconds(took)));
+            console.note(&format!("agent on {name} ready after {}", milliseconds(took)));
         }
         self.settle(console).await
     }
@@ -115,64 +112,9 @@ impl Bed {
         Ok(())
     }
 
-    /// A client of `vip`.
-    pub(super) fn client(&self, vip: IpAddr, limit: Duration) -> Result<Client> {
-        Ok(Client::new(
-            self.authority.client_config()?,
-            SocketAddr::new(vip, PORT),
-            limit,
-        ))
-    }
-
     /// Clients of every VIP asked for.
     pub(super) fn clients(&self, limit: Duration) -> Result<Vec<Client>> {
-        self.vips.iter().map(|&vip| self.client(vip, limit)).collect()
-    }
-
-    /// Names of the nodes in order.
-    pub(super) fn names(&self) -> Vec<String> {
-        self.topology.nodes.iter().map(|node| node.name.clone()).collect()
-    }
-
-    fn spawn_server(&self, node: usize) -> Result<Process> {
-        let node = &self.topology.nodes[node];
-        let identity = self.authority.issue(&self.scope, &node.name, &self.vips)?;
-        server::spawn(&self.scope, &node.netns, &node.name, &identity, PORT)
-    }
-
-    /// Starts the server of a node again.
-    pub(super) fn start_server(&mut self, node: usize) -> Result<()> {
-        self.servers[node] = self.spawn_server(node)?;
-        Ok(())
-    }
-
-    /// Kills the server of a node with SIGKILL.
-    pub(super) fn kill_server(&mut self, node: usize) -> Result<()> {
-        self.servers[node].kill()
-    }
-
-    /// Cuts a node's link and kills all its processes with SIGKILL, as a loss of power would.
-    pub(super) fn kill_node(&mut self, node: usize) -> Result<()> {
-        self.topology.nodes[node].set_link(false)?;
-        self.agents[node].process().kill()?;
-        self.servers[node].kill()?;
-        self.routing
-            .as_mut()
-            .map_or(Ok(()), |routing| routing.nodes[node].kill())
-    }
-
-    /// The ends of all logs.
-    pub(super) fn log_tails(&mut self) -> String {
-        let agents = self.agents.iter_mut().map(|agent| agent.process().log_tail(15));
-        let servers = self.servers.iter().map(|server| server.log_tail(5));
-        let daemons = self
-            .routing
-            .iter()
-            .flat_map(|routing| routing.nodes.iter().chain([&routing.router]));
-        let daemons = daemons
-            .flat_map(|daemon| &daemon.processes)
-            .map(|process| process.log_tail(8));
-        agents.chain(servers).chain(daemons).collect::<Vec<_>>().join("\n")
+        self.vips.iter().map(|&vip: &IpAddr| self.client(vip, limit)).collect()
     }
 
     /// How to look around while the demo is kept.

@@ -85,7 +85,7 @@ async fn show(bed: &mut Bed, options: &Options, console: &mut Console) -> Result
     console.step("Killing the server process of node-2 while requests go on");
     let claim = "the probes take node-2 out within 2 s";
     let disruption = Disruption::begin(bed, 41_000, console).await?;
-    bed.kill_server(1)?;
+    bed.servers[1].kill()?;
     disruption.end(bed, "node-2", claim, console).await?;
 
     console.step("Starting the server of node-2 again");
