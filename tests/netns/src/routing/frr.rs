@@ -1,0 +1,118 @@
+//! FRR without its service manager: `zebra` and `bgpd` per namespace, told apart by their pathspace.
+
+use std::{
+    fmt::Write,
+    fs,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+use nix::unistd::{User, chown};
+
+use super::{Neighbor, Role, RoutingDaemon, Speaker};
+use crate::{process::Process, scope::Scope};
+
+/// Where distributions put the daemons.
+const DAEMONS: [&str; 3] = ["/usr/lib/frr", "/usr/libexec/frr", "/usr/sbin"];
+
+/// Starts both daemons in the foreground, as children.
+pub(super) fn start(scope: &Scope, speaker: &Speaker<'_>) -> Result<RoutingDaemon> {
+    let pathspace = speaker.netns.name();
+    let directories: Vec<PathBuf> = ["/etc/frr", "/var/run/frr"]
+        .map(|root| Path::new(root).join(pathspace))
+        .into();
+    // The guard comes first, so that the directories go even if a daemon does not start.
+    let mut daemon = RoutingDaemon {
+        processes: Vec::new(),
+        directories,
+    };
+    for directory in &daemon.directories {
+        fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
+        give_to_frr(directory)?;
+    }
+    for (program, text) in [
+        ("zebra", zebra_configuration(speaker)),
+        ("bgpd", bgpd_configuration(speaker)),
+    ] {
+        let file = daemon.directories[0].join(format!("{program}.conf"));
+        fs::write(&file, text).with_context(|| format!("writing {}", file.display()))?;
+        give_to_frr(&file)?;
+        let mut command = speaker.netns.command(find(program)?);
+        command
+            .args(["-N", pathspace, "-A", "127.0.0.1", "-P", "0", "--log", "stdout", "-f"])
+            .arg(&file);
+        daemon.processes.push(Process::spawn(
+            scope,
+            &format!("{program}-{}", speaker.name),
+            &mut command,
+        )?);
+    }
+    Ok(daemon)
+}
+
+fn find(program: &str) -> Result<PathBuf> {
+    let candidates = DAEMONS.iter().map(|directory| Path::new(directory).join(program));
+    candidates
+        .into_iter()
+        .find(|path| path.is_file())
+        .with_context(|| format!("no {program} in {DAEMONS:?}; install the package `frr`"))
+}
+
+/// The daemons give up root and then have to read and write here.
+fn give_to_frr(path: &Path) -> Result<()> {
+    let user = User::from_name("frr")
+        .context("looking up the user frr")?
+        .context("no user frr; install `frr`")?;
+    chown(path, Some(user.uid), Some(user.gid)).with_context(|| format!("giving {} to frr", path.display()))
+}
+
+fn zebra_configuration(speaker: &Speaker<'_>) -> String {
+    // Kernel next hop groups lose a member for good when its link flaps (FRR issue 14481).
+    format!("hostname {}\nno zebra nexthop kernel enable\n", speaker.name)
+}
+
+fn bgpd_configuration(speaker: &Speaker<'_>) -> String {
+    let mut text = format!(
+        "hostname {}\n\
+         ip prefix-list HOSTS permit 0.0.0.0/0 ge 32\n\
+         ipv6 prefix-list HOSTS permit ::/0 ge 128\n\
+         route-map HOSTS-ipv4 permit 10\n match ip address prefix-list HOSTS\n set origin igp\n\
+         route-map HOSTS-ipv6 permit 10\n match ipv6 address prefix-list HOSTS\n set origin igp\n\
+         route-map NONE deny 10\n\
+         router bgp {}\n bgp router-id {}\n no bgp ebgp-requires-policy\n no bgp default ipv4-unicast\n \
+         no bgp network import-check\n bgp graceful-restart-disable\n bgp bestpath as-path multipath-relax\n",
+        speaker.name, speaker.number, speaker.router_id,
+    );
+    for Neighbor { name, number, address } in &speaker.neighbors {
+        for setting in [
+            &format!("remote-as {number}"),
+            &format!("description {name}"),
+            "timers 3 9",
+            "timers connect 1",
+            "advertisement-interval 0",
+        ] {
+            writeln!(text, " neighbor {address} {setting}").expect("writing to a string");
+        }
+    }
+    for (family, is_wanted) in [
+        ("ipv4", IpAddr::is_ipv4 as fn(&IpAddr) -> bool),
+        ("ipv6", IpAddr::is_ipv6),
+    ] {
+        write!(text, " address-family {family} unicast\n  maximum-paths 8\n").expect("writing to a string");
+        if speaker.role == Role::Node {
+            writeln!(text, "  redistribute connected route-map HOSTS-{family}").expect("writing to a string");
+        }
+        for Neighbor { address, .. } in speaker.neighbors.iter().filter(|neighbor| is_wanted(&neighbor.address)) {
+            // The router announces nothing, a node takes nothing.
+            let refused = if speaker.role == Role::Router { "out" } else { "in" };
+            write!(
+                text,
+                "  neighbor {address} activate\n  neighbor {address} route-map NONE {refused}\n"
+            )
+            .expect("writing to a string");
+        }
+        text.push_str(" exit-address-family\n");
+    }
+    text
+}

@@ -1,0 +1,182 @@
+//! Real routing daemons in namespaces: nodes redistribute the host routes of their `lo` over eBGP to the router, which
+//! spreads flows over all of them.
+//!
+//! One session per family and node. Timers are short (hold 9 s, keepalive 3 s, connect retry 1 s), and speakers do not
+//! ask for graceful restart, which would keep routes of a dead node.
+
+mod bird;
+mod frr;
+
+use std::{fmt, fs, net::IpAddr, path::PathBuf};
+
+use anyhow::Result;
+
+use crate::{netns::Netns, process::Process, scope::Scope, topology::Topology};
+
+/// Autonomous system of the router; node `n` has this plus `n`.
+const ROUTER_AS: u32 = 65000;
+
+/// Which routing daemon to use.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
+pub enum Suite {
+    /// BIRD 2.
+    #[default]
+    Bird,
+    /// FRR, its `zebra` and `bgpd`.
+    Frr,
+}
+
+impl fmt::Display for Suite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Bird => "bird",
+            Self::Frr => "frr",
+        })
+    }
+}
+
+/// The daemon of one router or node; dropping it ends it and removes its run directories.
+#[derive(Debug)]
+pub struct RoutingDaemon {
+    /// `zebra` and `bgpd`, or one `bird`.
+    pub processes: Vec<Process>,
+    directories: Vec<PathBuf>,
+}
+
+impl RoutingDaemon {
+    /// Kills it at once, as a crash would.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn kill(&mut self) -> Result<()> {
+        self.processes.iter_mut().try_for_each(Process::kill)
+    }
+}
+
+impl Drop for RoutingDaemon {
+    fn drop(&mut self) {
+        self.processes.clear();
+        for directory in &self.directories {
+            let _ = fs::remove_dir_all(directory);
+        }
+    }
+}
+
+/// The daemons of a whole topology.
+#[derive(Debug)]
+pub struct Routing {
+    /// The router's daemon.
+    pub router: RoutingDaemon,
+    /// The daemons of the nodes, in order.
+    pub nodes: Vec<RoutingDaemon>,
+}
+
+impl Routing {
+    /// Starts a daemon on the router and one on every node.
+    ///
+    /// # Errors
+    /// If one cannot be started; that a session comes up shows in the route table only.
+    pub fn start(scope: &Scope, topology: &Topology, router: Suite, nodes: Suite) -> Result<Self> {
+        Ok(Self {
+            router: start(scope, router, &Speaker::router(topology))?,
+            nodes: topology
+                .nodes
+                .iter()
+                .map(|node| start(scope, nodes, &Speaker::node(topology, usize::from(node.number) - 1)))
+                .collect::<Result<_>>()?,
+        })
+    }
+}
+
+/// Starts the daemon of one speaker.
+///
+/// # Errors
+/// If it is not installed or cannot be started.
+pub fn start(scope: &Scope, suite: Suite, speaker: &Speaker<'_>) -> Result<RoutingDaemon> {
+    match suite {
+        Suite::Bird => bird::start(scope, speaker),
+        Suite::Frr => frr::start(scope, speaker),
+    }
+}
+
+/// What a daemon has to know, whatever its brand.
+#[derive(Debug)]
+pub struct Speaker<'a> {
+    netns: &'a Netns,
+    name: String,
+    number: u32,
+    router_id: IpAddr,
+    neighbors: Vec<Neighbor>,
+    role: Role,
+}
+
+#[derive(Debug)]
+struct Neighbor {
+    name: String,
+    number: u32,
+    address: IpAddr,
+}
+
+/// What a speaker is for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Role {
+    /// Takes every route, spreads flows over equal ones, announces nothing.
+    Router,
+    /// Announces the host routes of its `lo`, takes nothing.
+    Node,
+}
+
+impl<'a> Speaker<'a> {
+    /// The router, with every node as a neighbour.
+    #[must_use]
+    pub fn router(topology: &'a Topology) -> Self {
+        let nodes = topology.nodes.iter();
+        let neighbors = nodes.flat_map(|node| {
+            let number = ROUTER_AS + u32::from(node.number);
+            node.addresses.map(|address| Neighbor {
+                name: neighbor_name(&node.name, address),
+                number,
+                address,
+            })
+        });
+        Self {
+            netns: &topology.router,
+            name: "router".to_owned(),
+            number: ROUTER_AS,
+            router_id: topology.nodes[0].gateways[0],
+            neighbors: neighbors.collect(),
+            role: Role::Router,
+        }
+    }
+
+    /// The node at `index`, with the router as its neighbour.
+    ///
+    /// # Panics
+    /// If there is no such node.
+    #[must_use]
+    pub fn node(topology: &'a Topology, index: usize) -> Self {
+        let node = &topology.nodes[index];
+        let neighbors = node.gateways.map(|address| Neighbor {
+            name: neighbor_name("router", address),
+            number: ROUTER_AS,
+            address,
+        });
+        Self {
+            netns: &node.netns,
+            name: node.name.clone(),
+            number: ROUTER_AS + u32::from(node.number),
+            router_id: node.addresses[0],
+            neighbors: neighbors.into(),
+            role: Role::Node,
+        }
+    }
+}
+
+/// A name that both daemons accept as a word.
+fn neighbor_name(node: &str, address: IpAddr) -> String {
+    format!(
+        "{}_{}",
+        node.replace('-', "_"),
+        if address.is_ipv4() { "v4" } else { "v6" }
+    )
+}
