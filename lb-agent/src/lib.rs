@@ -10,5 +10,6 @@ pub mod health;
 pub mod model;
 pub mod netlink;
 pub mod plan;
+pub mod runtime;
 pub mod sources;
 pub mod status;

@@ -21,8 +21,8 @@ use serde::Serialize;
 
 use super::state::{TargetBackend, TargetService, TargetState};
 use crate::model::{
-    AnnounceWhen, Announcement, Backend, Delivery, DesiredState, HealthReport, InterfaceKind, MacAddr, Network,
-    ProbeState, ProbeTarget, Service,
+    AnnounceWhen, Announcement, Backend, BackendAddress, Delivery, DesiredState, HealthReport, InterfaceKind, MacAddr,
+    Network, ProbeState, ProbeTarget, Service,
 };
 
 /// All that a decision depends on.
@@ -35,6 +35,8 @@ pub struct Inputs<'a> {
     pub health: &'a HealthReport,
     /// The cluster's secret.
     pub hash_key: HashKey,
+    /// Backends that an earlier agent had found failing: out of the ring until a probe of this one says otherwise.
+    pub distrusted: &'a BTreeSet<(String, BackendAddress)>,
 }
 
 /// What this node is to do.
