@@ -372,3 +372,7 @@ fn addresses_and_peers(inputs: &Inputs<'_>, target: &mut TargetState) {
 fn neighbour(network: &Network, address: IpAddr) -> Option<MacAddr> {
     network.next_hops.get(&address).filter(|way| way.on_link())?.mac
 }
+
+#[cfg(test)]
+#[path = "decide_tests.rs"]
+mod tests;
