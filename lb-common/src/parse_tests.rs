@@ -126,7 +126,7 @@ fn ports_are_read_only_from_a_packet_that_is_whole() {
             (header + 10, header + 9, false),
         ] {
             let payload = [0x9c, 0x40, 0, 80].into_iter().chain([0; 40]).take(there);
-            let packet = ipv6_packet(protocol, claimed as u16, &payload.collect::<Vec<_>>());
+            let packet = ipv6_packet(protocol, u16::try_from(claimed).unwrap(), &payload.collect::<Vec<_>>());
             let found = transport_of(&packet, false).and_then(|transport| ports(&packet[..], &transport));
             let expected = if is_whole {
                 Ok((Be16::new(40_000), Be16::new(80)))

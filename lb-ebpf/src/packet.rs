@@ -4,7 +4,11 @@
     reason = "packet memory is reached through raw pointers, each checked against the frame's end"
 )]
 
-use aya_ebpf::{bindings::xdp_md, helpers::{bpf_xdp_adjust_head, generated::bpf_xdp_get_buff_len}, programs::XdpContext};
+use aya_ebpf::{
+    bindings::xdp_md,
+    helpers::{bpf_xdp_adjust_head, generated::bpf_xdp_get_buff_len},
+    programs::XdpContext,
+};
 use lb_common::{addr::WireWord, parse::Bytes, verdict::DropReason};
 
 /// The frame, as far as it is linear: drivers put the headers of a multi-buffer packet into its first buffer.

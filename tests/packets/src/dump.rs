@@ -1,6 +1,6 @@
 //! All maps, byte for byte.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::Path};
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, xdp::DevMapHash};
 use lb_agent::dataplane::PinDirectory;
@@ -28,7 +28,7 @@ pub fn dump(pins: &PinDirectory) -> BTreeMap<&'static str, Entries> {
 }
 
 fn entries(name: &'static str, pins: &PinDirectory) -> Entries {
-    let path = pins.map(name);
+    let path = &pins.map(name);
     match name {
         "SETTINGS" => array::<{ size_of::<Settings>() }>(path),
         "VIP_FILTER" | "PUBLISHED" | "RINGS" => array::<8>(path),
@@ -46,13 +46,13 @@ fn entries(name: &'static str, pins: &PinDirectory) -> Entries {
     }
 }
 
-fn open<T: TryFrom<Map, Error = MapError>>(path: PathBuf) -> T {
-    let map = MapData::from_pin(&path).and_then(Map::from_map_data);
+fn open<T: TryFrom<Map, Error = MapError>>(path: &Path) -> T {
+    let map = MapData::from_pin(path).and_then(Map::from_map_data);
     map.and_then(TryInto::try_into)
         .unwrap_or_else(|error| panic!("opening {}: {error}", path.display()))
 }
 
-fn array<const N: usize>(path: PathBuf) -> Entries {
+fn array<const N: usize>(path: &Path) -> Entries {
     let map: Array<MapData, [u8; N]> = open(path);
     let value = |index: u32| map.get(&index, 0).expect("an array has every entry");
     (0..map.len())
@@ -60,7 +60,7 @@ fn array<const N: usize>(path: PathBuf) -> Entries {
         .collect()
 }
 
-fn per_cpu<const N: usize>(path: PathBuf) -> Entries {
+fn per_cpu<const N: usize>(path: &Path) -> Entries {
     let map: PerCpuArray<MapData, [u8; N]> = open(path);
     let value = |index: u32| map.get(&index, 0).expect("an array has every entry").concat();
     (0..map.len())
@@ -68,7 +68,7 @@ fn per_cpu<const N: usize>(path: PathBuf) -> Entries {
         .collect()
 }
 
-fn hash<const K: usize, const V: usize>(path: PathBuf) -> Entries {
+fn hash<const K: usize, const V: usize>(path: &Path) -> Entries {
     let map: HashMap<MapData, [u8; K], [u8; V]> = open(path);
     map.iter()
         .map(|entry| entry.expect("nobody else writes"))
@@ -76,7 +76,7 @@ fn hash<const K: usize, const V: usize>(path: PathBuf) -> Entries {
         .collect()
 }
 
-fn devices(path: PathBuf) -> Entries {
+fn devices(path: &Path) -> Entries {
     let map: DevMapHash<MapData> = open(path);
     map.keys()
         .map(|key| key.expect("nobody else writes"))

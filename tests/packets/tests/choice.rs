@@ -81,7 +81,7 @@ fn dry(bed: &Bed, flow: &Packet) -> u8 {
     let ((address, _), _) = having.next().unwrap_or_else(|| panic!("{flow:?}: {report:?}"));
     let number = (0..=u8::MAX)
         .find(|number| IpAddr16::from(backend(*number)) == *address)
-        .unwrap();
+        .expect("every backend has a number");
     let verdict = if number == 0 { Verdict::Local } else { Verdict::L2 };
     assert_eq!(report.end, End::Verdict(verdict as u32), "{flow:?}");
     number

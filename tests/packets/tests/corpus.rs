@@ -92,7 +92,7 @@ fn foreign_frames() -> Vec<(&'static str, Frame)> {
         ("PPPoE", Frame::new(0x8864, &[0x11; 40])),
         ("an 802.1ad tag", other.clone().tagged(&[200]).service_tagged(100)),
         ("three tags", other.clone().tagged(&[1, 2, 3])),
-        ("three tags before a VIP", to_vip.clone().tagged(&[1, 2, 3])),
+        ("three tags before a VIP", to_vip.tagged(&[1, 2, 3])),
         ("a VIP under another EtherType", Frame::new(0x86dc, &for_vip().bytes())),
         ("IHL 0", other.clone().patched(0, &[0x40])),
         ("IHL 15", other.clone().patched(0, &[0x4f])),

@@ -189,7 +189,7 @@ fn more_extension_headers_than_are_followed_are_dropped() {
 #[test]
 fn header_lengths_that_cannot_be_are_dropped() {
     let (v4, v6) = (tcp(CLIENT4, 40_000, VIP4, 80).frame(), tcp(CLIENT6, 40_000, VIP6, 80));
-    let v6_extended = v6.clone().extension(60, &[0, 1, 4, 0, 0, 0, 0]).frame();
+    let v6_extended = v6.extension(60, &[0, 1, 4, 0, 0, 0, 0]).frame();
     let ihl = |ihl: u8| v4.clone().patched(0, &[0x40 | ihl]);
     let total = |length: u16| v4.clone().patched(2, &length.to_be_bytes());
     let payload = |length: u16| v6_extended.clone().patched(4, &length.to_be_bytes());

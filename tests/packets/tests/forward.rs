@@ -35,14 +35,14 @@ fn by_ipip4(_: &World, packet: &Packet) -> Packet {
 }
 
 fn by_ipip6(world: &World, packet: &Packet) -> Packet {
-    let label = u32::try_from(flow_hash(world, packet) & 0xf_ffff).unwrap();
+    let label = u32::try_from(flow_hash(world, packet) & 0xf_ffff).expect("few bits");
     ipip(NODE6, A6, &packet.clone().ttl(63))
         .class(packet.traffic_class() & 0xfc)
         .flow_label(label)
 }
 
 fn entropy(world: &World, packet: &Packet) -> u16 {
-    let port = u16::try_from(0xc000 | (flow_hash(world, packet) & 0x3fff)).unwrap();
+    let port = u16::try_from(0xc000 | (flow_hash(world, packet) & 0x3fff)).expect("few bits");
     assert!(port >= 49_152, "{port} is no ephemeral port");
     port
 }
@@ -52,7 +52,7 @@ fn by_gue4(world: &World, packet: &Packet) -> Packet {
 }
 
 fn by_gue6(world: &World, packet: &Packet) -> Packet {
-    let label = u32::try_from(flow_hash(world, packet) & 0xf_ffff).unwrap();
+    let label = u32::try_from(flow_hash(world, packet) & 0xf_ffff).expect("few bits");
     gue(NODE6, A6, entropy(world, packet), &packet.clone().ttl(63))
         .class(packet.traffic_class() & 0xfc)
         .flow_label(label)

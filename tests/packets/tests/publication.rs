@@ -31,6 +31,15 @@ fn generation(generation: u8) -> World {
         .with(on(service(VIP6, 443), 2, generation))
 }
 
+/// Tells the senders to stop, also when the publisher fails: or the test would wait for them for ever.
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
 /// Sends flows of both services until told to stop; returns how many.
 fn hammer(program: &Xdp, reached: &AtomicU32, stop: &AtomicBool) -> u64 {
     let mut sent = 0;
@@ -79,6 +88,7 @@ fn packets_see_the_ring_before_or_the_ring_after() {
                 })
             })
             .collect();
+        let stop = StopOnDrop(&stop);
         for number in 1..GENERATIONS {
             if hammers.iter().any(thread::ScopedJoinHandle::is_finished) {
                 break; // it failed, and says why when it is joined
@@ -86,7 +96,7 @@ fn packets_see_the_ring_before_or_the_ring_after() {
             bed.apply(&generation(number));
             reached.store(u32::from(number), Ordering::Release);
         }
-        stop.store(true, Ordering::Release);
+        drop(stop);
         hammers.into_iter().map(|hammer| hammer.join().unwrap()).sum::<u64>()
     });
     assert_eq!(bed.counts().since(&before).drops(), 0);
