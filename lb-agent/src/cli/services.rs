@@ -26,7 +26,11 @@ impl From<Inspection> for Services {
         Self {
             pin_path: inspection.pin_path,
             agent: inspection.agent,
-            services: inspection.services,
+            services: inspection
+                .services
+                .into_iter()
+                .map(|service| ServiceView { ring: None, ..service })
+                .collect(),
         }
     }
 }
