@@ -15,6 +15,7 @@ pub mod metrics;
 pub mod model;
 pub mod netlink;
 pub mod plan;
+pub mod runtime;
 pub mod sources;
 pub mod status;
 

@@ -20,22 +20,23 @@ use lb_common::{
 
 use crate::{arp, maglev, maps::SETTINGS, packet::Packet, peers, vip};
 
-/// What is to be done with a packet that is not dropped.
-pub enum Decision {
-    /// Nothing: up the stack as it is.
-    Pass(Verdict),
+/// What follows a decision. The live entry performs it, the dry one only notes it.
+///
+/// Decisions are handed on by calls, not returned as one value: the verifier wants every part of a value written on
+/// every path, and the compiler does not write what a variant lacks.
+pub trait Actor {
+    /// Up the stack as it is.
+    fn pass(&self, verdict: Verdict) -> End;
     /// Up the stack, counted for the service; the backend is this node.
-    Local(Served),
+    fn local(&self, served: Served) -> End;
     /// Strip the tunnel header that begins at `outer_l3` and pass up.
-    Strip { outer_l3: usize, payload: Payload },
+    fn strip(&self, packet: &mut Packet, outer_l3: usize, payload: &Payload) -> End;
     /// Send on.
-    Forward {
-        served: Served,
-        network: Network,
-        hop: &'static Hop,
-        hash: FlowHash,
-    },
+    fn forward(&self, packet: &mut Packet, served: Served, network: &Network, hop: &Hop, hash: FlowHash) -> End;
 }
+
+/// An `xdp_action`, or why the packet is dropped.
+pub type End = Result<u32, DropReason>;
 
 /// For whom a packet is counted.
 pub struct Served {
@@ -47,38 +48,38 @@ pub struct Served {
     pub bytes: u32,
 }
 
-const NOT_OURS: Result<Decision, DropReason> = Ok(Decision::Pass(Verdict::NotOurs));
-
 /// Decides on a packet, noting in `report` how the choice came about.
 #[inline(always)]
-pub fn decide(packet: &Packet, report: &mut Report) -> Result<Decision, DropReason> {
+pub fn decide<A: Actor>(packet: &mut Packet, report: &mut Report, actor: &A) -> End {
     let Some(link) = parse::link(packet) else {
-        return NOT_OURS;
+        return actor.pass(Verdict::NotOurs);
     };
     let is_ipv4 = match link.ethertype {
         eth::IPV4 => true,
         eth::IPV6 => false,
-        eth::ARP => return arp::decide(packet, link.l3).map(Decision::Pass),
-        _ => return NOT_OURS,
+        eth::ARP => return actor.pass(arp::decide(packet, link.l3)?),
+        _ => return actor.pass(Verdict::NotOurs),
     };
     let Some(network) = parse::network(packet, link.l3, is_ipv4) else {
-        return NOT_OURS;
+        return actor.pass(Verdict::NotOurs);
     };
-    if vip::may_be_vip(&network.destination) {
-        return for_vip(packet, network, report);
+    if vip::may_be_vip(&network.destination)
+        && let Some(end) = for_vip(packet, &network, report, actor)
+    {
+        return end;
     }
     match may_be_tunnel(packet, &network) {
-        Some(payload) => from_tunnel(packet, &network, payload, report),
-        None => NOT_OURS,
+        Some(payload) => from_tunnel(packet, &network, &payload, report, actor),
+        None => actor.pass(Verdict::NotOurs),
     }
 }
 
-/// Decides on a packet whose destination may be a VIP.
+/// Decides on a packet whose destination may be a VIP; `None` if it is none.
 #[inline(always)]
-fn for_vip(packet: &Packet, network: Network, report: &mut Report) -> Result<Decision, DropReason> {
-    let end = match flow(packet, &network) {
+fn for_vip<A: Actor>(packet: &mut Packet, network: &Network, report: &mut Report, actor: &A) -> Option<End> {
+    let end = match flow(packet, network) {
         Ok(Class::Flow(tuple)) => match vip::service(&tuple.to) {
-            Some(service) => return choose(packet, service, network, &tuple, report),
+            Some(service) => return Some(choose(packet, service, network, &tuple, report, actor)),
             None => Err(DropReason::NoService),
         },
         Ok(Class::Icmp) => Ok(Verdict::Icmp),
@@ -87,25 +88,25 @@ fn for_vip(packet: &Packet, network: Network, report: &mut Report) -> Result<Dec
     };
     let address = vip::address(&network.destination);
     if !address.has(AddressEntry::VIP) {
-        return NOT_OURS;
+        return None;
     }
-    match end {
-        Err(DropReason::NoService) if address.has(AddressEntry::PASS_UNMATCHED) => {
-            Ok(Decision::Pass(Verdict::Unmatched))
-        }
-        end => end.map(Decision::Pass),
-    }
+    Some(match end {
+        Err(DropReason::NoService) if address.has(AddressEntry::PASS_UNMATCHED) => actor.pass(Verdict::Unmatched),
+        Err(reason) => Err(reason),
+        Ok(verdict) => actor.pass(verdict),
+    })
 }
 
 /// Decides on a packet for a service: chooses the backend and how to get there.
 #[inline(always)]
-fn choose(
-    packet: &Packet,
+fn choose<A: Actor>(
+    packet: &mut Packet,
     service: u32,
-    network: Network,
+    network: &Network,
     tuple: &Tuple,
     report: &mut Report,
-) -> Result<Decision, DropReason> {
+    actor: &A,
+) -> End {
     report.service = service + 1;
     let ring = maglev::ring(service);
     report.ring = ring.bits();
@@ -132,14 +133,14 @@ fn choose(
     };
     if hop.mode == Mode::Local as u8 {
         return if ring.is_held() {
-            Ok(Decision::Local(served))
+            actor.local(served)
         } else {
             Err(DropReason::NotHeld)
         };
     }
     if was_directed(packet, settings, &network.source) {
         return if ring.is_held() {
-            Ok(Decision::Pass(Verdict::Directed))
+            actor.pass(Verdict::Directed)
         } else {
             Err(DropReason::NotHeld)
         };
@@ -150,12 +151,7 @@ fn choose(
     if network.ttl <= 1 {
         return Err(DropReason::TtlExpired);
     }
-    Ok(Decision::Forward {
-        served,
-        network,
-        hop,
-        hash,
-    })
+    actor.forward(packet, served, network, hop, hash)
 }
 
 /// The payload of a packet that looks as if a director had sent it through a tunnel: directors send neither options nor
@@ -174,20 +170,21 @@ fn may_be_tunnel(packet: &Packet, network: &Network) -> Option<Payload> {
 
 /// Decides on a tunnel packet: ours only if the inner packet is for a VIP and the outer one for this node.
 #[inline(always)]
-fn from_tunnel(
-    packet: &Packet,
+fn from_tunnel<A: Actor>(
+    packet: &mut Packet,
     outer: &Network,
-    payload: Payload,
+    payload: &Payload,
     report: &mut Report,
-) -> Result<Decision, DropReason> {
+    actor: &A,
+) -> End {
     let Some(inner) = parse::network(packet, payload.l3, payload.is_ipv4) else {
-        return NOT_OURS;
+        return actor.pass(Verdict::NotOurs);
     };
     if !vip::may_be_vip(&inner.destination)
         || !vip::address(&inner.destination).has(AddressEntry::VIP)
         || !vip::address(&outer.destination).has(AddressEntry::NODE)
     {
-        return NOT_OURS;
+        return actor.pass(Verdict::NotOurs);
     }
     if peers::by_address(&outer.source) == 0 {
         return Err(DropReason::UnknownPeer);
@@ -195,13 +192,9 @@ fn from_tunnel(
     if !payload.is_understood {
         return Err(DropReason::BadTunnel);
     }
-    let strip = Ok(Decision::Strip {
-        outer_l3: outer.l3,
-        payload,
-    });
     let tuple = match flow(packet, &inner)? {
         Class::Flow(tuple) => tuple,
-        Class::Icmp => return strip,
+        Class::Icmp => return actor.strip(packet, outer.l3, payload),
         Class::Other => return Err(DropReason::NoService),
     };
     let Some(service) = vip::service(&tuple.to) else {
@@ -211,7 +204,7 @@ fn from_tunnel(
     let ring = maglev::ring(service);
     report.ring = ring.bits();
     if ring.is_held() {
-        strip
+        actor.strip(packet, outer.l3, payload)
     } else {
         Err(DropReason::NotHeld)
     }

@@ -21,8 +21,8 @@ use serde::Serialize;
 
 use super::state::{TargetBackend, TargetService, TargetState};
 use crate::model::{
-    AnnounceWhen, Announcement, Backend, Delivery, DesiredState, HealthReport, InterfaceKind, MacAddr, Network,
-    ProbeState, ProbeTarget, Service,
+    AnnounceWhen, Announcement, Backend, BackendAddress, Delivery, DesiredState, HealthReport, InterfaceKind, MacAddr,
+    Network, ProbeState, ProbeTarget, Service,
 };
 
 /// All that a decision depends on.
@@ -35,6 +35,8 @@ pub struct Inputs<'a> {
     pub health: &'a HealthReport,
     /// The cluster's secret.
     pub hash_key: HashKey,
+    /// Backends that an earlier agent had found failing: out of the ring until a probe of this one says otherwise.
+    pub distrusted: &'a BTreeSet<(String, BackendAddress)>,
 }
 
 /// What this node is to do.
@@ -157,12 +159,26 @@ fn judge(inputs: &Inputs<'_>, service: &Service) -> Vec<Verdict> {
 }
 
 fn health(inputs: &Inputs<'_>, service: &Service, backend: &Backend) -> ProbeState {
-    service.probe.map_or(ProbeState::Healthy, |probe| {
-        inputs.health.state(&ProbeTarget {
+    let Some(probe) = service.probe else {
+        return ProbeState::Healthy;
+    };
+    let state = inputs.health.state(&ProbeTarget {
+        address: backend.address,
+        probe,
+    });
+    let name = (
+        service.name.clone(),
+        BackendAddress {
             address: backend.address,
-            probe,
-        })
-    })
+            port: backend.port,
+        },
+    );
+    if state == ProbeState::Unknown && inputs.distrusted.contains(&name) {
+        return ProbeState::Failed {
+            reason: "it had failed before this agent started".to_owned(),
+        };
+    }
+    state
 }
 
 fn reason(backend: &Backend, state: &ProbeState, none_believed: bool, allowed: bool, way: &str) -> String {
@@ -370,3 +386,7 @@ fn addresses_and_peers(inputs: &Inputs<'_>, target: &mut TargetState) {
 fn neighbour(network: &Network, address: IpAddr) -> Option<MacAddr> {
     network.next_hops.get(&address).filter(|way| way.on_link())?.mac
 }
+
+#[cfg(test)]
+#[path = "decide_tests.rs"]
+mod tests;

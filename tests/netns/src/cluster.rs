@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Result, anyhow};
 
 use crate::{
     agent::Agent,
@@ -131,9 +131,9 @@ impl Cluster {
     /// # Errors
     /// If it has not after `limit`, with the ends of all logs.
     pub async fn wait_for_routes(&mut self, count: usize, limit: Duration) -> Result<()> {
-        for &vip in &self.vips {
+        for vip in self.vips.clone() {
             let waited = wait_for_route(&self.topology.router, vip, count, limit).await;
-            waited.with_context(|| log_tails(&mut self.agents, &self.servers, self.routing.as_ref()))?;
+            waited.map_err(|error| anyhow!("{error:#}\n{}", self.log_tails()))?;
         }
         Ok(())
     }
@@ -171,18 +171,15 @@ impl Cluster {
 
     /// The ends of all logs.
     pub fn log_tails(&mut self) -> String {
-        log_tails(&mut self.agents, &self.servers, self.routing.as_ref())
+        let agents = self.agents.iter_mut().map(|agent| agent.process().log_tail(15));
+        let servers = self.servers.iter().map(|server| server.log_tail(5));
+        let daemons = self
+            .routing
+            .iter()
+            .flat_map(|routing| routing.nodes.iter().chain([&routing.router]));
+        let daemons = daemons
+            .flat_map(|daemon| &daemon.processes)
+            .map(|process| process.log_tail(8));
+        agents.chain(servers).chain(daemons).collect::<Vec<_>>().join("\n")
     }
-}
-
-fn log_tails(agents: &mut [Agent], servers: &[Process], routing: Option<&Routing>) -> String {
-    let agents = agents.iter_mut().map(|agent| agent.process().log_tail(15));
-    let servers = servers.iter().map(|server| server.log_tail(5));
-    let daemons = routing
-        .into_iter()
-        .flat_map(|routing| routing.nodes.iter().chain([&routing.router]));
-    let daemons = daemons
-        .flat_map(|daemon| &daemon.processes)
-        .map(|process| process.log_tail(8));
-    agents.chain(servers).chain(daemons).collect::<Vec<_>>().join("\n")
 }

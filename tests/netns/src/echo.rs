@@ -25,7 +25,7 @@ use crate::{
 /// Longest message, in bytes.
 pub const LIMIT: usize = 65_000;
 /// Bytes of the sequence number.
-const NUMBER: usize = 8;
+pub const NUMBER: usize = 8;
 
 /// Which echo server.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

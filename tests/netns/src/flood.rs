@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    io,
     net::{SocketAddr, UdpSocket},
     sync::{
         Arc,
@@ -15,7 +16,7 @@ use std::{
 use anyhow::{Context, Result, anyhow};
 
 use crate::{
-    echo::{LIMIT, message, parse_answer},
+    echo::{LIMIT, NUMBER, message, parse_answer},
     netns::Netns,
 };
 
@@ -35,7 +36,7 @@ pub struct Plan {
     pub renew_every: u64,
     /// Payload bytes beside the sequence number.
     pub size: usize,
-    /// How long an answer may take before its packet counts as lost.
+    /// How long the answers to a window may take before its packets count as lost.
     pub patience: Duration,
 }
 
@@ -65,7 +66,7 @@ pub struct Report {
     pub lost: u64,
     /// Answers that the caller did not accept from the server that gave them.
     pub misdirected: u64,
-    /// Answers with a foreign payload, from a wrong source or after their time.
+    /// Answers to another packet (one given up, mostly) or with a foreign payload.
     pub stray: u64,
     /// Answers by server.
     pub servers: BTreeMap<String, u64>,
@@ -152,8 +153,9 @@ fn run(plan: Plan, stop: &AtomicBool, mut is_right: impl FnMut(u64, &str) -> boo
             }
             report.sent += 1;
         }
+        let deadline = Instant::now() + plan.patience;
         for (socket, number) in sockets.iter().zip(first..) {
-            let server = receive(socket, &plan, number, &mut report);
+            let server = receive(socket, &plan, number, deadline, &mut report);
             let right = server.as_deref().map(|server| is_right(number, server));
             match right {
                 None => report.lost += 1,
@@ -186,22 +188,35 @@ fn open(plan: &Plan) -> Result<UdpSocket> {
     Ok(socket)
 }
 
-/// The server that answered packet `number`, if one did in time.
-fn receive(socket: &UdpSocket, plan: &Plan, number: u64, report: &mut Report) -> Option<String> {
-    let deadline = Instant::now() + plan.patience;
+/// The server that answered packet `number`, if one did before the deadline, or just after and the answer lies here.
+fn receive(socket: &UdpSocket, plan: &Plan, number: u64, deadline: Instant, report: &mut Report) -> Option<String> {
     let expected = message(number, plan.size);
     let mut buffer = [0; LIMIT];
-    while Instant::now() < deadline {
-        // Errors are the end of patience, or "port unreachable", which a later answer may still follow.
-        let Ok(length) = socket.recv(&mut buffer) else { continue };
-        match parse_answer(&buffer[..length]) {
-            Some((answered, server, payload)) if answered == number && *payload == expected[8..] => {
+    loop {
+        let is_late = Instant::now() >= deadline;
+        let received = if is_late {
+            receive_now(socket, &mut buffer)
+        } else {
+            socket.recv(&mut buffer)
+        };
+        match received.map(|length| parse_answer(&buffer[..length])) {
+            Ok(Some((answered, server, payload))) if answered == number && *payload == expected[NUMBER..] => {
                 report.answered += 1;
                 *report.servers.entry(server.to_owned()).or_default() += 1;
                 return Some(server.to_owned());
             }
-            _ => report.stray += 1,
+            Ok(_) => report.stray += 1,
+            Err(_) if is_late => return None,
+            // The end of patience, or "port unreachable", which an answer to a later packet may follow.
+            Err(_) => {}
         }
     }
-    None
+}
+
+/// What lies in the socket already.
+fn receive_now(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<usize> {
+    socket.set_nonblocking(true)?;
+    let received = socket.recv(buffer);
+    socket.set_nonblocking(false)?;
+    received
 }

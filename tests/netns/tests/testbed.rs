@@ -77,6 +77,10 @@ fn what_xdp_sends_back_arrives_only_where_an_xdp_program_is() {
         Netns::create(&scope, "sender").unwrap(),
         Netns::create(&scope, "mirror").unwrap(),
     );
+    for netns in [&sender, &mirror] {
+        // The kernel's own IPv6 packets would be counted, too.
+        netns.sysctl("net/ipv6/conf/default/disable_ipv6", "1").unwrap();
+    }
     let end = End {
         netns: &sender,
         device: "eth0",
@@ -133,7 +137,7 @@ async fn clients_notice_a_killed_server() {
     bed.wait_for_routes(3, PATIENCE).await.unwrap();
     let client = bed.client(VIPS[0], LIMIT).unwrap();
     let connections = LongLived::open(&bed.runtime, &client, 24, 0, Duration::from_millis(50));
-    let stream = Stream::start(&bed.runtime, client, Duration::from_millis(10));
+    let stream = Stream::start(&bed.runtime, client.clone(), Duration::from_millis(10));
     let all_speak = || async {
         let silent = connections.lives().iter().filter(|life| life.answered < 2).count();
         anyhow::ensure!(silent == 0, "{silent} connections without two answers");
@@ -157,8 +161,11 @@ async fn clients_notice_a_killed_server() {
         .await
         .unwrap();
 
-    let tally = Tally::of(&stream.stop().await);
+    let tally = Tally::of(&burst(&bed.runtime, &client, 60, 8).await);
     assert!(tally.failures.contains_key(&Failure::Refused.to_string()), "{tally:?}");
+    assert!(!tally.answers.contains_key("node-2"), "{tally:?}");
+    let tally = Tally::of(&stream.stop().await);
+    assert!(tally.answers.contains_key("node-2"), "{tally:?}");
     let lives = connections.close().await;
     assert!(lives.iter().any(is_of_second), "{lives:?}");
     for life in lives {
@@ -206,7 +213,7 @@ async fn echoes_come_from_the_vip_at_every_size() {
             // The servers may just be starting.
             let look = || async { bed.topology.client.enter(ask)? };
             let what = format!("an answer of {size} bytes from {target} by {kind:?}");
-            let (server, _) = wait::until(&what, Duration::from_secs(5), look).await.unwrap();
+            let (server, _) = wait::until(&what, PATIENCE, look).await.unwrap();
             assert!(bed.names().contains(&server));
         }
     }
@@ -236,18 +243,14 @@ async fn a_flood_counts_what_is_lost_and_what_goes_astray() {
     // node-3 has no server: its third of the flows is lost, and node-2 is not what this caller accepts.
     let plan = Plan {
         window: 32,
-        patience: Duration::from_millis(20),
+        patience: Duration::from_millis(100),
         ..Plan::new(target, 640)
     };
     let report = Flood::start(&bed.topology.client, plan, |_, server| server == "node-1")
         .unwrap()
         .join()
         .unwrap();
-    assert_eq!(
-        (report.sent, report.answered + report.lost, report.stray),
-        (640, 640, 0),
-        "{report:?}"
-    );
+    assert_eq!((report.sent, report.answered + report.lost), (640, 640), "{report:?}");
     assert!(report.lost > 0 && report.servers["node-1"] > 0, "{report:?}");
     assert_eq!(report.misdirected, report.servers["node-2"], "{report:?}");
 

@@ -5,9 +5,11 @@ use std::{
     fs,
     net::IpAddr,
     path::{Path, PathBuf},
+    thread::sleep,
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use nix::unistd::{User, chown};
 
 use super::{Neighbor, Role, RoutingDaemon, Speaker};
@@ -15,6 +17,9 @@ use crate::{process::Process, scope::Scope};
 
 /// Where distributions put the daemons.
 const DAEMONS: [&str; 3] = ["/usr/lib/frr", "/usr/libexec/frr", "/usr/sbin"];
+
+/// How long zebra may take to start.
+const ZEBRA_LIMIT: Duration = Duration::from_secs(10);
 
 /// Starts both daemons in the foreground, as children.
 pub(super) fn start(scope: &Scope, speaker: &Speaker<'_>) -> Result<RoutingDaemon> {
@@ -31,24 +36,51 @@ pub(super) fn start(scope: &Scope, speaker: &Speaker<'_>) -> Result<RoutingDaemo
         fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
         give_to_frr(directory)?;
     }
-    for (program, text) in [
-        ("zebra", zebra_configuration(speaker)),
-        ("bgpd", bgpd_configuration(speaker)),
-    ] {
-        let file = daemon.directories[0].join(format!("{program}.conf"));
-        fs::write(&file, text).with_context(|| format!("writing {}", file.display()))?;
-        give_to_frr(&file)?;
-        let mut command = speaker.netns.command(find(program)?);
-        command
-            .args(["-N", pathspace, "-A", "127.0.0.1", "-P", "0", "--log", "stdout", "-f"])
-            .arg(&file);
-        daemon.processes.push(Process::spawn(
-            scope,
-            &format!("{program}-{}", speaker.name),
-            &mut command,
-        )?);
-    }
+    launch(scope, speaker, "zebra", &zebra_configuration(speaker), &mut daemon)?;
+    // A bgpd that finds no zebra tries again after 10 s, and refuses IPv6 routes in the meantime.
+    wait_for_file(&daemon.directories[1].join("zserv.api"))?;
+    launch(scope, speaker, "bgpd", &bgpd_configuration(speaker), &mut daemon)?;
     Ok(daemon)
+}
+
+/// Starts one of the daemons in the foreground.
+fn launch(scope: &Scope, speaker: &Speaker<'_>, program: &str, text: &str, daemon: &mut RoutingDaemon) -> Result<()> {
+    let file = daemon.directories[0].join(format!("{program}.conf"));
+    fs::write(&file, text).with_context(|| format!("writing {}", file.display()))?;
+    give_to_frr(&file)?;
+    let mut command = speaker.netns.command(find(program)?);
+    command
+        .args([
+            "-N",
+            speaker.netns.name(),
+            "-A",
+            "127.0.0.1",
+            "-P",
+            "0",
+            "--log",
+            "stdout",
+            "-f",
+        ])
+        .arg(&file);
+    daemon.processes.push(Process::spawn(
+        scope,
+        &format!("{program}-{}", speaker.name),
+        &mut command,
+    )?);
+    Ok(())
+}
+
+fn wait_for_file(path: &Path) -> Result<()> {
+    let start = Instant::now();
+    while !path.exists() {
+        ensure!(
+            start.elapsed() < ZEBRA_LIMIT,
+            "zebra made no {} within {ZEBRA_LIMIT:?}",
+            path.display()
+        );
+        sleep(Duration::from_millis(5));
+    }
+    Ok(())
 }
 
 fn find(program: &str) -> Result<PathBuf> {

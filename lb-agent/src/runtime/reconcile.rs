@@ -1,0 +1,334 @@
+//! The loop in the middle: whenever anything that a plan depends on changes, decide anew and perform what differs.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    path::Path,
+    sync::{MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, anyhow};
+use lb_common::hash::HashKey;
+use tokio::sync::{mpsc, watch};
+
+use super::{SharedStatus, checked, interfaces, notify, pending_restart, report};
+use crate::{
+    announce::{AnnounceStatus, DesiredAnnouncements},
+    config::{Config, ConfigErrors, OnTerminate},
+    dataplane::{Dataplane, DataplaneError, Kernel, PinLock},
+    model::{BackendAddress, DesiredState, HealthReport, Network, ProbeTarget},
+    plan::{self, Decision, Inputs, MapOp, MapState, Sizes},
+    status::AgentStatus,
+};
+
+/// How long to wait before a failed plan is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What the loop listens to.
+pub struct Streams {
+    /// Snapshots of links, addresses and ways.
+    pub network: watch::Receiver<Network>,
+    /// The probes' verdicts.
+    pub health: watch::Receiver<HealthReport>,
+    /// What the announcers did.
+    pub announced: watch::Receiver<AnnounceStatus>,
+}
+
+/// What the loop tells the other parts.
+pub struct Outputs {
+    /// Addresses whose way is wanted.
+    pub wanted_hops: watch::Sender<BTreeSet<IpAddr>>,
+    /// What is to be probed.
+    pub wanted_probes: watch::Sender<BTreeSet<ProbeTarget>>,
+    /// What is to be held and announced.
+    pub wanted_announcements: watch::Sender<Option<DesiredAnnouncements>>,
+}
+
+/// The loop's state.
+pub struct Reconciler {
+    config: Config,
+    running: crate::config::AgentConfig,
+    kernel: Kernel,
+    state: MapState,
+    distrusted: BTreeSet<(String, BackendAddress)>,
+    streams: Streams,
+    outputs: Outputs,
+    status: SharedStatus,
+}
+
+/// Addresses whose way a plan depends on.
+pub fn wanted_hops(desired: &DesiredState) -> BTreeSet<IpAddr> {
+    let backends = desired
+        .services
+        .iter()
+        .flat_map(|service| service.backends.iter().map(|backend| backend.address));
+    let peers = desired.peers.iter().flat_map(|peer| peer.addresses.iter().copied());
+    backends
+        .chain(peers)
+        .filter(|address| !desired.node.addresses.contains(address))
+        .collect()
+}
+
+/// What has to be probed.
+pub fn wanted_probes(desired: &DesiredState) -> BTreeSet<ProbeTarget> {
+    let of_service = |service: &crate::model::Service| {
+        let probe = service.probe;
+        let targets = service
+            .backends
+            .iter()
+            .filter_map(|backend| Some((backend.address, probe?)));
+        targets
+            .map(|(address, probe)| ProbeTarget { address, probe })
+            .collect::<Vec<_>>()
+    };
+    desired.services.iter().flat_map(of_service).collect()
+}
+
+impl Reconciler {
+    /// Opens the data plane and reads what an earlier agent left there.
+    pub fn open(
+        lock: &PinLock,
+        path: &Path,
+        config: Config,
+        streams: Streams,
+        outputs: Outputs,
+        status: SharedStatus,
+    ) -> Result<Self> {
+        let capacities = &config.agent.capacities;
+        let sizes = Sizes {
+            services: capacities.services,
+            backends: capacities.backends,
+            ring_slots: capacities.ring_slots,
+            peers: capacities.peers,
+            addresses: capacities.addresses,
+        };
+        let kernel = Kernel::open(lock, sizes)?;
+        let state = kernel.state()?;
+        let distrusted = failed_before(&state);
+        let running = config.agent.clone();
+        let reconciler = Self {
+            config,
+            running,
+            kernel,
+            state,
+            distrusted,
+            streams,
+            outputs,
+            status,
+        };
+        reconciler.introduce(path);
+        Ok(reconciler)
+    }
+
+    /// Runs until the source of configurations ends. Fails if an interface refuses the program at the start.
+    pub async fn run(
+        &mut self,
+        mut outcomes: mpsc::Receiver<Result<Config, ConfigErrors>>,
+        on_terminate: &watch::Sender<OnTerminate>,
+    ) -> Result<()> {
+        let mut failed = self.reconcile().await?;
+        self.begin().await?;
+        let mut watchdog = tokio::time::interval(notify::watchdog_interval().unwrap_or(Duration::from_secs(3600)));
+        loop {
+            let retry = failed.then_some(RETRY);
+            tokio::select! {
+                outcome = outcomes.recv() => match outcome {
+                    Some(outcome) => self.configure(outcome, on_terminate),
+                    None => return Err(anyhow!("the configuration is not watched any more")),
+                },
+                Ok(()) = self.streams.network.changed() => {}
+                Ok(()) = self.streams.health.changed() => {}
+                Ok(()) = self.streams.announced.changed() => {
+                    self.report_announced();
+                    continue;
+                }
+                () = tokio::time::sleep(retry.unwrap_or(Duration::MAX)), if retry.is_some() => {}
+                _ = watchdog.tick() => {
+                    notify::alive();
+                    continue;
+                }
+            }
+            failed = self.reconcile().await?;
+            self.attach().await;
+        }
+    }
+
+    /// The end of the start: the maps are filled, so packets may meet them.
+    async fn begin(&mut self) -> Result<()> {
+        if let Some(refused) = self.attach().await.into_iter().next() {
+            return Err(refused.into());
+        }
+        self.kernel.commit()?;
+        self.kernel.sign(&self.config.desired.node.name)?;
+        self.status().ready = true;
+        notify::ready();
+        tracing::info!(services = self.state.services.len(), "ready");
+        Ok(())
+    }
+
+    /// Decides anew and performs what differs; true if that has to be tried again.
+    async fn reconcile(&mut self) -> Result<bool> {
+        let started = Instant::now();
+        let decision = self.decide();
+        self.announce_less(&decision);
+        let planned = plan::operations(&self.state, &decision.target);
+        let planning = started.elapsed();
+        match planned {
+            Ok((steps, after)) => match tokio::task::block_in_place(|| self.perform(&steps, planning)) {
+                Ok(()) => self.state = after,
+                Err(error) => return self.plan_failed(&error.to_string()),
+            },
+            Err(error) => return self.plan_failed(&error.to_string()),
+        }
+        self.announce_all(&decision);
+        report::decision(&mut self.status(), &decision);
+        self.report_announced();
+        Ok(false)
+    }
+
+    fn decide(&mut self) -> Decision {
+        let network = self.streams.network.borrow_and_update();
+        let health = self.streams.health.borrow_and_update();
+        plan::decide(&Inputs {
+            desired: &self.config.desired,
+            network: &network,
+            health: &health,
+            hash_key: HashKey::new(self.config.agent.secret.bytes()),
+            distrusted: &self.distrusted,
+        })
+    }
+
+    /// Performs the steps. The time of grace periods is not counted: what they wait for is in force already.
+    fn perform(&mut self, steps: &[MapOp], planning: Duration) -> Result<(), DataplaneError> {
+        let started = Instant::now();
+        let mut waited = Duration::ZERO;
+        for step in steps {
+            let before = Instant::now();
+            self.kernel.perform(step)?;
+            if matches!(step, MapOp::Grace) {
+                waited += before.elapsed();
+            }
+        }
+        if !steps.is_empty() {
+            report::applied(&mut self.status(), planning, started.elapsed().saturating_sub(waited));
+            tracing::debug!(steps = steps.len(), "plan applied");
+        }
+        Ok(())
+    }
+
+    /// Notes a failed plan. The maps are read again: a step may have failed half-way.
+    fn plan_failed(&mut self, error: &str) -> Result<bool> {
+        tracing::error!(error, "plan failed; what was in force stays so");
+        {
+            let mut status = self.status();
+            status.dataplane.plans_failed += 1;
+            status.dataplane.error = Some(error.to_owned());
+        }
+        self.state = self.kernel.state()?;
+        Ok(true)
+    }
+
+    /// Before the maps change: withdraws what is not to be announced any more, and holds what is to be held.
+    fn announce_less(&self, decision: &Decision) {
+        self.outputs.wanted_announcements.send_if_modified(|now| {
+            let Some(now) = now else { return false };
+            let mut held = now.held.clone();
+            held.extend(&decision.held);
+            let announced: BTreeMap<_, _> = now
+                .announced
+                .iter()
+                .filter(|(vip, _)| decision.announced.contains_key(*vip))
+                .map(|(a, b)| (*a, *b))
+                .collect();
+            let less = DesiredAnnouncements { held, announced };
+            let differs = *now != less;
+            *now = less;
+            differs
+        });
+    }
+
+    /// When the maps have changed: announces and holds just what was decided.
+    fn announce_all(&self, decision: &Decision) {
+        let all = DesiredAnnouncements {
+            held: decision.held.clone(),
+            announced: decision.announced.clone(),
+        };
+        self.outputs.wanted_announcements.send_if_modified(|now| {
+            let differs = now.as_ref() != Some(&all);
+            *now = Some(all);
+            differs
+        });
+    }
+
+    async fn attach(&mut self) -> Vec<DataplaneError> {
+        let network = self.streams.network.borrow().clone();
+        let (statuses, refused) = interfaces::attach(&mut self.kernel, &self.config.agent.interfaces, &network).await;
+        let mut status = self.status();
+        for now in statuses.iter().filter(|now| !status.interfaces.contains(now)) {
+            tracing::info!(interface = now.name, mode = now.mode, reason = now.reason, "XDP");
+        }
+        status.interfaces = statuses;
+        drop(status);
+        refused
+    }
+
+    /// Puts a configuration in force, or keeps the last good one and says why.
+    fn configure(&mut self, outcome: Result<Config, ConfigErrors>, on_terminate: &watch::Sender<OnTerminate>) {
+        let outcome = outcome.and_then(|config| checked(config, &self.streams.network.borrow()));
+        match outcome {
+            Ok(config) => {
+                let pending = pending_restart(&self.running, &config.agent);
+                if !pending.is_empty() {
+                    tracing::warn!(keys = pending.join(", "), "changed keys take effect at the next start");
+                }
+                self.outputs.wanted_hops.send_replace(wanted_hops(&config.desired));
+                self.outputs.wanted_probes.send_replace(wanted_probes(&config.desired));
+                on_terminate.send_replace(config.agent.on_terminate);
+                report::configured(&mut self.status(), &config.desired.node.name, &config.agent, pending);
+                self.config = config;
+            }
+            Err(errors) => {
+                tracing::error!(%errors, "configuration refused; the last good one stays in force");
+                self.status().config.refused = Some(errors.to_string());
+            }
+        }
+    }
+
+    fn report_announced(&mut self) {
+        let announced = self.streams.announced.borrow_and_update().clone();
+        report::announced(&mut self.status(), &announced);
+    }
+
+    fn introduce(&self, path: &Path) {
+        let mut status = self.status();
+        env!("CARGO_PKG_VERSION").clone_into(&mut status.version);
+        status.pid = std::process::id();
+        status.started = report::unix_now();
+        status.config.path = path.display().to_string();
+        status.dataplane.pin_path = self.running.pin_path.display().to_string();
+        status.dataplane.adopted = !self.state.services.is_empty();
+        report::configured(&mut status, &self.config.desired.node.name, &self.running, Vec::new());
+        status.config.generation = 0; // the source yields the first one again
+    }
+
+    fn status(&self) -> MutexGuard<'_, AgentStatus> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Backends that the maps' last agent kept out of the ring though they have a weight.
+fn failed_before(state: &MapState) -> BTreeSet<(String, BackendAddress)> {
+    let of_service = |service: &plan::ServiceState| {
+        let failed = service
+            .backends
+            .iter()
+            .filter(|(_, backend)| !backend.in_ring && backend.weight > 0);
+        let named = failed.map(|((address, port), _)| BackendAddress {
+            address: (*address).into(),
+            port: port.get(),
+        });
+        named.map(|backend| (service.name.clone(), backend)).collect::<Vec<_>>()
+    };
+    state.services.values().flat_map(of_service).collect()
+}

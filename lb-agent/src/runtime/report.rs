@@ -1,0 +1,91 @@
+//! The agent's status, from what the parts say.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::{
+    announce::AnnounceStatus,
+    config::AgentConfig,
+    model::ProbeState,
+    plan::Decision,
+    status::{AgentStatus, AnnouncementStatus, BackendStatus},
+};
+
+/// Seconds of Unix time.
+pub fn unix_now() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |time| time.as_secs())
+}
+
+/// Enters what a plan decided.
+pub fn decision(status: &mut AgentStatus, decision: &Decision) {
+    status.announcements = decision
+        .announcements
+        .iter()
+        .map(|one| AnnouncementStatus {
+            vip: one.vip,
+            announced: one.announced,
+            reason: one.reason.clone(),
+        })
+        .collect();
+    status.backends = decision
+        .backends
+        .iter()
+        .map(|one| BackendStatus {
+            service: one.service.clone(),
+            address: one.address,
+            port: one.port,
+            weight: one.weight,
+            health: health(&one.health).to_owned(),
+            takes_flows: one.takes_flows,
+            mode: one.mode.to_owned(),
+            reason: one.reason.clone(),
+        })
+        .collect();
+}
+
+/// Enters what the announcers did.
+pub fn announced(status: &mut AgentStatus, announced: &AnnounceStatus) {
+    status.held = announced.held.iter().copied().collect();
+    for one in &mut status.announcements {
+        if one.announced && !announced.announced.contains(&one.vip) && announced.desired.is_some() {
+            one.announced = false;
+            one.reason = "its address is not on lo (yet)".to_owned();
+        }
+    }
+    let foreign = announced.foreign.iter().map(|vip| {
+        format!(
+            "{vip} is on lo already, put there by somebody else: left alone, and not renewed or withdrawn by the agent"
+        )
+    });
+    status.announce_errors = announced.errors.values().cloned().chain(foreign).collect();
+}
+
+/// Enters a plan that was applied.
+pub fn applied(status: &mut AgentStatus, planning: Duration, applying: Duration) {
+    let dataplane = &mut status.dataplane;
+    dataplane.plans_applied += 1;
+    dataplane.error = None;
+    dataplane.plan_seconds += planning.as_secs_f64();
+    dataplane.apply_seconds += applying.as_secs_f64();
+    dataplane.last_plan_seconds = planning.as_secs_f64();
+    dataplane.last_apply_seconds = applying.as_secs_f64();
+}
+
+/// Enters a configuration that came into force.
+pub fn configured(status: &mut AgentStatus, node: &str, agent: &AgentConfig, pending_restart: Vec<String>) {
+    node.clone_into(&mut status.node);
+    status.config.generation += 1;
+    status.config.loaded = unix_now();
+    status.config.refused = None;
+    status.config.pending_restart = pending_restart;
+    status.config.secret_fingerprint = agent.secret.fingerprint();
+}
+
+fn health(state: &ProbeState) -> &'static str {
+    match state {
+        ProbeState::Unknown => "unknown",
+        ProbeState::Healthy => "healthy",
+        ProbeState::Failed { .. } => "failed",
+    }
+}
