@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use serde::Serialize;
 
 use super::{
@@ -12,7 +12,8 @@ use super::{
 };
 use crate::{
     announce::{self, Applied},
-    api, inspect,
+    api,
+    inspect::{self, DataplaneError},
 };
 
 /// What was taken away.
@@ -34,7 +35,7 @@ pub(super) struct Detached {
 
 /// Takes everything away, in this order: the announcements, so that no new traffic comes; what is held; the program.
 pub(super) fn perform(options: &Options) -> Result<Detached> {
-    let lock = inspect::lock_to_detach(&options.pin_path)?;
+    let lock = inspect::lock_to_detach(&options.pin_path).map_err(refusal)?;
     block_on(refuse_while_agent_runs(options))??;
     let (withdrawn, released) = block_on(async {
         let withdrawn = announce::withdraw_all().await.context("withdrawing the VIPs")?;
@@ -51,6 +52,17 @@ pub(super) fn perform(options: &Options) -> Result<Detached> {
         interfaces: interfaces.unwrap_or_default(),
         pins_removed,
     })
+}
+
+/// The refusal while an agent runs, in the words of who detaches.
+fn refusal(error: DataplaneError) -> anyhow::Error {
+    match error {
+        DataplaneError::Locked { path, owner } => anyhow!(
+            "an agent ({owner}) runs on {}; stop it first, or it would put back what is taken away",
+            path.display()
+        ),
+        other => other.into(),
+    }
 }
 
 /// An agent with another pin directory would put back at once what is taken away here.
@@ -115,6 +127,19 @@ mod tests {
     fn everything_that_was_removed_is_named() {
         insta::assert_snapshot!(detached().text(Style::PLAIN));
         insta::assert_snapshot!(json(&detached()).unwrap());
+    }
+
+    #[test]
+    fn an_agent_that_runs_is_named() {
+        let locked = DataplaneError::Locked {
+            path: "/sys/fs/bpf/levee".into(),
+            owner: "process 4711 of node node-1, version 0.1.0".to_owned(),
+        };
+        assert_eq!(
+            refusal(locked).to_string(),
+            "an agent (process 4711 of node node-1, version 0.1.0) runs on /sys/fs/bpf/levee; stop it first, or it would \
+             put back what is taken away"
+        );
     }
 
     #[test]
