@@ -34,7 +34,33 @@ pub struct Bed {
     kernel: Kernel,
     state: MapState,
     tables: Tables,
-    lock: Option<PinLock>,
+    pins: Pins,
+}
+
+/// A pin directory of one's own; dropping it removes every pin.
+struct Pins(Option<PinLock>);
+
+impl Pins {
+    fn create() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = PathBuf::from(format!("/sys/fs/bpf/levee-packets-{}-{number}", std::process::id()));
+        let lock = PinDirectory::new(&path).lock();
+        Self(Some(lock.unwrap_or_else(|error| panic!("{error}"))))
+    }
+
+    fn lock(&self) -> &PinLock {
+        self.0.as_ref().expect("there until dropped")
+    }
+}
+
+impl Drop for Pins {
+    fn drop(&mut self) {
+        if let Some(lock) = self.0.take() {
+            // A failure here would hide the one that the test is about.
+            let _ = detach(lock);
+        }
+    }
 }
 
 /// What became of a frame.
@@ -77,17 +103,16 @@ impl Bed {
     #[must_use]
     pub fn with_sizes(sizes: Sizes) -> Self {
         link::enter();
-        let lock = PinDirectory::new(&pin_path()).lock();
-        let lock = lock.unwrap_or_else(|error| panic!("{error}"));
-        let mut kernel = Kernel::open(&lock, sizes).unwrap_or_else(|error| panic!("{error}"));
+        let pins = Pins::create();
+        let mut kernel = Kernel::open(pins.lock(), sizes).unwrap_or_else(|error| panic!("{error}"));
         kernel.commit().unwrap_or_else(|error| panic!("{error}"));
         let state = kernel.state().unwrap_or_else(|error| panic!("{error}"));
-        let tables = Tables::open(|name| lock.directory().map(name)).unwrap_or_else(|error| panic!("{error}"));
+        let tables = Tables::open(|name| pins.lock().directory().map(name));
         Self {
             kernel,
             state,
-            tables,
-            lock: Some(lock),
+            tables: tables.unwrap_or_else(|error| panic!("{error}")),
+            pins,
         }
     }
 
@@ -174,12 +199,9 @@ impl Bed {
     }
 
     /// The lock on the pins.
-    ///
-    /// # Panics
-    /// Never: it is there until the bed is dropped.
     #[must_use]
     pub fn lock(&self) -> &PinLock {
-        self.lock.as_ref().expect("there until dropped")
+        self.pins.lock()
     }
 
     /// The pins.
@@ -192,15 +214,6 @@ impl Bed {
 impl Default for Bed {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-impl Drop for Bed {
-    fn drop(&mut self) {
-        if let Some(lock) = self.lock.take() {
-            // A failure here would hide the one that the test is about.
-            let _ = detach(lock);
-        }
     }
 }
 
@@ -230,10 +243,4 @@ pub fn run_program(program: &Xdp, frame: &[u8], interface: u32) -> Outcome {
         action: result.return_value,
         frame: out,
     }
-}
-
-fn pin_path() -> PathBuf {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    PathBuf::from(format!("/sys/fs/bpf/levee-packets-{}-{number}", std::process::id()))
 }

@@ -223,31 +223,43 @@ fn a_tunnel_is_stripped_though_the_nodes_address_shares_the_filter_bit_of_a_vip(
 
 #[test]
 fn what_a_peer_on_the_link_sent_on_is_delivered_here() {
-    let world = world().with(service(VIP4, 80).held().backend(A4, Way::l2()));
-    let not_held = packets_tests::world().with(service(VIP4, 80).backend(A4, Way::l2()));
-    let packet = tcp(CLIENT4, 40_000, VIP4, 80);
-    let from_peer = packet.frame().between(PEER_MAC, NODE_MAC);
-    let own = tcp(PEER4, 40_000, VIP4, 80);
-    check([
-        Case::new("a client's packet from a peer is not sent on")
-            .given(&world)
-            .send(from_peer.clone())
-            .expect_passed(Verdict::Directed),
-        Case::new("nor behind tags")
-            .given(&world)
-            .send(from_peer.clone().tagged(&[100, 200]))
-            .expect_passed(Verdict::Directed),
-        Case::new("without the VIP it is dropped")
-            .given(&not_held)
-            .send(from_peer)
-            .expect_drop(DropReason::NotHeld),
-        Case::new("a peer's own packet is sent on")
-            .given(&world)
-            .send(own.frame().between(PEER_MAC, NODE_MAC))
-            .expect_tx(Verdict::L2, A4, &own.ttl(63).frame().between(NODE_MAC, NEXT_MAC)),
-        Case::new("a client's packet from the router is sent on")
-            .given(&world)
-            .send(packet.clone())
-            .expect_tx(Verdict::L2, A4, &packet.ttl(63).frame().between(NODE_MAC, NEXT_MAC)),
-    ]);
+    let flows = [(CLIENT4, PEER4, VIP4, A4), (CLIENT6, PEER6, VIP6, A6)];
+    check(flows.into_iter().flat_map(|(client, peer, vip, backend)| {
+        let held = world().with(service(vip, 80).held().backend(backend, Way::l2()));
+        let not_held = world().with(service(vip, 80).backend(backend, Way::l2()));
+        let out_of_reach = world().with(service(vip, 80).held().backend(backend, Way::unknown()));
+        let (packet, own) = (tcp(client, 40_000, vip, 80), tcp(peer, 40_000, vip, 80));
+        let sent_on = |packet: &Packet| packet.clone().ttl(63).frame().between(NODE_MAC, NEXT_MAC);
+        let from_peer = |packet: &Packet| packet.frame().between(PEER_MAC, NODE_MAC);
+        [
+            Case::new("a client's packet from a peer is not sent on")
+                .given(&held)
+                .send(from_peer(&packet))
+                .expect_passed(Verdict::Directed),
+            Case::new("nor behind tags")
+                .given(&held)
+                .send(from_peer(&packet).tagged(&[100, 200]))
+                .expect_passed(Verdict::Directed),
+            Case::new("nor at its last hop")
+                .given(&held)
+                .send(from_peer(&packet.clone().ttl(1)))
+                .expect_passed(Verdict::Directed),
+            Case::new("nor does it matter how this node would have reached its own choice")
+                .given(&out_of_reach)
+                .send(from_peer(&packet))
+                .expect_passed(Verdict::Directed),
+            Case::new("without the VIP it is dropped")
+                .given(&not_held)
+                .send(from_peer(&packet))
+                .expect_drop(DropReason::NotHeld),
+            Case::new("a peer's own packet is sent on")
+                .given(&held)
+                .send(from_peer(&own))
+                .expect_tx(Verdict::L2, backend, &sent_on(&own)),
+            Case::new("a client's packet from the router is sent on")
+                .given(&held)
+                .send(packet.clone())
+                .expect_tx(Verdict::L2, backend, &sent_on(&packet)),
+        ]
+    }));
 }
