@@ -18,7 +18,12 @@ use lb_common::{
     wire::{eth, ipv4, ipv6, protocol},
 };
 
-use crate::{arp, maglev, maps::SETTINGS, packet::Packet, peers, vip};
+use crate::{
+    arp, maglev,
+    maps::{self, SETTINGS},
+    packet::Packet,
+    peers, vip,
+};
 
 /// What follows a decision. The live entry performs it, the dry one only notes it.
 ///
@@ -86,7 +91,7 @@ fn for_vip<A: Actor>(packet: &mut Packet, network: &Network, report: &mut Report
         Ok(Class::Other) => Err(DropReason::NoService),
         Err(reason) => Err(reason),
     };
-    let address = vip::address(&network.destination);
+    let address = maps::address(&network.destination);
     if !address.has(AddressEntry::VIP) {
         return None;
     }
@@ -181,12 +186,12 @@ fn from_tunnel<A: Actor>(
         return actor.pass(Verdict::NotOurs);
     };
     if !vip::may_be_vip(&inner.destination)
-        || !vip::address(&inner.destination).has(AddressEntry::VIP)
-        || !vip::address(&outer.destination).has(AddressEntry::NODE)
+        || !maps::address(&inner.destination).has(AddressEntry::VIP)
+        || !maps::address(&outer.destination).has(AddressEntry::NODE)
     {
         return actor.pass(Verdict::NotOurs);
     }
-    if peers::by_address(&outer.source) == 0 {
+    if maps::peer(&outer.source) == 0 {
         return Err(DropReason::UnknownPeer);
     }
     if !payload.is_understood {

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use self::reconcile::Reconciler;
 use crate::{
     announce, api,
-    config::{self, AgentConfig, Config, ConfigErrors, LogLevel, OnTerminate},
+    config::{self, AgentConfig, Config, ConfigErrors, LogFormat, LogLevel, OnTerminate},
     dataplane::PinDirectory,
     health,
     http::{self, StatusSource},
@@ -34,13 +34,14 @@ use crate::{
 /// The agent's state, shared with whoever reports it.
 type SharedStatus = Arc<Mutex<AgentStatus>>;
 
-/// Runs the agent until SIGTERM or SIGINT.
+/// Runs the agent until SIGTERM or SIGINT. `log_level` and `log_format` go before the configuration's.
 ///
 /// # Errors
 /// Whatever keeps it from starting: the configuration, the kernel, an agent that is there already.
-pub fn run(config_path: &Path, log_level: Option<LogLevel>) -> Result<()> {
+pub fn run(config_path: &Path, log_level: Option<LogLevel>, log_format: Option<LogFormat>) -> Result<()> {
     let config = config::load(config_path)?;
-    logging::start(&config.agent.log, log_level)?;
+    let log = &config.agent.log;
+    logging::start(log_level.unwrap_or(log.level), log_format.unwrap_or(log.format))?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
