@@ -131,24 +131,12 @@ fn choose<A: Actor>(
         return Err(DropReason::StaleBackend);
     };
     report.mode = hop.mode;
-    let served = Served {
-        service,
-        backend: id.index(),
-        bytes: network.length,
-    };
+    let served = Served { service, backend: id.index(), bytes: network.length };
     if hop.mode == Mode::Local as u8 {
-        return if ring.is_held() {
-            actor.local(served)
-        } else {
-            Err(DropReason::NotHeld)
-        };
+        return if ring.is_held() { actor.local(served) } else { Err(DropReason::NotHeld) };
     }
     if was_directed(packet, settings, &network.source) {
-        return if ring.is_held() {
-            actor.pass(Verdict::Directed)
-        } else {
-            Err(DropReason::NotHeld)
-        };
+        return if ring.is_held() { actor.pass(Verdict::Directed) } else { Err(DropReason::NotHeld) };
     }
     if hop.mode == Mode::Unknown as u8 {
         return Err(DropReason::NextHopUnknown);
@@ -208,11 +196,7 @@ fn from_tunnel<A: Actor>(
     report.service = service + 1;
     let ring = maglev::ring(service);
     report.ring = ring.bits();
-    if ring.is_held() {
-        actor.strip(packet, outer.l3, payload)
-    } else {
-        Err(DropReason::NotHeld)
-    }
+    if ring.is_held() { actor.strip(packet, outer.l3, payload) } else { Err(DropReason::NotHeld) }
 }
 
 enum Class {
@@ -235,11 +219,7 @@ fn flow(packet: &Packet, network: &Network) -> Result<Class, DropReason> {
     }
     let (source_port, destination_port) = parse::ports(packet, &transport)?;
     let to = VipKey::new(network.destination, destination_port, transport.protocol);
-    Ok(Class::Flow(Tuple {
-        to,
-        source: network.source,
-        source_port,
-    }))
+    Ok(Class::Flow(Tuple { to, source: network.source, source_port }))
 }
 
 /// Whether another director on the link has already chosen this node.

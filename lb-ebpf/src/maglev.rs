@@ -39,9 +39,5 @@ pub fn hop(id: BackendId) -> Option<&'static Hop> {
     if head.generation() != id.generation() || id == BackendId::NONE {
         return None;
     }
-    Some(if head.active() == 0 {
-        &backend.hops[0]
-    } else {
-        &backend.hops[1]
-    })
+    Some(if head.active() == 0 { &backend.hops[0] } else { &backend.hops[1] })
 }

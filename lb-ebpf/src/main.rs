@@ -4,10 +4,7 @@
 //! kernels. All programs that share a device map need the same variant.
 #![no_std]
 #![no_main]
-#![expect(
-    missing_docs,
-    reason = "the entry points' macro repeats them without their documentation"
-)]
+#![expect(missing_docs, reason = "the entry points' macro repeats them without their documentation")]
 
 mod act;
 mod arp;

@@ -1,9 +1,6 @@
 //! The maps, with keys and values from `lb_common::maps`, and what is read from them. Capacities are set when the object is
 //! loaded; the numbers here only have to be valid.
-#![expect(
-    unsafe_code,
-    reason = "map values are borrowed from the kernel, which the agent may be writing"
-)]
+#![expect(unsafe_code, reason = "map values are borrowed from the kernel, which the agent may be writing")]
 
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
