@@ -4,6 +4,11 @@
 //! kernels. All programs that share a device map need the same variant.
 #![no_std]
 #![no_main]
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "fields are cut out of words by casts; lengths are checked against an MTU first"
+)]
+#![expect(clippy::needless_pass_by_value, reason = "the entry points' macro hands the context over")]
 #![expect(missing_docs, reason = "the entry points' macro repeats them without their documentation")]
 
 mod act;

@@ -88,7 +88,7 @@ pub fn peer(address: &IpAddr16) -> u32 {
 #[inline(always)]
 pub fn peer_by_mac(mac: Mac) -> u32 {
     // SAFETY: a single `u32`, copied at once: it cannot tear.
-    unsafe { PEER_MACS.get(&PeerMacKey::new(mac)) }.map_or(0, |peer| peer.id)
+    unsafe { PEER_MACS.get(PeerMacKey::new(mac)) }.map_or(0, |peer| peer.id)
 }
 
 /// Bits of the word that is published for a service.
