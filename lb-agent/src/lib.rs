@@ -7,6 +7,7 @@ pub mod announce;
 pub mod config;
 pub mod dataplane;
 pub mod health;
+pub mod inspect;
 pub mod model;
 pub mod netlink;
 pub mod plan;

@@ -61,7 +61,10 @@ pub fn bpf_cargo(workspace: &Workspace, tools: &BpfTools, verb: &str) -> Result<
     let path = env::var_os("PATH").unwrap_or_default();
     let path = env::join_paths([linker_dir].into_iter().chain(env::split_paths(&path)))
         .with_context(|| format!("{} cannot be part of PATH", tools.linker.display()))?;
-    command.env("PATH", path).env("RUSTFLAGS", "-C link-arg=--btf -C link-arg=--cpu-features=+allows-misaligned-mem-access");
+    command.env("PATH", path).env(
+        "RUSTFLAGS",
+        "-C link-arg=--btf -C link-arg=--cpu-features=+allows-misaligned-mem-access",
+    );
     Ok(command)
 }
 

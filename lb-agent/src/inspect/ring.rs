@@ -1,0 +1,160 @@
+//! What a ring says of its backends: shares, evenness, fingerprint. Pure.
+
+use std::collections::BTreeMap;
+
+use lb_common::{
+    addr::{BackendId, Be16, IpAddr16},
+    hash::{self, HashKey},
+};
+
+use super::view::{BackendView, RingView, ShareView};
+
+/// Describes the ring whose slots are owned by `owners`, for the `backends` of its service.
+pub(super) fn describe(owners: &[BackendId], backends: &[BackendView], key: &HashKey) -> RingView {
+    let mut counts: BTreeMap<BackendId, u32> = BTreeMap::new();
+    for owner in owners {
+        *counts.entry(*owner).or_default() += 1;
+    }
+    let in_ring = |backend: &&BackendView| backend.in_ring && backend.weight > 0;
+    let total_weight: u32 = backends
+        .iter()
+        .filter(in_ring)
+        .map(|backend| u32::from(backend.weight))
+        .sum();
+    let all = f64::from(count(owners.len()));
+    let mut owned = 0;
+    let shares: Vec<_> = backends
+        .iter()
+        .map(|backend| {
+            let slots = counts.get(&id(backend)).copied().unwrap_or(0);
+            owned += slots;
+            let weight = if in_ring(&backend) { backend.weight } else { 0 };
+            ShareView {
+                address: backend.address,
+                port: backend.port,
+                weight: backend.weight,
+                slots,
+                percent: percent(f64::from(slots), all),
+                ideal_percent: percent(f64::from(weight), f64::from(total_weight)),
+            }
+        })
+        .collect();
+    let deviations = shares
+        .iter()
+        .map(|share| rounded((share.percent - share.ideal_percent).abs()));
+    RingView {
+        slots: count(owners.len()),
+        fingerprint: fingerprint(owners, backends, key),
+        largest_deviation_percent: deviations.fold(0.0, f64::max),
+        stale_slots: count(owners.len()) - owned,
+        shares,
+    }
+}
+
+/// Ids differ from node to node, so the fingerprint is made of the owners' addresses and ports, slot by slot.
+fn fingerprint(owners: &[BackendId], backends: &[BackendView], key: &HashKey) -> String {
+    let identities: BTreeMap<BackendId, [u8; 18]> = backends
+        .iter()
+        .map(|backend| {
+            let mut identity = [0; 18];
+            identity[..16].copy_from_slice(&IpAddr16::from(backend.address).bytes());
+            identity[16..].copy_from_slice(&Be16::new(backend.port).wire());
+            (id(backend), identity)
+        })
+        .collect();
+    let mut message = Vec::with_capacity(owners.len() * 18);
+    for owner in owners {
+        message.extend(identities.get(owner).unwrap_or(&[0; 18]));
+    }
+    format!("{:016x}", hash::bytes(key, &message))
+}
+
+fn id(backend: &BackendView) -> BackendId {
+    BackendId::new(backend.index, backend.generation)
+}
+
+/// A number of slots; a ring has at most 2^31.
+fn count(slots: usize) -> u32 {
+    u32::try_from(slots).unwrap_or(u32::MAX)
+}
+
+fn percent(part: f64, all: f64) -> f64 {
+    if all > 0.0 { rounded(part / all * 100.0) } else { 0.0 }
+}
+
+/// Three places after the point: a slot of the largest ring is 0.0001 %, nobody compares as closely.
+fn rounded(percent: f64) -> f64 {
+    (percent * 1000.0).round() / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inspect::view::HopView;
+
+    const KEY: HashKey = HashKey { k0: 1, k1: 2 };
+
+    fn backend(index: u32, last: u8, weight: u16) -> BackendView {
+        BackendView {
+            index,
+            generation: 1,
+            address: [10, 0, 0, last].into(),
+            port: 6443,
+            weight,
+            in_ring: true,
+            hop: HopView::none("local"),
+            packets: 0,
+            bytes: 0,
+        }
+    }
+
+    fn owners(indices: &[u32]) -> Vec<BackendId> {
+        indices.iter().map(|index| BackendId::new(*index, 1)).collect()
+    }
+
+    #[test]
+    fn shares_are_compared_with_the_weights() {
+        let backends = [backend(4, 1, 1), backend(5, 2, 3)];
+        let view = describe(&owners(&[4, 5, 5, 4, 5, 5, 5, 5]), &backends, &KEY);
+        let shares: Vec<_> = view
+            .shares
+            .iter()
+            .map(|share| (share.slots, share.percent, share.ideal_percent))
+            .collect();
+        assert_eq!(shares, [(2, 25.0, 25.0), (6, 75.0, 75.0)]);
+        assert_eq!(
+            (view.slots, view.stale_slots, view.largest_deviation_percent),
+            (8, 0, 0.0)
+        );
+
+        let view = describe(&owners(&[4, 5, 5, 4, 5, 5, 5, 4]), &backends, &KEY);
+        assert_eq!(view.largest_deviation_percent, 12.5);
+    }
+
+    #[test]
+    fn a_backend_out_of_the_ring_has_no_claim_and_a_gone_one_is_stale() {
+        let mut out = backend(5, 2, 1);
+        out.in_ring = false;
+        let view = describe(&owners(&[4, 4, 9, 4]), &[backend(4, 1, 1), out], &KEY);
+        assert_eq!((view.stale_slots, view.largest_deviation_percent), (1, 25.0));
+        assert_eq!(view.shares[1].ideal_percent, 0.0);
+    }
+
+    #[test]
+    fn an_empty_ring_is_even() {
+        let view = describe(&[], &[backend(4, 1, 1)], &KEY);
+        assert_eq!((view.slots, view.stale_slots, view.shares[0].percent), (0, 0, 0.0));
+    }
+
+    #[test]
+    fn the_fingerprint_depends_on_identities_and_secret_and_not_on_ids() {
+        let here = describe(&owners(&[4, 5]), &[backend(4, 1, 1), backend(5, 2, 1)], &KEY);
+        let there = describe(&owners(&[9, 2]), &[backend(9, 1, 1), backend(2, 2, 1)], &KEY);
+        assert_eq!(here.fingerprint, there.fingerprint);
+        let swapped = describe(&owners(&[5, 4]), &[backend(4, 1, 1), backend(5, 2, 1)], &KEY);
+        assert_ne!(here.fingerprint, swapped.fingerprint);
+        let other_key = HashKey { k0: 1, k1: 3 };
+        let other = describe(&owners(&[4, 5]), &[backend(4, 1, 1), backend(5, 2, 1)], &other_key);
+        assert_ne!(here.fingerprint, other.fingerprint);
+    }
+}
