@@ -4,13 +4,19 @@
 //! `sources`, `health` and `netlink` feed [`plan`], whose result the data plane and the announcers perform.
 
 pub mod announce;
+pub mod api;
 pub mod config;
 pub mod dataplane;
 pub mod health;
+pub mod http;
 pub mod inspect;
+pub mod metrics;
 pub mod model;
 pub mod netlink;
 pub mod plan;
 pub mod runtime;
 pub mod sources;
 pub mod status;
+
+#[cfg(test)]
+mod examples;

@@ -1,1 +1,204 @@
+//! The maps in memory: performs steps as the kernel's maps would, and follows references as a packet would.
 
+use std::collections::BTreeMap;
+
+use lb_common::{
+    addr::{BackendId, IpAddr16},
+    hash::filter_bit,
+    maps::{
+        addresses::AddressEntry,
+        backends::{Head, Hop},
+        names::BackendInfo,
+        published::RingWord,
+        services::VipKey,
+        settings::Settings,
+    },
+};
+
+use super::{Dataplane, DataplaneError};
+use crate::plan::MapOp;
+
+/// Maps in memory.
+#[derive(Default)]
+pub struct FakeDataplane {
+    /// Entry of `SETTINGS`.
+    pub settings: Settings,
+    /// Bits that are set in `VIP_FILTER`.
+    pub filter: std::collections::BTreeSet<u32>,
+    /// Entries of `ADDRESSES`.
+    pub addresses: BTreeMap<IpAddr16, u32>,
+    /// Entries of `SERVICES`.
+    pub services: BTreeMap<VipKey, u32>,
+    /// Words of `PUBLISHED`.
+    pub published: BTreeMap<u32, RingWord>,
+    /// Slots of `RINGS`.
+    pub rings: BTreeMap<u32, BackendId>,
+    /// Entries of `BACKENDS`: head and both hops.
+    pub backends: BTreeMap<u32, (Head, [Hop; 2])>,
+    /// Entries of `BACKEND_INFO`.
+    pub info: BTreeMap<u32, BackendInfo>,
+    /// Regions, backends' hops and entries that packets under way may still refer to: written again, they would be seen.
+    in_flight: InFlight,
+}
+
+/// What a packet that was looked at before the last grace period may still read.
+#[derive(Default)]
+struct InFlight {
+    slots: std::collections::BTreeSet<u32>,
+    hops: std::collections::BTreeSet<(u32, usize)>,
+    backends: std::collections::BTreeSet<u32>,
+}
+
+impl Dataplane for FakeDataplane {
+    fn perform(&mut self, step: &MapOp) -> Result<(), DataplaneError> {
+        match step {
+            MapOp::Settings(settings) => self.settings = *settings,
+            MapOp::FilterAdd(bit) => assert!(self.filter.insert(*bit)),
+            MapOp::FilterRemove(bit) => assert!(self.filter.remove(bit)),
+            MapOp::Address(address, entry) => drop(self.addresses.insert(*address, entry.flags)),
+            MapOp::RemoveAddress(address) => assert!(self.addresses.remove(address).is_some()),
+            MapOp::Backend { id, info, hop } => self.enter(*id, *info, *hop),
+            MapOp::Hop { index, head, hop } => self.change_hop(*index, *head, *hop),
+            MapOp::BackendInfo { index, info } => drop(self.info.insert(*index, *info)),
+            MapOp::ForgetBackend { index, .. } => {
+                assert!(
+                    !self.in_flight.backends.contains(index),
+                    "backend {index} is forgotten while packets may meet it"
+                );
+                assert!(self.backends.remove(index).is_some());
+            }
+            MapOp::Ring { offset, slots } => self.write_ring(*offset, slots),
+            MapOp::Publish { service, word } => self.publish(*service, *word),
+            MapOp::Service { key, index } => drop(self.services.insert(*key, *index)),
+            MapOp::RemoveService { key } => self.remove_service(key),
+            MapOp::ResetService { index } => drop(self.published.remove(index)),
+            MapOp::Grace => self.in_flight = InFlight::default(),
+            MapOp::Peer(..)
+            | MapOp::RemovePeer(_)
+            | MapOp::PeerMac(..)
+            | MapOp::RemovePeerMac(_)
+            | MapOp::Device(_)
+            | MapOp::RemoveDevice(_)
+            | MapOp::ServiceInfo { .. } => {}
+        }
+        Ok(())
+    }
+}
+
+impl FakeDataplane {
+    fn enter(&mut self, id: BackendId, info: BackendInfo, hop: Hop) {
+        assert!(
+            !self.backends.contains_key(&id.index()),
+            "backend {} is in use",
+            id.index()
+        );
+        self.backends
+            .insert(id.index(), (Head::new(id.generation(), 0), [hop, Hop::default()]));
+        self.info.insert(id.index(), info);
+    }
+
+    fn change_hop(&mut self, index: u32, head: Head, hop: Hop) {
+        assert!(
+            !self.in_flight.hops.contains(&(index, head.active())),
+            "hop of {index} is written while it is read"
+        );
+        let entry = self
+            .backends
+            .get_mut(&index)
+            .expect("only backends in use change their hop");
+        self.in_flight.hops.insert((index, entry.0.active()));
+        assert_ne!(entry.0.active(), head.active(), "the hop in force is never written");
+        entry.1[head.active()] = hop;
+        entry.0 = head;
+    }
+
+    fn write_ring(&mut self, offset: u32, slots: &[BackendId]) {
+        for (slot, id) in (offset..).zip(slots) {
+            assert!(
+                !self.in_flight.slots.contains(&slot),
+                "slot {slot} is written while packets may read it"
+            );
+            assert!(!self.is_published(slot), "slot {slot} of a ring in force is written");
+            self.rings.insert(slot, *id);
+        }
+    }
+
+    fn publish(&mut self, service: u32, word: RingWord) {
+        if self.services.values().any(|index| *index == service) {
+            self.retire(self.published.get(&service).copied());
+        }
+        self.published.insert(service, word);
+    }
+
+    fn remove_service(&mut self, key: &VipKey) {
+        let index = self
+            .services
+            .remove(key)
+            .expect("only services that are there are removed");
+        self.retire(self.published.get(&index).copied());
+    }
+
+    /// Notes what a packet that read `word` may still read.
+    fn retire(&mut self, word: Option<RingWord>) {
+        let Some(word) = word.filter(|word| !word.is_empty()) else {
+            return;
+        };
+        for slot in word.offset()..word.offset() + (1 << word.log2()) {
+            self.in_flight.slots.insert(slot);
+            if let Some(id) = self.rings.get(&slot) {
+                self.in_flight.backends.insert(id.index());
+            }
+        }
+    }
+
+    fn is_published(&self, slot: u32) -> bool {
+        let of_services = self.services.values().filter_map(|index| self.published.get(index));
+        of_services
+            .filter(|word| !word.is_empty())
+            .any(|word| (word.offset()..word.offset() + (1 << word.log2())).contains(&slot))
+    }
+
+    /// What every slot of a service's ring leads to, as a packet would find it; panics on a dangling reference.
+    pub fn owners(&self, key: &VipKey) -> Vec<(IpAddr16, Hop)> {
+        let index = self.services[key];
+        let word = self
+            .published
+            .get(&index)
+            .copied()
+            .expect("a service has a published word");
+        if word.is_empty() {
+            return Vec::new();
+        }
+        let slots = word.offset()..word.offset() + (1 << word.log2());
+        slots
+            .map(|slot| {
+                let id = self.rings[&slot];
+                let (head, hops) = self.backends.get(&id.index()).expect("a slot names a backend in use");
+                assert_eq!(
+                    head.generation(),
+                    id.generation(),
+                    "a slot names the present generation"
+                );
+                let info = self.info[&id.index()];
+                assert_eq!(info.service, index, "a ring names backends of its own service");
+                (info.address, hops[head.active()])
+            })
+            .collect()
+    }
+
+    /// Panics unless every service leads to backends and has its filter bit and address.
+    pub fn assert_consistent(&self) {
+        for key in self.services.keys() {
+            self.owners(key);
+            assert!(
+                self.filter.contains(&filter_bit(&key.address)),
+                "a service's VIP passes the filter"
+            );
+            let flags = self.addresses.get(&key.address).copied().unwrap_or(0);
+            assert!(
+                AddressEntry { flags }.has(AddressEntry::VIP),
+                "a service's VIP is known as one"
+            );
+        }
+    }
+}

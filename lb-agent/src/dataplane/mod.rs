@@ -11,7 +11,7 @@ mod pins;
 mod tables;
 
 #[cfg(test)]
-mod fake;
+pub mod fake;
 
 use std::path::Path;
 

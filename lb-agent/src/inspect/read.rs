@@ -236,7 +236,7 @@ impl Inspector {
 
 impl HopView {
     /// A hop that needs nothing but its mode.
-    pub(super) const fn none(mode: &'static str) -> Self {
+    pub(crate) const fn none(mode: &'static str) -> Self {
         Self {
             mode,
             interface: None,
@@ -274,7 +274,8 @@ impl HopView {
 
 /// Name of an interface, if this network namespace has it.
 pub(super) fn interface_name(index: u32) -> Option<String> {
-    nix::net::if_::if_indextoname(index).ok()?.into_string().ok()
+    let name = nix::net::if_::if_indextoname(index).ok()?.into_string().ok()?;
+    (!name.is_empty()).then_some(name)
 }
 
 /// Destination and source as they begin a frame.

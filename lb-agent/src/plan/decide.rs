@@ -159,12 +159,26 @@ fn judge(inputs: &Inputs<'_>, service: &Service) -> Vec<Verdict> {
 }
 
 fn health(inputs: &Inputs<'_>, service: &Service, backend: &Backend) -> ProbeState {
-    service.probe.map_or(ProbeState::Healthy, |probe| {
-        inputs.health.state(&ProbeTarget {
+    let Some(probe) = service.probe else {
+        return ProbeState::Healthy;
+    };
+    let state = inputs.health.state(&ProbeTarget {
+        address: backend.address,
+        probe,
+    });
+    let name = (
+        service.name.clone(),
+        BackendAddress {
             address: backend.address,
-            probe,
-        })
-    })
+            port: backend.port,
+        },
+    );
+    if state == ProbeState::Unknown && inputs.distrusted.contains(&name) {
+        return ProbeState::Failed {
+            reason: "it had failed before this agent started".to_owned(),
+        };
+    }
+    state
 }
 
 fn reason(backend: &Backend, state: &ProbeState, none_believed: bool, allowed: bool, way: &str) -> String {
@@ -372,3 +386,7 @@ fn addresses_and_peers(inputs: &Inputs<'_>, target: &mut TargetState) {
 fn neighbour(network: &Network, address: IpAddr) -> Option<MacAddr> {
     network.next_hops.get(&address).filter(|way| way.on_link())?.mac
 }
+
+#[cfg(test)]
+#[path = "decide_tests.rs"]
+mod tests;

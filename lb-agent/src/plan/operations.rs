@@ -531,3 +531,7 @@ fn backend_info(service: u32, identity: (IpAddr16, Be16), wanted: &TargetBackend
         generation: id.generation(),
     }
 }
+
+#[cfg(test)]
+#[path = "operations_tests.rs"]
+mod tests;

@@ -1,0 +1,226 @@
+//! Constructed values that the golden tests of metrics and `lbctl` show.
+
+use std::net::IpAddr;
+
+use lb_common::verdict::{DropReason, Verdict};
+
+use crate::{
+    dataplane::PinOwner,
+    inspect::{BackendView, Count, HopView, Inspection, MapUse, Presence, RingView, ServiceView, ShareView},
+    model::MacAddr,
+    status::{AgentStatus, AnnouncementStatus, BackendStatus, ConfigStatus, DataplaneStatus, InterfaceStatus},
+};
+
+fn address(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+/// What the agent of `node-1` says of itself.
+pub fn status() -> AgentStatus {
+    AgentStatus {
+        node: "node-1".to_owned(),
+        version: "0.1.0".to_owned(),
+        pid: 4711,
+        started: 1_795_000_000,
+        ready: true,
+        config: ConfigStatus {
+            path: "/etc/levee/levee.yaml".to_owned(),
+            generation: 3,
+            loaded: 1_795_000_100,
+            refused: None,
+            pending_restart: Vec::new(),
+            secret_fingerprint: "0a1b2c3d".to_owned(),
+        },
+        dataplane: DataplaneStatus {
+            pin_path: "/sys/fs/bpf/levee".to_owned(),
+            adopted: true,
+            plans_applied: 7,
+            plans_failed: 1,
+            error: None,
+            plan_seconds: 0.5,
+            apply_seconds: 0.25,
+            last_plan_seconds: 0.002,
+            last_apply_seconds: 0.001,
+        },
+        interfaces: vec![
+            interface("eth0", "native", None),
+            interface("eth1", "generic", Some("the driver has no XDP")),
+        ],
+        held: vec![address("192.0.2.10")],
+        announcements: vec![
+            announcement("192.0.2.10", true, "backend 10.0.1.2 is on this node and healthy"),
+            announcement("2001:db8::10", false, "no backend on this node is healthy"),
+        ],
+        announce_errors: Vec::new(),
+        backends: vec![
+            backend_status("10.0.1.2", true, "healthy", "takes flows"),
+            backend_status("10.0.2.2", false, "failed", "connection refused"),
+        ],
+    }
+}
+
+fn interface(name: &str, mode: &str, reason: Option<&str>) -> InterfaceStatus {
+    InterfaceStatus {
+        name: name.to_owned(),
+        mode: mode.to_owned(),
+        reason: reason.map(str::to_owned),
+    }
+}
+
+fn announcement(vip: &str, announced: bool, reason: &str) -> AnnouncementStatus {
+    AnnouncementStatus {
+        vip: address(vip),
+        announced,
+        reason: reason.to_owned(),
+    }
+}
+
+fn backend_status(of: &str, takes_flows: bool, health: &str, reason: &str) -> BackendStatus {
+    BackendStatus {
+        service: "kubernetes".to_owned(),
+        address: address(of),
+        port: 6443,
+        weight: 1,
+        health: health.to_owned(),
+        takes_flows,
+        mode: "local".to_owned(),
+        reason: reason.to_owned(),
+    }
+}
+
+/// What the maps of `node-1` hold.
+pub fn inspection() -> Inspection {
+    Inspection {
+        pin_path: "/sys/fs/bpf/levee".to_owned(),
+        agent: presence(true),
+        secret_fingerprint: "0a1b2c3d".to_owned(),
+        interfaces: vec!["eth0".to_owned(), "eth1".to_owned()],
+        services: vec![service()],
+        verdicts: Verdict::ALL
+            .iter()
+            .map(|verdict| {
+                count(
+                    verdict.label(),
+                    verdict.text(),
+                    if *verdict == Verdict::L2 { 1_200 } else { 0 },
+                )
+            })
+            .collect(),
+        drops: DropReason::ALL
+            .iter()
+            .map(|reason| {
+                count(
+                    reason.label(),
+                    reason.text(),
+                    if *reason == DropReason::TooBig { 5 } else { 0 },
+                )
+            })
+            .collect(),
+        maps: vec![
+            map("SETTINGS", None, 1, 4_096),
+            map("SERVICES", Some(1), 1_024, 81_920),
+            map("RINGS", Some(4_096), 4_194_304, 33_554_432),
+            map("PEERS", Some(900), 1_024, 81_920),
+        ],
+    }
+}
+
+/// The agent of `node-1`, running or not.
+pub fn presence(running: bool) -> Presence {
+    Presence {
+        running,
+        owner: Some(PinOwner {
+            pid: 4711,
+            node: "node-1".to_owned(),
+            version: "0.1.0".to_owned(),
+            started: 1_795_000_000,
+        }),
+    }
+}
+
+fn count(name: &'static str, text: &'static str, packets: u64) -> Count {
+    Count { name, packets, text }
+}
+
+fn map(name: &'static str, entries: Option<u32>, capacity: u32, memory_bytes: u64) -> MapUse {
+    let fact = lb_common::maps::ALL.iter().find(|fact| fact.name == name).unwrap();
+    MapUse {
+        name,
+        purpose: fact.purpose,
+        entries,
+        capacity,
+        memory_bytes,
+    }
+}
+
+/// A service with a backend on this node, one on the link and one behind a tunnel, which takes no flows.
+pub fn service() -> ServiceView {
+    let l2 = HopView {
+        interface: Some(2),
+        interface_name: Some("eth0".to_owned()),
+        next_hop_mac: Some(MacAddr([2, 0, 0, 0, 0, 1])),
+        source_mac: Some(MacAddr([2, 0, 0, 0, 0, 2])),
+        mtu: Some(1500),
+        ..HopView::none("l2")
+    };
+    let gue = HopView {
+        mode: "gue over IPv6",
+        vlan: Some(7),
+        tunnel_destination: Some(address("2001:db8:3::2")),
+        tunnel_source: Some(address("2001:db8:1::2")),
+        ..l2.clone()
+    };
+    ServiceView {
+        index: 0,
+        name: "kubernetes".to_owned(),
+        vip: address("192.0.2.10"),
+        port: 6443,
+        protocol: "tcp".to_owned(),
+        ring_slots: 4096,
+        generation: 12,
+        held: true,
+        packets: 1_234,
+        bytes: 567_890,
+        backends: vec![
+            backend(0, "10.0.1.2", true, HopView::none("local"), 34),
+            backend(1, "10.0.2.2", true, l2, 1_200),
+            backend(2, "2001:db8:3::2", false, gue, 0),
+        ],
+        ring: Some(RingView {
+            slots: 4096,
+            fingerprint: "0123456789abcdef".to_owned(),
+            largest_deviation_percent: 0.024,
+            stale_slots: 0,
+            shares: vec![
+                share("10.0.1.2", 2_047, 49.976, 50.0),
+                share("10.0.2.2", 2_049, 50.024, 50.0),
+                share("2001:db8:3::2", 0, 0.0, 0.0),
+            ],
+        }),
+    }
+}
+
+fn backend(index: u32, of: &str, in_ring: bool, hop: HopView, packets: u64) -> BackendView {
+    BackendView {
+        index,
+        generation: 1,
+        address: address(of),
+        port: 6443,
+        weight: 1,
+        in_ring,
+        hop,
+        packets,
+        bytes: packets * 100,
+    }
+}
+
+fn share(of: &str, slots: u32, percent: f64, ideal_percent: f64) -> ShareView {
+    ShareView {
+        address: address(of),
+        port: 6443,
+        weight: 1,
+        slots,
+        percent,
+        ideal_percent,
+    }
+}

@@ -1,0 +1,59 @@
+//! Name, kind and help of every metric. The text adds the usual suffixes: `_total` to counters, `_info` to infos,
+//! `_sum` and `_count` to durations.
+
+/// What kind of metric it is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Kind {
+    /// Only grows, until the entry or the maps are made anew.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Always 1; the labels say it.
+    Info,
+    /// Durations in seconds: their sum and number (a histogram whose only bucket is `+Inf`).
+    Durations,
+}
+
+/// One metric.
+#[derive(Debug, Eq, PartialEq)]
+pub struct Fact {
+    /// Name without the suffix of its kind.
+    pub name: &'static str,
+    /// Its kind.
+    pub kind: Kind,
+    /// One sentence for people, without the full stop.
+    pub help: &'static str,
+}
+
+macro_rules! facts {
+    ($($constant:ident = $kind:ident $name:literal $help:literal;)+) => {
+        $(pub(super) const $constant: &Fact = &Fact { name: $name, kind: Kind::$kind, help: $help };)+
+        /// Every metric, in the order of the text.
+        pub(super) const ALL: &[Fact] = &[$(Fact { name: $name, kind: Kind::$kind, help: $help }),+];
+    };
+}
+
+facts! {
+    BUILD = Info "levee_build" "Version of the agent";
+    READY = Gauge "levee_ready" "Whether the first complete plan was applied";
+    SECRET = Info "levee_secret" "Fingerprint of the secret, which has to be the same on all directors";
+    CONFIG_GENERATION = Gauge "levee_config_generation" "Configurations that came into force since the agent started";
+    CONFIG_STALE = Gauge "levee_config_stale" "Whether the latest edit of the configuration was refused and an earlier one is in force";
+    PLAN_DURATION = Durations "levee_plan_duration_seconds" "Time taken to decide and plan, seconds";
+    APPLY_DURATION = Durations "levee_apply_duration_seconds" "Time taken to apply plans without waiting for grace periods, seconds";
+    PLANS_FAILED = Counter "levee_plans_failed" "Plans that could not be applied whole";
+    INTERFACE_NATIVE = Gauge "levee_interface_native" "Whether the program runs in the driver of the interface: 0 is generic or not attached";
+    VIP_HELD = Gauge "levee_vip_held" "Whether this node terminates flows to the VIP";
+    VIP_ANNOUNCED = Gauge "levee_vip_announced" "Whether this node draws the traffic of the VIP";
+    BACKEND_TAKES_FLOWS = Gauge "levee_backend_takes_flows" "Whether the backend takes new flows";
+    MAPS_READABLE = Gauge "levee_maps_readable" "Whether the maps could be read for this answer: the metrics below are absent otherwise";
+    SERVICE_PACKETS = Counter "levee_service_packets" "Packets of the service that were handed on or up";
+    SERVICE_BYTES = Counter "levee_service_bytes" "Bytes of these packets from the IP header on, without tunnel headers";
+    BACKEND_PACKETS = Counter "levee_backend_packets" "Packets of the service that were handed on or up to the backend";
+    BACKEND_BYTES = Counter "levee_backend_bytes" "Bytes of these packets from the IP header on, without tunnel headers";
+    VERDICTS = Counter "levee_verdicts" "Packets by the verdict that they ended in; those that are not for a VIP are not counted";
+    DROPS = Counter "levee_drops" "Packets for a VIP that were dropped, by reason";
+    MAP_ENTRIES = Gauge "levee_map_entries" "Entries of the map in use";
+    MAP_CAPACITY = Gauge "levee_map_capacity" "Entries that the map has room for";
+    MAP_MEMORY = Gauge "levee_map_memory_bytes" "Memory that the map takes";
+}

@@ -1,0 +1,168 @@
+use lb_common::maps::backends::Mode;
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    dataplane::{Dataplane, fake::FakeDataplane},
+    plan::{RingArena, Sizes},
+};
+
+const SIZES: Sizes = Sizes {
+    services: 16,
+    backends: 64,
+    ring_slots: 64 * 24,
+    peers: 8,
+    addresses: 16,
+};
+
+fn address(last: u8) -> IpAddr16 {
+    IpAddr16::from_bytes([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, 0, last])
+}
+
+fn key(service: u8) -> VipKey {
+    VipKey::new(address(100 + service), Be16::new(80), 6)
+}
+
+fn hop(seed: u8) -> lb_common::maps::backends::Hop {
+    lb_common::maps::backends::Hop {
+        mode: Mode::L2 as u8,
+        interface: u32::from(seed) + 1,
+        ..Default::default()
+    }
+}
+
+/// A target with these services: per service the backends, each with weight and hop.
+fn target(services: &BTreeMap<u8, BTreeMap<u8, (u16, u8)>>) -> TargetState {
+    let mut target = TargetState::default();
+    for (service, backends) in services {
+        target.addresses.insert(key(*service).address, AddressEntry::VIP);
+        let backends = backends.iter().map(|(last, (weight, seed))| {
+            (
+                (address(*last), Be16::new(80)),
+                TargetBackend {
+                    weight: *weight,
+                    in_ring: true,
+                    hop: hop(*seed),
+                },
+            )
+        });
+        let service_target = TargetService {
+            name: format!("s{service}"),
+            log2: 6,
+            held: service % 2 == 0,
+            backends: backends.collect(),
+        };
+        target.services.insert(key(*service), service_target);
+    }
+    target
+}
+
+fn backends() -> impl Strategy<Value = BTreeMap<u8, (u16, u8)>> {
+    prop::collection::btree_map(1u8..8, (0u16..3, 0u8..3), 0..5)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn after_every_step_of_any_history_each_packet_finds_its_way(
+        history in prop::collection::vec(prop::collection::btree_map(0u8..6, backends(), 0..6), 1..12),
+    ) {
+        let mut maps = FakeDataplane::default();
+        let mut state = MapState::empty(SIZES);
+        for services in history {
+            let wanted = target(&services);
+            let (steps, after) = operations(&state, &wanted).unwrap();
+            for step in &steps {
+                maps.perform(step).unwrap();
+                maps.assert_consistent();
+            }
+            state = after;
+            prop_assert_eq!(maps.services.len(), wanted.services.len());
+            for (key, service) in &wanted.services {
+                let owners = maps.owners(key);
+                for (owner, hop) in &owners {
+                    prop_assert_eq!(&service.backends[&(*owner, Be16::new(80))].hop, hop);
+                }
+                let takes_any = service.backends.values().any(|backend| backend.weight > 0);
+                prop_assert_eq!(owners.len(), if takes_any { 64 } else { 0 });
+            }
+            let (again, _) = operations(&state, &wanted).unwrap();
+            prop_assert_eq!(again, vec![], "a plan that was performed leaves nothing to do");
+        }
+        let (steps, after) = operations(&state, &TargetState::default()).unwrap();
+        for step in &steps {
+            maps.perform(step).unwrap();
+        }
+        prop_assert_eq!(after.arena, RingArena::new(SIZES.ring_slots), "every slot came back");
+        prop_assert_eq!(after.free_backends.len(), 64);
+        prop_assert!(maps.backends.is_empty() && maps.filter.is_empty() && maps.addresses.is_empty());
+    }
+}
+
+fn one(backends: &[u8]) -> TargetState {
+    target(&BTreeMap::from([(
+        0,
+        backends.iter().map(|last| (*last, (1, 0))).collect(),
+    )]))
+}
+
+#[test]
+fn a_changed_hop_moves_no_ring() {
+    let (_, state) = operations(&MapState::empty(SIZES), &one(&[1, 2])).unwrap();
+    let mut moved = one(&[1, 2]);
+    moved
+        .services
+        .get_mut(&key(0))
+        .unwrap()
+        .backends
+        .get_mut(&(address(1), Be16::new(80)))
+        .unwrap()
+        .hop = hop(9);
+    let (steps, _) = operations(&state, &moved).unwrap();
+    assert_eq!(steps.len(), 2, "{steps:?}");
+    assert!(matches!(steps[0], MapOp::Hop { head, .. } if head.active() == 1) && steps[1] == MapOp::Grace);
+}
+
+#[test]
+fn a_returning_backend_gets_another_id() {
+    let (_, with) = operations(&MapState::empty(SIZES), &one(&[1, 2])).unwrap();
+    let (_, without) = operations(&with, &one(&[1])).unwrap();
+    let (_, back) = operations(&without, &one(&[1, 2])).unwrap();
+    let id = |state: &MapState| state.services[&key(0)].backends[&(address(2), Be16::new(80))].id;
+    assert_ne!(id(&with), id(&back));
+}
+
+#[test]
+fn an_adopted_ring_that_is_right_is_left_alone() {
+    let wanted = one(&[1, 2, 3]);
+    let (steps, mut state) = operations(&MapState::empty(SIZES), &wanted).unwrap();
+    let ring = steps.iter().find_map(|step| match step {
+        MapOp::Ring { slots, .. } => Some(slots.clone()),
+        _ => None,
+    });
+    state.services.get_mut(&key(0)).unwrap().ring = RingOrigin::Adopted(ring.unwrap());
+    assert_eq!(operations(&state, &wanted).unwrap().0, []);
+    state.services.get_mut(&key(0)).unwrap().ring = RingOrigin::Adopted(vec![BackendId::new(9, 1); 64]);
+    assert!(
+        operations(&state, &wanted)
+            .unwrap()
+            .0
+            .iter()
+            .any(|step| matches!(step, MapOp::Ring { .. }))
+    );
+}
+
+#[test]
+fn what_does_not_fit_is_refused_whole_and_says_which_capacity() {
+    let many: Vec<u8> = (1..=65).collect();
+    let error = operations(&MapState::empty(SIZES), &one(&many)).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "map BACKENDS is full: 65 entries are needed, it has 64; raise `capacities.backends` and restart the agent"
+    );
+    let mut large = one(&[1]);
+    large.services.get_mut(&key(0)).unwrap().log2 = 12;
+    let error = operations(&MapState::empty(SIZES), &large).unwrap_err();
+    assert!(matches!(error, PlanError::ArenaFull { slots: 4096, .. }), "{error}");
+}
