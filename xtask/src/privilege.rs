@@ -2,8 +2,11 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+
+use crate::process::run;
 
 /// Bits of `/proc/self/status` (include/uapi/linux/capability.h).
 const CAP_NET_ADMIN: u32 = 12;
@@ -37,7 +40,20 @@ pub fn require_kernel_access(verb: &str) -> Result<()> {
             "/sys/fs/bpf is missing: this kernel has no BPF, or /sys is not mounted; `cargo xtask {verb}` needs both"
         );
     }
-    Ok(())
+    mount_bpffs()
+}
+
+/// Mounts the BPF filesystem where it belongs, unless it is there: an init system usually does, a container does not.
+fn mount_bpffs() -> Result<()> {
+    let mounts = fs::read_to_string("/proc/self/mounts").context("reading /proc/self/mounts; is /proc mounted?")?;
+    if has_bpffs(&mounts) {
+        return Ok(());
+    }
+    run("mounting the BPF filesystem on /sys/fs/bpf", Command::new("mount").args(["-t", "bpf", "bpf", "/sys/fs/bpf"]))
+}
+
+fn has_bpffs(mounts: &str) -> bool {
+    mounts.lines().any(|line| line.split(' ').skip(1).take(2).eq(["/sys/fs/bpf", "bpf"]))
 }
 
 /// The second number of the `Uid:` line (real, effective, saved, file system).
@@ -64,6 +80,12 @@ mod tests {
     fn the_effective_user_decides() {
         assert_eq!(effective_uid(STATUS), Some(0));
         assert_eq!(effective_uid("Name:\txtask\n"), None);
+    }
+
+    #[test]
+    fn only_bpffs_at_its_place_counts() {
+        assert!(has_bpffs("proc /proc proc rw 0 0\nbpf /sys/fs/bpf bpf rw,relatime 0 0\n"));
+        assert!(!has_bpffs("none /sys/fs/bpf tmpfs rw 0 0\nbpf /run/bpf bpf rw 0 0\n"));
     }
 
     #[test]

@@ -65,7 +65,7 @@ pub fn demo(workspace: &Workspace, args: &[String]) -> Result<()> {
     build(workspace, Profile::Release)?;
     let mut command = embedding_cargo(workspace);
     command
-        .args(["build", "-p", "netns-tests", "--bin", "demo"])
+        .args(["build", "-p", "netns-tests", "--bins"])
         .args(Profile::Release.args());
     run("building the demo", &mut command)?;
     let binaries = workspace.binaries(Profile::Release);

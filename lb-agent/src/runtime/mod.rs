@@ -13,6 +13,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use tokio::{
+    net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
 };
@@ -20,10 +21,12 @@ use tokio_util::sync::CancellationToken;
 
 use self::reconcile::Reconciler;
 use crate::{
-    announce,
+    announce, api,
     config::{self, AgentConfig, Config, ConfigErrors, LogLevel, OnTerminate},
     dataplane::PinDirectory,
-    health, netlink,
+    health,
+    http::{self, StatusSource},
+    netlink,
     sources::file::FileSource,
     status::AgentStatus,
 };
@@ -101,11 +104,27 @@ async fn serve_status(
     cancel: &CancellationToken,
 ) -> Result<mpsc::Receiver<Result<()>>> {
     let (failed, failures) = mpsc::channel(2);
-    let read = {
-        let status = status.clone();
-        move || status.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    };
-    let _ = (agent, cancel, failed, read);
+    let shared = status.clone();
+    let source: StatusSource = Arc::new(move || shared.lock().unwrap_or_else(PoisonError::into_inner).clone());
+    let socket = api::bind(&agent.socket)?;
+    let serving = api::serve(socket, source.clone(), cancel.clone());
+    let report = failed.clone();
+    tokio::spawn(async move {
+        if let Err(error) = serving.await {
+            let _ = report.send(Err(error).context("serving the local socket")).await;
+        }
+    });
+    if let Some(address) = agent.http {
+        let listener = TcpListener::bind(address).await.with_context(|| {
+            format!("listening on {address} for health and metrics; free the port, or set `http` to another address or `off`")
+        })?;
+        let serving = http::serve(listener, source, agent.pin_path.clone(), cancel.clone());
+        tokio::spawn(async move {
+            if let Err(error) = serving.await {
+                let _ = failed.send(Err(error).context("serving health and metrics")).await;
+            }
+        });
+    }
     Ok(failures)
 }
 
