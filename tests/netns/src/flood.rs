@@ -36,6 +36,8 @@ pub struct Plan {
     pub renew_every: u64,
     /// Payload bytes beside the sequence number.
     pub size: usize,
+    /// Rest after every window, so that a flood leaves the processors to others as well.
+    pub pause: Duration,
     /// How long the answers to a window may take before its packets count as lost.
     pub patience: Duration,
 }
@@ -50,6 +52,7 @@ impl Plan {
             packets,
             renew_every: 100,
             size: 16,
+            pause: Duration::ZERO,
             patience: Duration::from_secs(1),
         }
     }
@@ -167,6 +170,7 @@ fn run(plan: Plan, stop: &AtomicBool, mut is_right: impl FnMut(u64, &str) -> boo
             }
         }
         windows += 1;
+        thread::sleep(plan.pause);
     }
     Ok(report)
 }
