@@ -5,6 +5,7 @@
 
 pub mod announce;
 pub mod api;
+pub mod cli;
 pub mod config;
 pub mod dataplane;
 pub mod health;

@@ -6,7 +6,7 @@
 use crate::{
     addr::{Be16, IpAddr16, WireWord, wire_word},
     verdict::DropReason,
-    wire::{eth, gue, ipv4, ipv6, protocol, udp},
+    wire::{eth, gue, ipv4, ipv6, protocol, tcp, udp},
 };
 
 /// A frame that can be read at any offset.
@@ -16,6 +16,9 @@ pub trait Bytes {
 
     /// Copies `4 * N` bytes from `offset` on, four to a word; `None` if the frame ends before.
     fn words<const N: usize>(&self, offset: usize) -> Option<[WireWord; N]>;
+
+    /// Whether the frame has at least `length` bytes, those beyond the reach of `read` included.
+    fn reaches(&self, length: usize) -> bool;
 }
 
 impl Bytes for [u8] {
@@ -28,6 +31,10 @@ impl Bytes for [u8] {
         Some(core::array::from_fn(|word| {
             wire_word(core::array::from_fn(|i| bytes[word * 4 + i]))
         }))
+    }
+
+    fn reaches(&self, length: usize) -> bool {
+        length <= self.len()
     }
 }
 
@@ -134,6 +141,8 @@ pub struct Transport {
     pub protocol: u8,
     /// Offset of its header.
     pub l4: usize,
+    /// Offset of the end of the packet, as its network header claims it.
+    pub end: usize,
     /// Whether the packet is a fragment that is not the whole datagram.
     pub is_fragment: bool,
 }
@@ -151,6 +160,7 @@ pub fn transport<B: Bytes + ?Sized>(frame: &B, network: &Network) -> Result<Tran
     let first = Transport {
         protocol: network.next,
         l4,
+        end,
         is_fragment: network.is_fragment,
     };
     if network.is_ipv4 {
@@ -214,16 +224,19 @@ const fn is_extension(number: u8) -> bool {
 /// Source and destination port of a TCP or UDP packet.
 ///
 /// # Errors
-/// [`DropReason::Truncated`] if the frame ends before the transport header does.
+/// [`DropReason::Truncated`] if the packet ends before the transport header does, or the frame before the packet does.
 #[inline(always)]
 pub fn ports<B: Bytes + ?Sized>(frame: &B, transport: &Transport) -> Result<(Be16, Be16), DropReason> {
-    let ports = if transport.protocol == protocol::TCP {
-        let header: [WireWord; 5] = frame.words(transport.l4).ok_or(DropReason::Truncated)?;
-        header[0]
+    let (ports, length) = if transport.protocol == protocol::TCP {
+        let header: [WireWord; tcp::WORDS] = frame.words(transport.l4).ok_or(DropReason::Truncated)?;
+        (header[0], tcp::LEN)
     } else {
         let header: [WireWord; udp::WORDS] = frame.words(transport.l4).ok_or(DropReason::Truncated)?;
-        header[0]
+        (header[0], udp::LEN)
     };
+    if transport.l4 + length > transport.end || !frame.reaches(transport.end) {
+        return Err(DropReason::Truncated);
+    }
     let [s0, s1, d0, d1] = ports.to_ne_bytes();
     Ok((Be16::from_wire([s0, s1]), Be16::from_wire([d0, d1])))
 }

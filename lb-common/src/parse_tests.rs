@@ -55,6 +55,7 @@ fn options_move_the_transport_header() {
     let expected = Transport {
         protocol: protocol::TCP,
         l4: 24,
+        end: 60,
         is_fragment: false,
     };
     assert_eq!(transport_of(&packet, true), Ok(expected));
@@ -78,6 +79,7 @@ fn extension_headers_are_followed_to_the_transport() {
     let expected = Transport {
         protocol: protocol::UDP,
         l4: 40 + 8 + 16 + 12,
+        end: 40 + 44,
         is_fragment: false,
     };
     assert_eq!(
@@ -109,6 +111,30 @@ fn an_atomic_fragment_is_whole_and_any_other_is_not() {
             (transport.protocol, transport.is_fragment),
             (protocol::UDP, is_fragment)
         );
+    }
+}
+
+#[test]
+fn ports_are_read_only_from_a_packet_that_is_whole() {
+    for (protocol, header) in [(protocol::TCP, 20), (protocol::UDP, 8)] {
+        for (claimed, there, is_whole) in [
+            (header, header, true),
+            (header, header + 6, true), // padding of the link
+            (header - 1, header, false),
+            (header, header - 1, false),
+            (header + 10, header + 10, true),
+            (header + 10, header + 9, false),
+        ] {
+            let payload = [0x9c, 0x40, 0, 80].into_iter().chain([0; 40]).take(there);
+            let packet = ipv6_packet(protocol, u16::try_from(claimed).unwrap(), &payload.collect::<Vec<_>>());
+            let found = transport_of(&packet, false).and_then(|transport| ports(&packet[..], &transport));
+            let expected = if is_whole {
+                Ok((Be16::new(40_000), Be16::new(80)))
+            } else {
+                Err(DropReason::Truncated)
+            };
+            assert_eq!(found, expected, "{claimed} bytes claimed, {there} there");
+        }
     }
 }
 

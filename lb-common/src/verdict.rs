@@ -68,7 +68,7 @@ ends! {
 ends! {
     /// Why a packet for a VIP was dropped. The value is the slot in `DROPS`: add at the end only.
     DropReason {
-        Truncated = 0, "truncated", "The packet ends inside a header that has to be read.";
+        Truncated = 0, "truncated", "The packet ends inside a header that has to be read, or before the length it claims.";
         BadIpv4Header = 1, "bad_ipv4_header", "IPv4 header length below 20 bytes, or a total length that cannot be.";
         BadIpv6Header = 2, "bad_ipv6_header", "IPv6 payload length that cannot be.";
         ExtensionHeaders = 3, "extension_headers", "More IPv6 extension headers than are followed, or one that hides the ports.";

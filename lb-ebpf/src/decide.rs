@@ -63,8 +63,10 @@ pub fn decide<A: Actor>(packet: &mut Packet, report: &mut Report, actor: &A) -> 
     let Some(network) = parse::network(packet, link.l3, is_ipv4) else {
         return actor.pass(Verdict::NotOurs);
     };
-    if vip::may_be_vip(&network.destination) {
-        return for_vip(packet, &network, report, actor);
+    if vip::may_be_vip(&network.destination)
+        && let Some(end) = for_vip(packet, &network, report, actor)
+    {
+        return end;
     }
     match may_be_tunnel(packet, &network) {
         Some(payload) => from_tunnel(packet, &network, &payload, report, actor),
@@ -72,12 +74,12 @@ pub fn decide<A: Actor>(packet: &mut Packet, report: &mut Report, actor: &A) -> 
     }
 }
 
-/// Decides on a packet whose destination may be a VIP.
+/// Decides on a packet whose destination may be a VIP; `None` if it is none.
 #[inline(always)]
-fn for_vip<A: Actor>(packet: &mut Packet, network: &Network, report: &mut Report, actor: &A) -> End {
+fn for_vip<A: Actor>(packet: &mut Packet, network: &Network, report: &mut Report, actor: &A) -> Option<End> {
     let end = match flow(packet, network) {
         Ok(Class::Flow(tuple)) => match vip::service(&tuple.to) {
-            Some(service) => return choose(packet, service, network, &tuple, report, actor),
+            Some(service) => return Some(choose(packet, service, network, &tuple, report, actor)),
             None => Err(DropReason::NoService),
         },
         Ok(Class::Icmp) => Ok(Verdict::Icmp),
@@ -86,13 +88,13 @@ fn for_vip<A: Actor>(packet: &mut Packet, network: &Network, report: &mut Report
     };
     let address = vip::address(&network.destination);
     if !address.has(AddressEntry::VIP) {
-        return actor.pass(Verdict::NotOurs);
+        return None;
     }
-    match end {
+    Some(match end {
         Err(DropReason::NoService) if address.has(AddressEntry::PASS_UNMATCHED) => actor.pass(Verdict::Unmatched),
         Err(reason) => Err(reason),
         Ok(verdict) => actor.pass(verdict),
-    }
+    })
 }
 
 /// Decides on a packet for a service: chooses the backend and how to get there.

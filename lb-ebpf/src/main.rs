@@ -33,7 +33,7 @@ pub fn levee(ctx: XdpContext) -> u32 {
 /// The load balancer, for multi-buffer packets.
 #[xdp(frags)]
 pub fn levee_frags(ctx: XdpContext) -> u32 {
-    act::run(&mut Packet::new(&ctx))
+    act::run(&mut Packet::multi_buffer(&ctx))
 }
 
 /// The dry entry: decides as [`levee`] does, changes and counts nothing, and writes a report over the frame.
@@ -45,7 +45,7 @@ pub fn levee_lookup(ctx: XdpContext) -> u32 {
 /// The dry entry, for multi-buffer packets.
 #[xdp(frags)]
 pub fn levee_lookup_frags(ctx: XdpContext) -> u32 {
-    act::report(&mut Packet::new(&ctx))
+    act::report(&mut Packet::multi_buffer(&ctx))
 }
 
 /// Passes everything: a veth device accepts frames from its peer's XDP program only if it carries one itself.

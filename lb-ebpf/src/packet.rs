@@ -4,12 +4,18 @@
     reason = "packet memory is reached through raw pointers, each checked against the frame's end"
 )]
 
-use aya_ebpf::{bindings::xdp_md, helpers::bpf_xdp_adjust_head, programs::XdpContext};
+use aya_ebpf::{
+    bindings::xdp_md,
+    helpers::{bpf_xdp_adjust_head, generated::bpf_xdp_get_buff_len},
+    programs::XdpContext,
+};
 use lb_common::{addr::WireWord, parse::Bytes, verdict::DropReason};
 
 /// The frame, as far as it is linear: drivers put the headers of a multi-buffer packet into its first buffer.
 pub struct Packet {
     ctx: *mut xdp_md,
+    /// Whether the kernel may have put the frame into several buffers.
+    is_multi_buffer: bool,
 }
 
 impl Bytes for Packet {
@@ -33,13 +39,35 @@ impl Bytes for Packet {
         }
         None
     }
+
+    #[inline(always)] // so that the plain variant has no call to a helper that older kernels lack
+    fn reaches(&self, length: usize) -> bool {
+        let (start, end) = self.bounds();
+        if start + length <= end {
+            return true;
+        }
+        // SAFETY: the context is valid (see `interface`).
+        self.is_multi_buffer && length as u64 <= unsafe { bpf_xdp_get_buff_len(self.ctx) }
+    }
 }
 
 impl Packet {
-    /// The frame of a context.
+    /// The frame of a context, all in one buffer.
     #[inline(always)]
     pub fn new(ctx: &XdpContext) -> Self {
-        Self { ctx: ctx.ctx }
+        Self {
+            ctx: ctx.ctx,
+            is_multi_buffer: false,
+        }
+    }
+
+    /// The frame of a context, possibly in several buffers: for programs that declare `xdp.frags` (Linux 5.18).
+    #[inline(always)]
+    pub fn multi_buffer(ctx: &XdpContext) -> Self {
+        Self {
+            ctx: ctx.ctx,
+            is_multi_buffer: true,
+        }
     }
 
     /// Index of the interface it came in by.

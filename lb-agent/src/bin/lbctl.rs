@@ -1,3 +1,5 @@
 //! Shows and explains what the agent does.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    lb_agent::cli::main()
+}

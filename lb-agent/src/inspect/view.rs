@@ -65,6 +65,7 @@ pub struct ServiceView {
     /// Its backends in the order of address and port.
     pub backends: Vec<BackendView>,
     /// Its ring, if rings were read.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub ring: Option<RingView>,
 }
 

@@ -15,6 +15,9 @@ pub mod rings;
 pub mod services;
 pub mod settings;
 
+#[cfg(test)]
+mod layout_tests;
+
 /// Implements `aya::Pod` for types that have no byte outside of a field.
 macro_rules! pod {
     ($($name:ty: $size:expr),+ $(,)?) => {

@@ -4,6 +4,7 @@ pub mod eth;
 pub mod gue;
 pub mod ipv4;
 pub mod ipv6;
+pub mod tcp;
 pub mod udp;
 
 /// IANA protocol numbers that the packet path knows.

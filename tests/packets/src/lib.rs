@@ -1,1 +1,31 @@
-//! TBD
+//! Packets through the loaded program: frames go in by `BPF_PROG_TEST_RUN`, and what comes out is compared whole,
+//! together with the verdict and every counter.
+//!
+//! A test is a table of [`Case`]s. Each says what the maps hold ([`World`]), which frame comes in and how it has to end;
+//! a counter that a case does not name has to stay as it was. Frames are built by `etherparse`, whose headers and
+//! checksums owe nothing to the code under test.
+//!
+//! The tests need root and a BPF filesystem; `cargo xtask packets` runs them.
+
+mod bed;
+mod case;
+mod counts;
+mod diff;
+mod dump;
+mod frame;
+mod link;
+mod oracle;
+mod packet;
+mod random;
+mod world;
+
+pub use bed::{Bed, Outcome, SIZES, run_program};
+pub use case::{Case, check};
+pub use counts::Counts;
+pub use dump::dump;
+pub use frame::{Frame, MacBytes, arp};
+pub use link::{IN, OUT, enter as enter_link};
+pub use oracle::flow_hash;
+pub use packet::{Packet, echo_request, gue, gue_with_header, ipip, raw, tcp, udp};
+pub use random::Random;
+pub use world::{Service, Way, World, addresses, service, world};

@@ -36,7 +36,7 @@ pub const CRATES: [(&str, &str); 6] = [
 ];
 
 /// The import table.
-pub const IMPORT_RULES: [ImportRule; 15] = [
+pub const IMPORT_RULES: [ImportRule; 18] = [
     ImportRule {
         modules: &["lb_agent::model", "lb_agent::plan", "lb_agent::proto"],
         except: &[],
@@ -124,14 +124,33 @@ pub const IMPORT_RULES: [ImportRule; 15] = [
     ImportRule {
         modules: &["lb_agent::cli"],
         except: &[],
+        never: &["lb_agent::dataplane", "lb_agent::sources", "lb_agent::health"],
+        why: "`cli` reaches the agent through `api`, or the pinned maps through `inspect`",
+    },
+    ImportRule {
+        modules: &["lb_agent::cli"],
+        except: &["lb_agent::cli::validate"],
+        never: &["lb_agent::netlink"],
+        why: "only `validate` asks the kernel for this host's network, to compare a file with it",
+    },
+    ImportRule {
+        modules: &["lb_agent::cli"],
+        except: &["lb_agent::cli::detach"],
+        never: &["lb_agent::announce"],
+        why: "only `detach` changes anything, and takes VIPs away while no agent runs",
+    },
+    ImportRule {
+        modules: &["lb_agent::inspect", "lb_agent::metrics"],
+        except: &[],
         never: &[
-            "lb_agent::dataplane",
-            "lb_agent::netlink",
             "lb_agent::announce",
+            "lb_agent::netlink",
             "lb_agent::sources",
             "lb_agent::health",
+            "lb_agent::plan",
+            "lb_agent::cli",
         ],
-        why: "`cli` reaches the agent through `api`, or the pinned maps through `inspect`",
+        why: "what the maps say is read from the maps alone, and metrics are made of values",
     },
     ImportRule {
         modules: &["lb_agent::sources"],

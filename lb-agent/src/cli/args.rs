@@ -1,0 +1,129 @@
+//! The command line of `lbctl`.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// Shows and explains what Levee does on this node.
+///
+/// Everything but the agent's own state is read from the pinned maps, so it works while the agent is down.
+#[derive(Debug, Eq, Parser, PartialEq)]
+#[command(name = "lbctl", version)]
+pub struct Args {
+    #[command(flatten)]
+    pub(super) options: Options,
+    #[command(subcommand)]
+    pub(super) verb: Verb,
+}
+
+#[derive(clap::Args, Clone, Debug, Eq, PartialEq)]
+pub(super) struct Options {
+    /// Directory on bpffs where the maps are pinned
+    #[arg(
+        long,
+        global = true,
+        env = "LEVEE_PIN_PATH",
+        value_name = "DIR",
+        default_value = "/sys/fs/bpf/levee"
+    )]
+    pub pin_path: PathBuf,
+    /// Socket of the agent
+    #[arg(
+        long,
+        global = true,
+        env = "LEVEE_SOCKET",
+        value_name = "PATH",
+        default_value = "/run/levee/agent.sock"
+    )]
+    pub socket: PathBuf,
+    /// Form of the output
+    #[arg(long, short, global = true, value_enum, default_value_t)]
+    pub output: Output,
+    /// When to use colours; NO_COLOR turns `auto` off
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN")]
+    pub color: Color,
+}
+
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
+pub(super) enum Output {
+    /// For people
+    #[default]
+    Text,
+    /// One document; fields are added, never renamed
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
+pub(super) enum Color {
+    /// On a terminal
+    #[default]
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Debug, Eq, PartialEq, Subcommand)]
+pub(super) enum Verb {
+    /// The node at a glance: agent, configuration, interfaces, VIPs, drops, capacities
+    Status,
+    /// VIPs, ports and protocols that are served
+    Services,
+    /// Backends of every service, and how packets reach them
+    Backends,
+    /// Sizes of the pinned maps, or the entries of one
+    Maps {
+        /// Name of a map, as `lbctl maps` lists them
+        name: Option<String>,
+    },
+    /// Shares of a service's ring, and how even they are
+    Ring {
+        /// Name of the service
+        service: String,
+    },
+    /// Packets by verdict, drop reason and service
+    Counters,
+    /// Which backend a flow gets, and why
+    ///
+    /// Runs the very program that packets take on a frame of this flow, on the live maps. Nothing is changed or counted.
+    Lookup {
+        /// Protocol, source and destination: `tcp 10.0.0.1:40000 192.0.2.10:6443`, `udp [2001:db8::1]:5 [2001:db8::10]:53`
+        #[arg(required = true, value_name = "FLOW")]
+        flow: Vec<String>,
+    },
+    /// Checks a configuration file and says all that is wrong with it
+    Validate {
+        /// The file
+        file: PathBuf,
+        /// Do not compare it with this host's interfaces and addresses
+        #[arg(long)]
+        offline: bool,
+    },
+    /// Prints a file to begin with
+    Sample {
+        /// Which
+        what: Sample,
+    },
+    /// Takes everything of Levee off this node: VIPs, program, maps
+    ///
+    /// Refuses while an agent runs. Connections through this node break.
+    Detach,
+    /// Prints completions for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Prints the manual page, or writes all of them
+    Man {
+        /// Directory to write the pages of every verb and of lb-agent to
+        #[arg(long)]
+        dir: Option<PathBuf>,
+    },
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(super) enum Sample {
+    /// A configuration file with every key
+    Config,
+    /// A systemd unit for the agent
+    Systemd,
+}

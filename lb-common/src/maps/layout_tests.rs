@@ -1,0 +1,94 @@
+//! The layout of every pinned key and value, so that a change of it shows in a review and raises `LAYOUT_VERSION`.
+
+use std::fmt::Write;
+
+use super::{addresses::*, agent::*, backends::*, counters::*, names::*, peers::*, services::*, settings::*};
+use crate::{LAYOUT_VERSION, addr::IpAddr16};
+
+macro_rules! layout {
+    ($out:ident, $($name:ident { $($field:ident),+ $(,)? })+) => {
+        $(
+            writeln!($out, "{}: {} bytes, alignment {}", stringify!($name), size_of::<$name>(), align_of::<$name>()).unwrap();
+            $( writeln!($out, "  {:3} {}", std::mem::offset_of!($name, $field), stringify!($field)).unwrap(); )+
+        )+
+    };
+}
+
+#[test]
+fn pinned_layouts_are_those_of_this_version() {
+    let mut out = format!("layout version {LAYOUT_VERSION}\n");
+    writeln!(
+        out,
+        "IpAddr16: {} bytes, alignment {}",
+        size_of::<IpAddr16>(),
+        align_of::<IpAddr16>()
+    )
+    .unwrap();
+    layout!(out,
+        VipKey { address, port, protocol }
+        ServiceEntry { index }
+        AddressEntry { flags }
+        PeerMacKey { mac }
+        PeerEntry { id }
+        Settings { hash_key, peer_macs }
+        Hop { tunnel_destination, tunnel_source, macs, interface, vlan, mtu, mode, pad }
+        Backend { head, hops, pad }
+        Counters { packets, bytes }
+        ServiceInfo { key, used, name }
+        BackendInfo { address, service, port, weight, used, in_ring, generation }
+        AgentInfo { started, pid, layout, node, version }
+    );
+    insta::assert_snapshot!(out, @r"
+    layout version 1
+    IpAddr16: 16 bytes, alignment 4
+    VipKey: 20 bytes, alignment 4
+        0 address
+       16 port
+       18 protocol
+    ServiceEntry: 4 bytes, alignment 4
+        0 index
+    AddressEntry: 4 bytes, alignment 4
+        0 flags
+    PeerMacKey: 8 bytes, alignment 1
+        0 mac
+    PeerEntry: 4 bytes, alignment 4
+        0 id
+    Settings: 80 bytes, alignment 8
+        0 hash_key
+       16 peer_macs
+    Hop: 56 bytes, alignment 8
+        0 tunnel_destination
+       16 tunnel_source
+       32 macs
+       44 interface
+       48 vlan
+       50 mtu
+       52 mode
+       53 pad
+    Backend: 128 bytes, alignment 8
+        0 head
+        8 hops
+      120 pad
+    Counters: 16 bytes, alignment 8
+        0 packets
+        8 bytes
+    ServiceInfo: 88 bytes, alignment 4
+        0 key
+       20 used
+       24 name
+    BackendInfo: 32 bytes, alignment 4
+        0 address
+       16 service
+       20 port
+       22 weight
+       24 used
+       28 in_ring
+       30 generation
+    AgentInfo: 112 bytes, alignment 8
+        0 started
+        8 pid
+       12 layout
+       16 node
+       80 version
+    ");
+}
