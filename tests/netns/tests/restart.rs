@@ -17,7 +17,6 @@ use anyhow::ensure;
 use lb_agent::model::Protocol;
 use netns_tests::{
     agent::Agent,
-    client::Client,
     cluster::{Cluster, PORT},
     config::ServiceConfig,
     netns::NetnsHandle,
@@ -40,8 +39,9 @@ const SLOW: Duration = Duration::from_millis(900);
 const LIFETIME: Duration = Duration::from_secs(3);
 /// The node whose agent is tormented.
 const VICTIM: usize = 2;
-/// Open connections to the victim's server.
-const CONNECTIONS: usize = 50;
+/// Open connections to each VIP, from this port on: a third of them reaches the victim's server.
+const OPEN: u16 = 100;
+const FIRST_PORT: u16 = 20_000;
 
 /// Three nodes that announce the VIPs by BIRD with a short lifetime, all of them directors. The last is left out of the
 /// ways into the cluster if `only_others`, whatever it announces.
@@ -69,24 +69,6 @@ async fn build(only_others: bool) -> Cluster {
         .await
         .unwrap();
     bed
-}
-
-/// Source ports whose connections to `vip` reach the victim's server; the ring decides, whoever directs.
-async fn ports_of_victim(bed: &Cluster, client: &Client) -> Vec<u16> {
-    let mut ports = Vec::new();
-    for port in (20_000..).take(CONNECTIONS * 10) {
-        let (client, name) = (client.clone(), bed.topology.nodes[VICTIM].name.clone());
-        let asked = bed
-            .runtime
-            .spawn(async move { client.connect(port).await?.ask(0).await });
-        if asked.await.unwrap().unwrap().server == name {
-            ports.push(port);
-        }
-        if ports.len() == CONNECTIONS / VIPS.len() {
-            break;
-        }
-    }
-    ports
 }
 
 /// Looks at a node's held routes all the time.
@@ -201,20 +183,12 @@ async fn freeze(bed: &mut Cluster) {
 /// Does to the victim's agent what `torment` does, starts it again, and lets nobody notice.
 async fn nobody_notices(torment: impl AsyncFn(&mut Cluster)) {
     let mut bed = build(true).await;
-    let mut open = Vec::new();
-    let mut streams = Vec::new();
-    for vip in VIPS {
-        let client = bed.client(vip, LIMIT).unwrap();
-        let ports = ports_of_victim(&bed, &client).await;
-        assert_eq!(ports.len(), CONNECTIONS / VIPS.len());
-        let pulse = Duration::from_millis(50);
-        open.extend(
-            ports
-                .into_iter()
-                .map(|port| LongLived::open(&bed.runtime, &client, 1, port, pulse)),
-        );
-        streams.push(Stream::start(&bed.runtime, client, Duration::from_millis(20)));
-    }
+    let clients = VIPS.map(|vip| bed.client(vip, LIMIT).unwrap());
+    let pulse = Duration::from_millis(100);
+    let open = clients
+        .each_ref()
+        .map(|client| LongLived::open(&bed.runtime, client, OPEN, FIRST_PORT, pulse));
+    let streams = clients.map(|client| Stream::start(&bed.runtime, client, Duration::from_millis(20)));
     let all_speak = || async {
         let silent = open
             .iter()
@@ -246,12 +220,14 @@ async fn nobody_notices(torment: impl AsyncFn(&mut Cluster)) {
         let slow = attempts.iter().filter(|attempt| attempt.took > SLOW).count();
         assert_eq!(slow, 0, "{slow} requests took longer than {SLOW:?}");
     }
-    for connection in open {
-        for life in connection.close().await {
-            assert!(life.broken.is_none() && life.answered > 20, "{life:?}");
-            assert_eq!(life.server.as_ref(), Some(&bed.topology.nodes[VICTIM].name));
+    let mut of_victim = 0;
+    for connections in open {
+        for life in connections.close().await {
+            assert!(life.broken.is_none() && life.answered > 10, "{life:?}");
+            of_victim += usize::from(life.server.as_ref() == Some(&bed.topology.nodes[VICTIM].name));
         }
     }
+    assert!(of_victim >= 50, "only {of_victim} connections to the victim's server");
 }
 
 #[tokio::test]
