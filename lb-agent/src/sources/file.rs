@@ -28,7 +28,7 @@ use tracing::{info, warn};
 use crate::config::{self, Config, ConfigErrors};
 
 /// Quiet time after an event before the file is read: an editor's write takes several events.
-const DEBOUNCE: Duration = Duration::from_millis(30);
+const DEBOUNCE: Duration = Duration::from_millis(10);
 /// Longest time that events can put reading off.
 const DEBOUNCE_MAX: Duration = Duration::from_millis(500);
 /// How often the file is read without any event.

@@ -12,6 +12,7 @@ use crate::{
     authority::Authority,
     client::Client,
     config::AgentConfig,
+    echo::{self, Kind},
     netns::NetnsRuntime,
     process::Process,
     routes::wait_for_route,
@@ -33,6 +34,8 @@ pub struct Cluster {
     pub agents: Vec<Agent>,
     /// HTTPS servers, one per node once started.
     pub servers: Vec<Process>,
+    /// Echo servers.
+    pub echoes: Vec<Process>,
     /// Routing daemons, once started.
     pub routing: Option<Routing>,
     /// The network.
@@ -56,6 +59,7 @@ impl Cluster {
             runtime: NetnsRuntime::start(&topology.client)?,
             agents: Vec::new(),
             servers: Vec::new(),
+            echoes: Vec::new(),
             routing: None,
             topology,
             authority: Authority::new()?,
@@ -87,6 +91,22 @@ impl Cluster {
         let addresses = [&self.vips[..], &node.addresses].concat();
         let identity = self.authority.issue(&self.scope, &node.name, &addresses)?;
         server::spawn(&self.scope, &node.netns, &node.name, &identity, PORT)
+    }
+
+    /// Starts a UDP echo server on every node, on these ports of the VIPs.
+    ///
+    /// # Errors
+    /// If one does not start.
+    pub fn start_udp_echoes(&mut self, ports: &[u16]) -> Result<()> {
+        let vips = self.vips.iter();
+        let targets: Vec<_> = vips
+            .flat_map(|&vip| ports.iter().map(move |&port| SocketAddr::new(vip, port)))
+            .collect();
+        for node in &self.topology.nodes {
+            let echo = echo::spawn(&self.scope, &node.netns, Kind::Udp, &node.name, &targets)?;
+            self.echoes.push(echo);
+        }
+        Ok(())
     }
 
     /// Starts the routing daemons of the router and of every node.

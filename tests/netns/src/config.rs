@@ -57,6 +57,8 @@ pub struct ServiceConfig {
     pub ring_size: u32,
     /// Addresses and weights.
     pub backends: Vec<(IpAddr, u16)>,
+    /// Whether packets to its VIPs that are for no service are dropped.
+    pub drop_unmatched: bool,
     /// Connect probes; `None` believes every backend healthy.
     pub probe: Option<ProbeConfig>,
 }
@@ -140,6 +142,7 @@ impl ServiceConfig {
             delivery: Delivery::Auto,
             ring_size: 4096,
             backends: topology.nodes.iter().map(|node| (node.addresses[0], 1)).collect(),
+            drop_unmatched: true,
             probe: (protocol == Protocol::Tcp).then_some(probe),
         }
     }
@@ -177,6 +180,7 @@ impl fmt::Display for ServiceConfig {
         writeln!(f, "  - name: {}\n    vips: {}\n    ports: {:?}", self.name, list(&self.vips), self.ports)?;
         writeln!(f, "    protocol: {}\n    delivery: {}", self.protocol, self.delivery)?;
         writeln!(f, "    ringSize: {}", self.ring_size)?;
+        writeln!(f, "    dropUnmatched: {}", self.drop_unmatched)?;
         writeln!(f, "    backends:{}", if self.backends.is_empty() { " []" } else { "" })?;
         for (address, weight) in &self.backends {
             writeln!(f, "      - {{address: \"{address}\", weight: {weight}}}")?;

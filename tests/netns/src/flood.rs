@@ -36,6 +36,8 @@ pub struct Plan {
     pub renew_every: u64,
     /// Payload bytes beside the sequence number.
     pub size: usize,
+    /// Rest after every window, so that a flood leaves the processors to others as well.
+    pub pause: Duration,
     /// How long the answers to a window may take before its packets count as lost.
     pub patience: Duration,
 }
@@ -44,7 +46,15 @@ impl Plan {
     /// `packets` small packets to `target`, 64 in flight, new flows every 100 windows, one second of patience.
     #[must_use]
     pub const fn new(target: SocketAddr, packets: u64) -> Self {
-        Self { target, window: 64, packets, renew_every: 100, size: 16, patience: Duration::from_secs(1) }
+        Self {
+            target,
+            window: 64,
+            packets,
+            renew_every: 100,
+            size: 16,
+            pause: Duration::ZERO,
+            patience: Duration::from_secs(1),
+        }
     }
 }
 
@@ -157,6 +167,7 @@ fn run(plan: Plan, stop: &AtomicBool, mut is_right: impl FnMut(u64, &str) -> boo
             }
         }
         windows += 1;
+        thread::sleep(plan.pause);
     }
     Ok(report)
 }

@@ -15,6 +15,7 @@ pub mod echo;
 pub mod flood;
 pub mod link;
 pub mod netns;
+pub mod observe;
 pub mod pass;
 pub mod process;
 pub mod routes;

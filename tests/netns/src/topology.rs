@@ -108,6 +108,23 @@ impl Topology {
         self.switch.as_ref().unwrap_or(&self.router)
     }
 
+    /// Routes `vip` at the router to the nodes at these indices, equally, in place of what a routing daemon would do.
+    ///
+    /// # Errors
+    /// If `ip` refuses.
+    ///
+    /// # Panics
+    /// If there is no such node.
+    pub fn enter_by(&self, vip: IpAddr, nodes: &[usize]) -> Result<()> {
+        let (family, which) = if vip.is_ipv4() { ("-4", 0) } else { ("-6", 1) };
+        let hops: String = nodes
+            .iter()
+            .map(|&node| format!(" nexthop via {}", self.nodes[node].addresses[which]))
+            .collect();
+        self.router.ip(&format!("{family} route replace {vip}{hops}"))?;
+        Ok(())
+    }
+
     /// Frames that the links threw away so far, summed over all interfaces: with closed-loop traffic 0, or the
     /// testbed and not the program under test lost packets.
     ///

@@ -1,0 +1,84 @@
+//! What an agent's pinned maps say, read by the test itself: neither the agent nor `lbctl` has to be believed.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use lb_agent::inspect::{BackendView, Inspection, Inspector, Rings};
+
+use crate::{agent::Agent, wait};
+
+/// Everything in the maps but the slots of the rings.
+///
+/// # Errors
+/// If nothing is pinned yet.
+pub fn inspect(agent: &Agent) -> Result<Inspection> {
+    let read = Inspector::open(agent.pin_path()).and_then(|maps| maps.read(Rings::Skip));
+    read.with_context(|| format!("reading the maps under {}", agent.pin_path().display()))
+}
+
+/// The backends of the service `name`, once per VIP and port.
+///
+/// # Errors
+/// As [`inspect`].
+pub fn backends(agent: &Agent, name: &str) -> Result<Vec<BackendView>> {
+    let services = inspect(agent)?.services.into_iter();
+    Ok(services
+        .filter(|service| service.name == name)
+        .flat_map(|service| service.backends)
+        .collect())
+}
+
+/// Packets by verdict and by drop reason, under their labels.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Counters(BTreeMap<&'static str, u64>);
+
+impl Counters {
+    /// What the agent's data plane has counted so far.
+    ///
+    /// # Errors
+    /// As [`inspect`].
+    pub fn of(agent: &Agent) -> Result<Self> {
+        let Inspection { verdicts, drops, .. } = inspect(agent)?;
+        let counts = verdicts.into_iter().chain(drops);
+        Ok(Self(counts.map(|count| (count.name, count.packets)).collect()))
+    }
+
+    /// What came since `earlier`; labels without a packet are left out.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let grown = self.0.iter().map(|(name, now)| (*name, now - earlier.get(name)));
+        Self(grown.filter(|(_, packets)| *packets > 0).collect())
+    }
+
+    /// The same without labels other than these.
+    #[must_use]
+    pub fn only(&self, labels: &[&str]) -> Self {
+        let wanted = self.0.iter().filter(|(name, _)| labels.contains(name));
+        Self(wanted.map(|(name, packets)| (*name, *packets)).collect())
+    }
+
+    /// Packets under a label.
+    #[must_use]
+    pub fn get(&self, label: &str) -> u64 {
+        self.0.get(label).copied().unwrap_or(0)
+    }
+}
+
+/// Waits until the maps know a way to every backend, and returns how long that took.
+///
+/// # Errors
+/// After `limit`.
+pub async fn wait_for_hops(agent: &Agent, limit: Duration) -> Result<Duration> {
+    let look = || async {
+        let services = inspect(agent)?.services;
+        ensure!(!services.is_empty(), "no service");
+        let all = services.iter().flat_map(|service| &service.backends);
+        let unknown: Vec<_> = all
+            .filter(|backend| backend.hop.mode == "unknown")
+            .map(|backend| backend.address)
+            .collect();
+        ensure!(unknown.is_empty(), "no way to {unknown:?}");
+        Ok(())
+    };
+    Ok(wait::until("a way to every backend", limit, look).await?.1)
+}

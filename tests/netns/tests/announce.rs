@@ -1,0 +1,205 @@
+//! Who holds and who announces the VIPs: as servers die and return, against meddling hands, at the end of an agent.
+
+#![expect(clippy::unwrap_used, reason = "a failing step is a failing test")]
+
+use std::{net::IpAddr, time::Duration};
+
+use anyhow::ensure;
+use lb_agent::model::Protocol;
+use netns_tests::{
+    client::Failure,
+    cluster::{Cluster, PORT},
+    config::ServiceConfig,
+    netns::{Netns, NetnsRuntime},
+    observe::wait_for_hops,
+    routing::Suite,
+    scope::Scope,
+    topology::{Fabric, UPLINK, VIPS},
+    traffic::{Tally, burst},
+    wait,
+};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Limit of a request.
+const LIMIT: Duration = Duration::from_secs(3);
+/// What was removed by hand is back after this.
+const REPAIR: Duration = Duration::from_secs(1);
+
+/// Three nodes with servers and agents, whose announcements BIRD carries to the router.
+async fn build(on_terminate: &str) -> Cluster {
+    let mut bed = Cluster::build(Scope::new().unwrap(), Fabric::Routed, 3, &VIPS).unwrap();
+    bed.start_servers().unwrap();
+    bed.start_routing(Suite::Bird, Suite::Bird).unwrap();
+    bed.start_agents(|topology, config| {
+        let service = ServiceConfig::on_all_nodes(topology, "api", &VIPS, Protocol::Tcp, PORT);
+        let mut config = config.with_service(service);
+        on_terminate.clone_into(&mut config.on_terminate);
+        config
+    })
+    .unwrap();
+    bed.wait_ready(PATIENCE).await.unwrap();
+    for agent in &bed.agents {
+        wait_for_hops(agent, PATIENCE).await.unwrap();
+    }
+    bed.wait_for_routes(3, PATIENCE).await.unwrap();
+    bed
+}
+
+/// VIPs with an address on `lo`.
+fn announced(netns: &Netns) -> Vec<IpAddr> {
+    let shown = netns.ip("-o addr show dev lo").unwrap();
+    VIPS.into_iter()
+        .filter(|vip| shown.contains(&format!(" {vip}/")))
+        .collect()
+}
+
+/// VIPs with a `local` route of the agent's protocol number.
+fn held(netns: &Netns) -> Vec<IpAddr> {
+    let show = |family| netns.ip(&format!("{family} route show table local proto 76")).unwrap();
+    let shown = show("-4") + &show("-6");
+    let words: Vec<&str> = shown.split_whitespace().collect();
+    VIPS.into_iter()
+        .filter(|vip| words.contains(&vip.to_string().as_str()))
+        .collect()
+}
+
+async fn wait_for(what: &str, limit: Duration, look: impl Fn() -> Vec<IpAddr>, wanted: &[IpAddr]) {
+    let look = || {
+        let seen = look();
+        async move {
+            ensure!(seen == wanted, "{seen:?}");
+            Ok(())
+        }
+    };
+    wait::until(what, limit, look).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_removed_by_hand_returns_within_a_second() {
+    let bed = build("keep").await;
+    let netns = &bed.topology.nodes[0].netns;
+    for vip in VIPS {
+        let length = if vip.is_ipv4() { 32 } else { 128 };
+        netns.ip(&format!("addr del {vip}/{length} dev lo")).unwrap();
+        wait_for("the address", REPAIR, || announced(netns), &VIPS).await;
+        let family = if vip.is_ipv4() { "-4" } else { "-6" };
+        netns
+            .ip(&format!("{family} route del local {vip} table local proto 76"))
+            .unwrap();
+        wait_for("the held route", REPAIR, || held(netns), &VIPS).await;
+    }
+}
+
+#[tokio::test]
+async fn a_node_whose_server_dies_reaches_the_vip_over_the_wire_until_it_returns() {
+    let mut bed = build("keep").await;
+    bed.servers[2].kill().unwrap();
+    bed.wait_for_routes(2, PATIENCE).await.unwrap();
+    let netns = &bed.topology.nodes[2].netns;
+    wait_for("no address", PATIENCE, || announced(netns), &[]).await;
+    wait_for("no held route", PATIENCE, || held(netns), &[]).await;
+    let runtime = NetnsRuntime::start(netns).unwrap();
+    for vip in VIPS {
+        let client = bed.client(vip, LIMIT).unwrap();
+        let tally = Tally::of(&burst(&runtime, &client, 20, 4).await);
+        assert_eq!((tally.answered(), tally.failed()), (20, 0), "{tally:?}");
+        assert_eq!(tally.answers.into_keys().collect::<Vec<_>>(), ["node-1", "node-2"]);
+    }
+    drop(runtime);
+
+    bed.start_server(2).unwrap();
+    bed.wait_for_routes(3, PATIENCE).await.unwrap();
+    let netns = &bed.topology.nodes[2].netns;
+    assert_eq!((announced(netns), held(netns)), (VIPS.to_vec(), VIPS.to_vec()));
+    for vip in VIPS {
+        let client = bed.client(vip, LIMIT).unwrap();
+        let look = || async {
+            let tally = Tally::of(&burst(&bed.runtime, &client, 30, 6).await);
+            assert_eq!(tally.failed(), 0, "{tally:?}");
+            ensure!(tally.answers.len() == 3, "{tally:?}");
+            Ok(())
+        };
+        wait::until("answers by all nodes", PATIENCE, look).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn when_every_server_is_dead_the_probes_are_not_believed() {
+    let mut bed = build("keep").await;
+    for server in &mut bed.servers {
+        server.kill().unwrap();
+    }
+    for agent in &bed.agents {
+        let look = || async {
+            let status = agent.lbctl_json(&["status"])?;
+            let backends = status["status"]["backends"].as_array().cloned().unwrap_or_default();
+            let all = backends
+                .iter()
+                .all(|backend| backend["health"] == "failed" && backend["takesFlows"] == true);
+            ensure!(all && !backends.is_empty(), "{backends:?}");
+            Ok(())
+        };
+        wait::until("all backends to fail and to stay", PATIENCE, look)
+            .await
+            .unwrap();
+    }
+    bed.wait_for_routes(3, PATIENCE).await.unwrap();
+    for node in &bed.topology.nodes {
+        assert_eq!(
+            (announced(&node.netns), held(&node.netns)),
+            (VIPS.to_vec(), VIPS.to_vec()),
+            "{}",
+            node.name
+        );
+    }
+    // Refused by the servers' nodes, not lost in the network.
+    let tally = Tally::of(&burst(&bed.runtime, &bed.client(VIPS[0], LIMIT).unwrap(), 20, 4).await);
+    assert_eq!(
+        tally.failures.into_iter().collect::<Vec<_>>(),
+        [(Failure::Refused.to_string(), 20)]
+    );
+}
+
+#[tokio::test]
+async fn on_terminate_withdraw_takes_the_address_and_keeps_what_is_held() {
+    let mut bed = build("withdraw").await;
+    bed.agents[1].process().terminate().unwrap();
+    let netns = &bed.topology.nodes[1].netns;
+    assert_eq!((announced(netns), held(netns)), (vec![], VIPS.to_vec()));
+    bed.wait_for_routes(2, PATIENCE).await.unwrap();
+    // Its server goes on, by way of the other directors.
+    for vip in VIPS {
+        let tally = Tally::of(&burst(&bed.runtime, &bed.client(vip, LIMIT).unwrap(), 30, 6).await);
+        assert_eq!(
+            (tally.answered(), tally.failed(), tally.answers.len()),
+            (30, 0, 3),
+            "{tally:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn detach_leaves_nothing_and_is_refused_while_the_agent_runs() {
+    let mut bed = build("keep").await;
+    let refused = format!("{:#}", bed.agents[0].lbctl(&["detach"]).unwrap_err());
+    assert!(refused.contains("node-1") && refused.contains("agent"), "{refused}");
+    let netns = &bed.topology.nodes[0].netns;
+    let xdp = |netns: &Netns| {
+        let links: serde_json::Value = serde_json::from_str(&netns.ip(&format!("-j link show {UPLINK}"))?)?;
+        anyhow::Ok(links[0].get("xdp").is_some())
+    };
+    assert_eq!((announced(netns), held(netns)), (VIPS.to_vec(), VIPS.to_vec()));
+
+    bed.agents[0].process().terminate().unwrap();
+    assert_eq!(
+        (announced(netns), held(netns)),
+        (VIPS.to_vec(), VIPS.to_vec()),
+        "SIGTERM keeps"
+    );
+    assert!(xdp(netns).unwrap());
+    bed.agents[0].lbctl(&["detach"]).unwrap();
+    assert_eq!((announced(netns), held(netns)), (vec![], vec![]));
+    assert!(!xdp(netns).unwrap());
+    assert!(!bed.agents[0].pin_path().exists());
+    bed.agents[0].lbctl(&["detach"]).unwrap();
+}
