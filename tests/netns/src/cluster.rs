@@ -99,9 +99,7 @@ impl Cluster {
     /// If one does not start.
     pub fn start_udp_echoes(&mut self, ports: &[u16]) -> Result<()> {
         let vips = self.vips.iter();
-        let targets: Vec<_> = vips
-            .flat_map(|&vip| ports.iter().map(move |&port| SocketAddr::new(vip, port)))
-            .collect();
+        let targets: Vec<_> = vips.flat_map(|&vip| ports.iter().map(move |&port| SocketAddr::new(vip, port))).collect();
         for node in &self.topology.nodes {
             let echo = echo::spawn(&self.scope, &node.netns, Kind::Udp, &node.name, &targets)?;
             self.echoes.push(echo);

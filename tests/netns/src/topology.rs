@@ -117,10 +117,8 @@ impl Topology {
     /// If there is no such node.
     pub fn enter_by(&self, vip: IpAddr, nodes: &[usize]) -> Result<()> {
         let (family, which) = if vip.is_ipv4() { ("-4", 0) } else { ("-6", 1) };
-        let hops: String = nodes
-            .iter()
-            .map(|&node| format!(" nexthop via {}", self.nodes[node].addresses[which]))
-            .collect();
+        let hops: String =
+            nodes.iter().map(|&node| format!(" nexthop via {}", self.nodes[node].addresses[which])).collect();
         self.router.ip(&format!("{family} route replace {vip}{hops}"))?;
         Ok(())
     }
