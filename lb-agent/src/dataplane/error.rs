@@ -68,7 +68,7 @@ pub enum DataplaneError {
     },
     /// Generic mode would see merged packets.
     #[error(
-        "{interface} takes XDP in generic mode only, which sees packets after {offloads} merged them into longer ones that fit no \
+        "{interface} has XDP in generic mode, which sees packets after {offloads} merged them into longer ones that fit no \
          MTU; turn that off (`ethtool -K {interface} gro off lro off`), or deliver every service with `delivery: local`"
     )]
     MergedPackets {

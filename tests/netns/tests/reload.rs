@@ -137,7 +137,7 @@ fn flood(bed: &Cluster, which: usize, known: &Arc<Known>, packets: u64) -> Flood
         let written = known.written.load(Ordering::SeqCst);
         let mut allowed = (floor..=written).flat_map(|generation| service.at(generation));
         let right = allowed.any(|node| format!("{}:{}", names[node], service.port) == server);
-        if (number + 1) % plan.window as u64 == 0 {
+        if (number + 1).is_multiple_of(plan.window as u64) {
             floor = known.seen[which].load(Ordering::SeqCst);
         }
         right
