@@ -30,10 +30,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// Copies the object to where `include_bytes_aligned!` finds it.
 fn embed(object: &Path) -> Result<(), Box<dyn Error>> {
     let bytes = fs::read(object).map_err(|error| {
-        format!(
-            "reading {OBJECT_VARIABLE}={}: {error}; make it with `cargo xtask build-ebpf`",
-            object.display()
-        )
+        format!("reading {OBJECT_VARIABLE}={}: {error}; make it with `cargo xtask build-ebpf`", object.display())
     })?;
     if !bytes.starts_with(ELF_MAGIC) {
         return Err(format!(

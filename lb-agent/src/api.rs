@@ -85,13 +85,7 @@ pub enum ApiError {
 /// # Errors
 /// [`ApiError::InUse`] or what the kernel says.
 pub fn bind(socket: &Path) -> Result<UnixListener, ApiError> {
-    let failed = |action| {
-        move |source| ApiError::Io {
-            action,
-            path: socket.to_owned(),
-            source,
-        }
-    };
+    let failed = |action| move |source| ApiError::Io { action, path: socket.to_owned(), source };
     if let Some(folder) = socket.parent() {
         let created = fs::DirBuilder::new().recursive(true).mode(0o755).create(folder);
         created.map_err(failed("create the folder of"))?;
@@ -109,25 +103,12 @@ pub fn bind(socket: &Path) -> Result<UnixListener, ApiError> {
 /// Removes a socket file that an earlier process left behind.
 fn remove_stale(socket: &Path) -> Result<(), ApiError> {
     match StdUnixStream::connect(socket) {
-        Ok(_) => Err(ApiError::InUse {
-            socket: socket.to_owned(),
-        }),
+        Ok(_) => Err(ApiError::InUse { socket: socket.to_owned() }),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        Err(_) if !is_socket(socket) => Err(ApiError::NoSocket {
-            socket: socket.to_owned(),
-        }),
-        Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
-            fs::remove_file(socket).map_err(|source| ApiError::Io {
-                action: "remove the stale socket",
-                path: socket.to_owned(),
-                source,
-            })
-        }
-        Err(source) => Err(ApiError::Io {
-            action: "examine",
-            path: socket.to_owned(),
-            source,
-        }),
+        Err(_) if !is_socket(socket) => Err(ApiError::NoSocket { socket: socket.to_owned() }),
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => fs::remove_file(socket)
+            .map_err(|source| ApiError::Io { action: "remove the stale socket", path: socket.to_owned(), source }),
+        Err(source) => Err(ApiError::Io { action: "examine", path: socket.to_owned(), source }),
     }
 }
 
@@ -143,9 +124,7 @@ fn is_socket(path: &Path) -> bool {
 pub async fn serve(listener: UnixListener, state: StatusSource, cancel: CancellationToken) -> io::Result<()> {
     let status = async |State(state): State<StatusSource>| Json(state());
     let router = Router::new().route(STATUS_PATH, get(status)).with_state(state);
-    axum::serve(listener, router)
-        .with_graceful_shutdown(async move { cancel.cancelled().await })
-        .await
+    axum::serve(listener, router).with_graceful_shutdown(async move { cancel.cancelled().await }).await
 }
 
 /// Asks the agent on `socket` for its state.
@@ -155,21 +134,13 @@ pub async fn serve(listener: UnixListener, state: StatusSource, cancel: Cancella
 pub async fn status(socket: &Path) -> Result<AgentStatus, ApiError> {
     match tokio::time::timeout(ANSWER_TIMEOUT, ask(socket)).await {
         Ok(answer) => answer,
-        Err(_) => Err(ApiError::Silent {
-            socket: socket.to_owned(),
-            seconds: ANSWER_TIMEOUT.as_secs(),
-        }),
+        Err(_) => Err(ApiError::Silent { socket: socket.to_owned(), seconds: ANSWER_TIMEOUT.as_secs() }),
     }
 }
 
 async fn ask(socket: &Path) -> Result<AgentStatus, ApiError> {
-    let bad = |reason: String| ApiError::BadAnswer {
-        socket: socket.to_owned(),
-        reason,
-    };
-    let stream = UnixStream::connect(socket)
-        .await
-        .map_err(|error| unreachable_socket(socket, error))?;
+    let bad = |reason: String| ApiError::BadAnswer { socket: socket.to_owned(), reason };
+    let stream = UnixStream::connect(socket).await.map_err(|error| unreachable_socket(socket, error))?;
     let handshake = http1::handshake::<_, Empty<Bytes>>(TokioIo::new(stream)).await;
     let (mut sender, connection) = handshake.map_err(|error| bad(error.to_string()))?;
     let connection = tokio::spawn(connection);
@@ -177,10 +148,7 @@ async fn ask(socket: &Path) -> Result<AgentStatus, ApiError> {
         .header(header::HOST, "levee")
         .body(Empty::new())
         .map_err(|error| bad(error.to_string()))?;
-    let answer = sender
-        .send_request(request)
-        .await
-        .map_err(|error| bad(error.to_string()))?;
+    let answer = sender.send_request(request).await.map_err(|error| bad(error.to_string()))?;
     let status = answer.status();
     let body = Limited::new(answer.into_body(), MAX_ANSWER_BYTES).collect().await;
     connection.abort();
@@ -193,14 +161,8 @@ async fn ask(socket: &Path) -> Result<AgentStatus, ApiError> {
 
 fn unreachable_socket(socket: &Path, error: io::Error) -> ApiError {
     match error.kind() {
-        ErrorKind::NotFound | ErrorKind::ConnectionRefused => ApiError::NotRunning {
-            socket: socket.to_owned(),
-        },
-        _ => ApiError::Io {
-            action: "connect to",
-            path: socket.to_owned(),
-            source: error,
-        },
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused => ApiError::NotRunning { socket: socket.to_owned() },
+        _ => ApiError::Io { action: "connect to", path: socket.to_owned(), source: error },
     }
 }
 

@@ -60,19 +60,11 @@ pub fn status() -> AgentStatus {
 }
 
 fn interface(name: &str, mode: &str, reason: Option<&str>) -> InterfaceStatus {
-    InterfaceStatus {
-        name: name.to_owned(),
-        mode: mode.to_owned(),
-        reason: reason.map(str::to_owned),
-    }
+    InterfaceStatus { name: name.to_owned(), mode: mode.to_owned(), reason: reason.map(str::to_owned) }
 }
 
 fn announcement(vip: &str, announced: bool, reason: &str) -> AnnouncementStatus {
-    AnnouncementStatus {
-        vip: address(vip),
-        announced,
-        reason: reason.to_owned(),
-    }
+    AnnouncementStatus { vip: address(vip), announced, reason: reason.to_owned() }
 }
 
 fn backend_status(of: &str, takes_flows: bool, health: &str, reason: &str) -> BackendStatus {
@@ -98,23 +90,11 @@ pub fn inspection() -> Inspection {
         services: vec![service()],
         verdicts: Verdict::ALL
             .iter()
-            .map(|verdict| {
-                count(
-                    verdict.label(),
-                    verdict.text(),
-                    if *verdict == Verdict::L2 { 1_200 } else { 0 },
-                )
-            })
+            .map(|verdict| count(verdict.label(), verdict.text(), if *verdict == Verdict::L2 { 1_200 } else { 0 }))
             .collect(),
         drops: DropReason::ALL
             .iter()
-            .map(|reason| {
-                count(
-                    reason.label(),
-                    reason.text(),
-                    if *reason == DropReason::TooBig { 5 } else { 0 },
-                )
-            })
+            .map(|reason| count(reason.label(), reason.text(), if *reason == DropReason::TooBig { 5 } else { 0 }))
             .collect(),
         maps: vec![
             map("SETTINGS", None, 1, 4_096),
@@ -144,13 +124,7 @@ fn count(name: &'static str, text: &'static str, packets: u64) -> Count {
 
 fn map(name: &'static str, entries: Option<u32>, capacity: u32, memory_bytes: u64) -> MapUse {
     let fact = lb_common::maps::ALL.iter().find(|fact| fact.name == name).unwrap();
-    MapUse {
-        name,
-        purpose: fact.purpose,
-        entries,
-        capacity,
-        memory_bytes,
-    }
+    MapUse { name, purpose: fact.purpose, entries, capacity, memory_bytes }
 }
 
 /// A service with a backend on this node, one on the link and one behind a tunnel, which takes no flows.
@@ -215,12 +189,5 @@ fn backend(index: u32, of: &str, in_ring: bool, hop: HopView, packets: u64) -> B
 }
 
 fn share(of: &str, slots: u32, percent: f64, ideal_percent: f64) -> ShareView {
-    ShareView {
-        address: address(of),
-        port: 6443,
-        weight: 1,
-        slots,
-        percent,
-        ideal_percent,
-    }
+    ShareView { address: address(of), port: 6443, weight: 1, slots, percent, ideal_percent }
 }

@@ -38,9 +38,7 @@ pub async fn serve(
     pin_path: PathBuf,
     cancel: CancellationToken,
 ) -> io::Result<()> {
-    axum::serve(listener, router(state, pin_path))
-        .with_graceful_shutdown(async move { cancel.cancelled().await })
-        .await
+    axum::serve(listener, router(state, pin_path)).with_graceful_shutdown(async move { cancel.cancelled().await }).await
 }
 
 #[derive(Clone)]
@@ -55,10 +53,7 @@ fn router(status: StatusSource, pin_path: PathBuf) -> Router {
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics_text))
-        .with_state(Shared {
-            status,
-            pin_path: Arc::new(pin_path),
-        })
+        .with_state(Shared { status, pin_path: Arc::new(pin_path) })
 }
 
 async fn readyz(State(shared): State<Shared>) -> (StatusCode, String) {
@@ -85,11 +80,7 @@ async fn metrics_text(State(shared): State<Shared>) -> Response {
     let text = tokio::task::spawn_blocking(move || metrics::render(&status, read(&pin_path).as_ref())).await;
     match text {
         Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
-        Err(error) => (
-            StatusCode::INTERNAL_SERVER_ERROR,
-            format!("reading the maps: {error}\n"),
-        )
-            .into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("reading the maps: {error}\n")).into_response(),
     }
 }
 
@@ -134,15 +125,9 @@ mod tests {
     async fn a_ready_agent_says_so_and_ends_when_cancelled() {
         let (address, cancel, task) = start(examples::status()).await;
         let healthz = ask(address, "/healthz").await;
-        assert!(
-            healthz.starts_with("HTTP/1.1 200 ") && healthz.ends_with("\r\n\r\nok\n"),
-            "{healthz}"
-        );
+        assert!(healthz.starts_with("HTTP/1.1 200 ") && healthz.ends_with("\r\n\r\nok\n"), "{healthz}");
         let readyz = ask(address, "/readyz").await;
-        assert!(
-            readyz.starts_with("HTTP/1.1 200 ") && readyz.ends_with("\r\n\r\nready\n"),
-            "{readyz}"
-        );
+        assert!(readyz.starts_with("HTTP/1.1 200 ") && readyz.ends_with("\r\n\r\nready\n"), "{readyz}");
         assert!(ask(address, "/").await.contains("/metrics"));
         assert!(ask(address, "/nothing").await.starts_with("HTTP/1.1 404 "));
         cancel.cancel();
@@ -157,31 +142,18 @@ mod tests {
         assert!(ask(address, "/healthz").await.starts_with("HTTP/1.1 200 "));
         let readyz = ask(address, "/readyz").await;
         assert!(readyz.starts_with("HTTP/1.1 503 "), "{readyz}");
-        assert!(
-            readyz.ends_with("not ready: the first complete plan is not applied yet\n"),
-            "{readyz}"
-        );
+        assert!(readyz.ends_with("not ready: the first complete plan is not applied yet\n"), "{readyz}");
 
         status.dataplane.error = Some("map SERVICES is full".to_owned());
         let (address, _cancel, _task) = start(status).await;
-        assert!(
-            ask(address, "/readyz")
-                .await
-                .contains("tried again: map SERVICES is full\n")
-        );
+        assert!(ask(address, "/readyz").await.contains("tried again: map SERVICES is full\n"));
     }
 
     #[tokio::test]
     async fn metrics_come_as_open_metrics_also_without_maps() {
         let (address, _cancel, _task) = start(examples::status()).await;
         let answer = ask(address, "/metrics").await;
-        assert!(
-            answer.contains("content-type: application/openmetrics-text; version=1.0.0"),
-            "{answer}"
-        );
-        assert!(
-            answer.contains("levee_maps_readable 0\n") && answer.contains("# EOF\n"),
-            "{answer}"
-        );
+        assert!(answer.contains("content-type: application/openmetrics-text; version=1.0.0"), "{answer}");
+        assert!(answer.contains("levee_maps_readable 0\n") && answer.contains("# EOF\n"), "{answer}");
     }
 }

@@ -66,23 +66,14 @@ impl IpAddr16 {
     #[must_use]
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = bytes;
-        Self([
-            wire_word([a, b, c, d]),
-            wire_word([e, f, g, h]),
-            wire_word([i, j, k, l]),
-            wire_word([m, n, o, p]),
-        ])
+        Self([wire_word([a, b, c, d]), wire_word([e, f, g, h]), wire_word([i, j, k, l]), wire_word([m, n, o, p])])
     }
 
     /// All sixteen bytes, in network order.
     #[must_use]
     pub const fn bytes(&self) -> [u8; 16] {
-        let [[a, b, c, d], [e, f, g, h], [i, j, k, l], [m, n, o, p]] = [
-            self.0[0].to_ne_bytes(),
-            self.0[1].to_ne_bytes(),
-            self.0[2].to_ne_bytes(),
-            self.0[3].to_ne_bytes(),
-        ];
+        let [[a, b, c, d], [e, f, g, h], [i, j, k, l], [m, n, o, p]] =
+            [self.0[0].to_ne_bytes(), self.0[1].to_ne_bytes(), self.0[2].to_ne_bytes(), self.0[3].to_ne_bytes()];
         [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
     }
 

@@ -68,10 +68,7 @@ impl HashKey {
     #[must_use]
     pub fn new(secret: [u8; 16]) -> Self {
         let word = |at: usize| u64::from_le_bytes(core::array::from_fn(|i| secret[at + i]));
-        Self {
-            k0: word(0),
-            k1: word(8),
-        }
+        Self { k0: word(0), k1: word(8) }
     }
 }
 
@@ -249,14 +246,7 @@ mod tests {
     #[test]
     fn another_secret_gives_another_mapping() {
         let to = VipKey::new(IpAddr16::v4(wire_word([192, 0, 2, 10])), Be16::new(6443), 6);
-        let tuple = Tuple {
-            to,
-            source: IpAddr16::v4(wire_word([10, 0, 0, 1])),
-            source_port: Be16::new(40_000),
-        };
-        assert_ne!(
-            ipv4(&HashKey::new([1; 16]), &tuple),
-            ipv4(&HashKey::new([2; 16]), &tuple)
-        );
+        let tuple = Tuple { to, source: IpAddr16::v4(wire_word([10, 0, 0, 1])), source_port: Be16::new(40_000) };
+        assert_ne!(ipv4(&HashKey::new([1; 16]), &tuple), ipv4(&HashKey::new([2; 16]), &tuple));
     }
 }

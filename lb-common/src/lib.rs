@@ -3,6 +3,7 @@
 //! Everything here is `no_std` and free of allocation; feature `user` adds what only user space needs
 //! (building rings, `aya::Pod`). The kernel program and host tests run the same parser and the same hash.
 #![cfg_attr(not(test), no_std)]
+#![expect(clippy::cast_possible_truncation, reason = "fields are cut out of words by casts, masks and shifts")]
 
 #[cfg(feature = "user")]
 extern crate alloc;

@@ -25,14 +25,8 @@ mod build {
     };
 
     /// Keys of the two hashes that give a backend its walk: fixed, since the flow hash is what has to be secret.
-    const OFFSET_KEY: HashKey = HashKey {
-        k0: 0x6c65_7665_6520_6f66,
-        k1: 0x6673_6574_0000_0001,
-    };
-    const STEP_KEY: HashKey = HashKey {
-        k0: 0x6c65_7665_6520_7374,
-        k1: 0x6570_0000_0000_0001,
-    };
+    const OFFSET_KEY: HashKey = HashKey { k0: 0x6c65_7665_6520_6f66, k1: 0x6673_6574_0000_0001 };
+    const STEP_KEY: HashKey = HashKey { k0: 0x6c65_7665_6520_7374, k1: 0x6570_0000_0000_0001 };
 
     /// A backend as the ring sees it.
     #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -49,11 +43,8 @@ mod build {
     /// nobody has a weight above 0. Members have distinct identities; their order does not matter.
     #[must_use]
     pub fn build(members: &[Member], log2: u8) -> Vec<u32> {
-        let mut walkers: Vec<Walker> = (0u32..)
-            .zip(members)
-            .filter(|(_, member)| member.weight > 0)
-            .map(Walker::new)
-            .collect();
+        let mut walkers: Vec<Walker> =
+            (0u32..).zip(members).filter(|(_, member)| member.weight > 0).map(Walker::new).collect();
         walkers.sort_unstable_by_key(|walker| walker.identity);
         let Some(heaviest) = walkers.iter().map(|walker| walker.weight).max() else {
             return Vec::new();

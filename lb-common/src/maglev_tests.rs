@@ -5,11 +5,7 @@ use crate::addr::{Be16, IpAddr16, wire_word};
 
 fn members(set: u8, count: u8) -> Vec<Member> {
     (0..count)
-        .map(|n| Member {
-            address: IpAddr16::v4(wire_word([10, set, 7, n])),
-            port: Be16::new(6443),
-            weight: 1,
-        })
+        .map(|n| Member { address: IpAddr16::v4(wire_word([10, set, 7, n])), port: Be16::new(6443), weight: 1 })
         .collect()
 }
 
@@ -28,10 +24,7 @@ fn three_backends_have_a_third_of_the_slots_each() {
             let ring = build(&members(set, 3), log2);
             for share in shares(&ring, 3) {
                 let percent = share as f64 * 100.0 / ring.len() as f64;
-                assert!(
-                    (33.2..=33.4).contains(&percent),
-                    "set {set}: {percent} % of 2^{log2} slots"
-                );
+                assert!((33.2..=33.4).contains(&percent), "set {set}: {percent} % of 2^{log2} slots");
             }
         }
     }
@@ -45,11 +38,7 @@ fn disruption(log2: u8) -> f64 {
         let before = build(&ten, log2);
         let after = build(&ten[..9], log2);
         let others = before.iter().filter(|owner| **owner != 9).count();
-        let moved = before
-            .iter()
-            .zip(&after)
-            .filter(|(old, new)| **old != 9 && old != new)
-            .count();
+        let moved = before.iter().zip(&after).filter(|(old, new)| **old != 9 && old != new).count();
         total += moved as f64 * 100.0 / others as f64;
     }
     total / 30.0

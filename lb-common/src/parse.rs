@@ -28,9 +28,7 @@ impl Bytes for [u8] {
 
     fn words<const N: usize>(&self, offset: usize) -> Option<[WireWord; N]> {
         let bytes = self.get(offset..offset.checked_add(4 * N)?)?;
-        Some(core::array::from_fn(|word| {
-            wire_word(core::array::from_fn(|i| bytes[word * 4 + i]))
-        }))
+        Some(core::array::from_fn(|word| wire_word(core::array::from_fn(|i| bytes[word * 4 + i]))))
     }
 
     fn reaches(&self, length: usize) -> bool {
@@ -52,27 +50,14 @@ pub struct Link {
 pub fn link<B: Bytes + ?Sized>(frame: &B) -> Option<Link> {
     let ethertype = u16::from_be_bytes(frame.read(eth::LEN - 2)?);
     if !eth::is_tag(ethertype) {
-        return Some(Link {
-            ethertype,
-            l3: eth::LEN,
-        });
+        return Some(Link { ethertype, l3: eth::LEN });
     }
     let ethertype = u16::from_be_bytes(frame.read(eth::LEN + 2)?);
     if !eth::is_tag(ethertype) {
-        return Some(Link {
-            ethertype,
-            l3: eth::LEN + eth::VLAN_LEN,
-        });
+        return Some(Link { ethertype, l3: eth::LEN + eth::VLAN_LEN });
     }
     let ethertype = u16::from_be_bytes(frame.read(eth::LEN + eth::VLAN_LEN + 2)?);
-    if eth::is_tag(ethertype) {
-        None
-    } else {
-        Some(Link {
-            ethertype,
-            l3: eth::MAX_LEN,
-        })
-    }
+    if eth::is_tag(ethertype) { None } else { Some(Link { ethertype, l3: eth::MAX_LEN }) }
 }
 
 /// An IP packet as its fixed header tells it, not judged yet.
@@ -157,26 +142,13 @@ pub struct Transport {
 pub fn transport<B: Bytes + ?Sized>(frame: &B, network: &Network) -> Result<Transport, DropReason> {
     let end = network.l3 + network.length as usize;
     let l4 = network.l3 + network.header_length;
-    let first = Transport {
-        protocol: network.next,
-        l4,
-        end,
-        is_fragment: network.is_fragment,
-    };
+    let first = Transport { protocol: network.next, l4, end, is_fragment: network.is_fragment };
     if network.is_ipv4 {
         // RFC 791 section 3.1
-        if network.header_length < ipv4::LEN || l4 > end {
-            Err(DropReason::BadIpv4Header)
-        } else {
-            Ok(first)
-        }
+        if network.header_length < ipv4::LEN || l4 > end { Err(DropReason::BadIpv4Header) } else { Ok(first) }
     } else {
         let transport = walk(frame, first)?;
-        if transport.l4 > end {
-            Err(DropReason::BadIpv6Header)
-        } else {
-            Ok(transport)
-        }
+        if transport.l4 > end { Err(DropReason::BadIpv6Header) } else { Ok(transport) }
     }
 }
 
@@ -203,11 +175,7 @@ fn walk<B: Bytes + ?Sized>(frame: &B, mut at: Transport) -> Result<Transport, Dr
             return Ok(at); // later fragments have no header to follow
         }
     }
-    if is_extension(at.protocol) {
-        Err(DropReason::ExtensionHeaders)
-    } else {
-        Ok(at)
-    }
+    if is_extension(at.protocol) { Err(DropReason::ExtensionHeaders) } else { Ok(at) }
 }
 
 const fn is_extension(number: u8) -> bool {
@@ -259,16 +227,8 @@ pub struct Payload {
 #[inline(always)]
 pub fn tunnel<B: Bytes + ?Sized>(frame: &B, transport: u8, l4: usize) -> Option<Payload> {
     match transport {
-        protocol::IPV4 => Some(Payload {
-            l3: l4,
-            is_ipv4: true,
-            is_understood: true,
-        }),
-        protocol::IPV6 => Some(Payload {
-            l3: l4,
-            is_ipv4: false,
-            is_understood: true,
-        }),
+        protocol::IPV4 => Some(Payload { l3: l4, is_ipv4: true, is_understood: true }),
+        protocol::IPV6 => Some(Payload { l3: l4, is_ipv4: false, is_understood: true }),
         protocol::UDP => {
             if u16::from_be_bytes(frame.read(l4 + 2)?) != gue::PORT {
                 return None;
@@ -276,29 +236,13 @@ pub fn tunnel<B: Bytes + ?Sized>(frame: &B, transport: u8, l4: usize) -> Option<
             let l3 = l4 + udp::LEN + gue::LEN;
             let [header] = frame.words(l4 + udp::LEN)?;
             match gue::payload(header) {
-                Some(protocol::IPV4) => Some(Payload {
-                    l3,
-                    is_ipv4: true,
-                    is_understood: true,
-                }),
-                Some(protocol::IPV6) => Some(Payload {
-                    l3,
-                    is_ipv4: false,
-                    is_understood: true,
-                }),
+                Some(protocol::IPV4) => Some(Payload { l3, is_ipv4: true, is_understood: true }),
+                Some(protocol::IPV6) => Some(Payload { l3, is_ipv4: false, is_understood: true }),
                 _ => {
                     let [first] = frame.read(l3)?;
                     match first >> 4 {
-                        4 => Some(Payload {
-                            l3,
-                            is_ipv4: true,
-                            is_understood: false,
-                        }),
-                        6 => Some(Payload {
-                            l3,
-                            is_ipv4: false,
-                            is_understood: false,
-                        }),
+                        4 => Some(Payload { l3, is_ipv4: true, is_understood: false }),
+                        6 => Some(Payload { l3, is_ipv4: false, is_understood: false }),
                         _ => None,
                     }
                 }

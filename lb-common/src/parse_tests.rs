@@ -21,11 +21,7 @@ fn bytes(words: &[WireWord]) -> Vec<u8> {
 
 /// An IPv6 packet of these bytes behind the fixed header.
 fn ipv6_packet(next_header: u8, payload_length: u16, rest: &[u8]) -> Vec<u8> {
-    [
-        &bytes(&ipv6::outer([1; 4], [2; 4], next_header, 0, 0, payload_length)),
-        rest,
-    ]
-    .concat()
+    [&bytes(&ipv6::outer([1; 4], [2; 4], next_header, 0, 0, payload_length)), rest].concat()
 }
 
 /// The transport of a packet that begins with its network header.
@@ -36,13 +32,7 @@ fn transport_of(packet: &[u8], is_ipv4: bool) -> Result<Transport, DropReason> {
 #[test]
 fn up_to_two_tags_are_followed() {
     for (tags, l3) in [(&[][..], 14), (&[100][..], 18), (&[100, 200][..], 22)] {
-        assert_eq!(
-            link(&frame(tags, eth::IPV4, &[])[..]),
-            Some(Link {
-                ethertype: eth::IPV4,
-                l3
-            })
-        );
+        assert_eq!(link(&frame(tags, eth::IPV4, &[])[..]), Some(Link { ethertype: eth::IPV4, l3 }));
     }
     assert_eq!(link(&frame(&[1, 2, 3], eth::IPV4, &[0; 64])[..]), None);
     assert_eq!(link(&MACS[..]), None);
@@ -52,12 +42,7 @@ fn up_to_two_tags_are_followed() {
 fn options_move_the_transport_header() {
     let mut packet = bytes(&ipv4::outer(1, 2, protocol::TCP, 0, 60));
     packet[0] = 0x46;
-    let expected = Transport {
-        protocol: protocol::TCP,
-        l4: 24,
-        end: 60,
-        is_fragment: false,
-    };
+    let expected = Transport { protocol: protocol::TCP, l4: 24, end: 60, is_fragment: false };
     assert_eq!(transport_of(&packet, true), Ok(expected));
 }
 
@@ -76,16 +61,8 @@ fn extension_headers_are_followed_to_the_transport() {
     let destination = [protocol::AUTHENTICATION, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     let authentication = [protocol::UDP, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     let rest = [&hop_by_hop[..], &destination, &authentication, &[0; 8]].concat();
-    let expected = Transport {
-        protocol: protocol::UDP,
-        l4: 40 + 8 + 16 + 12,
-        end: 40 + 44,
-        is_fragment: false,
-    };
-    assert_eq!(
-        transport_of(&ipv6_packet(protocol::HOP_BY_HOP, 44, &rest), false),
-        Ok(expected)
-    );
+    let expected = Transport { protocol: protocol::UDP, l4: 40 + 8 + 16 + 12, end: 40 + 44, is_fragment: false };
+    assert_eq!(transport_of(&ipv6_packet(protocol::HOP_BY_HOP, 44, &rest), false), Ok(expected));
 }
 
 #[test]
@@ -107,10 +84,7 @@ fn an_atomic_fragment_is_whole_and_any_other_is_not() {
     for (offset, is_fragment) in [([0, 0], false), ([0, 1], true), ([0, 8], true), ([0, 6], false)] {
         let rest = [&[protocol::UDP, 0, offset[0], offset[1], 0, 0, 0, 1][..], &[0; 8]].concat();
         let transport = transport_of(&ipv6_packet(protocol::FRAGMENT, 16, &rest), false).unwrap();
-        assert_eq!(
-            (transport.protocol, transport.is_fragment),
-            (protocol::UDP, is_fragment)
-        );
+        assert_eq!((transport.protocol, transport.is_fragment), (protocol::UDP, is_fragment));
     }
 }
 
@@ -128,11 +102,7 @@ fn ports_are_read_only_from_a_packet_that_is_whole() {
             let payload = [0x9c, 0x40, 0, 80].into_iter().chain([0; 40]).take(there);
             let packet = ipv6_packet(protocol, u16::try_from(claimed).unwrap(), &payload.collect::<Vec<_>>());
             let found = transport_of(&packet, false).and_then(|transport| ports(&packet[..], &transport));
-            let expected = if is_whole {
-                Ok((Be16::new(40_000), Be16::new(80)))
-            } else {
-                Err(DropReason::Truncated)
-            };
+            let expected = if is_whole { Ok((Be16::new(40_000), Be16::new(80))) } else { Err(DropReason::Truncated) };
             assert_eq!(found, expected, "{claimed} bytes claimed, {there} there");
         }
     }
@@ -140,45 +110,21 @@ fn ports_are_read_only_from_a_packet_that_is_whole() {
 
 #[test]
 fn tunnels_are_told_from_other_payloads() {
-    let understood = |l3, is_ipv4| {
-        Some(Payload {
-            l3,
-            is_ipv4,
-            is_understood: true,
-        })
-    };
+    let understood = |l3, is_ipv4| Some(Payload { l3, is_ipv4, is_understood: true });
     assert_eq!(tunnel(&[][..], protocol::IPV4, 34), understood(34, true));
     assert_eq!(tunnel(&[][..], protocol::IPV6, 34), understood(34, false));
     assert_eq!(tunnel(&[][..], protocol::TCP, 34), None);
     let gue =
         |port, header: [u8; 4], first| [&bytes(&udp::header(50_000, port, 100))[..], &header, &[first; 20]].concat();
+    assert_eq!(tunnel(&gue(gue::PORT, gue::header(4).to_ne_bytes(), 0x45)[..], protocol::UDP, 0), understood(12, true));
     assert_eq!(
-        tunnel(
-            &gue(gue::PORT, gue::header(4).to_ne_bytes(), 0x45)[..],
-            protocol::UDP,
-            0
-        ),
-        understood(12, true)
-    );
-    assert_eq!(
-        tunnel(
-            &gue(gue::PORT, gue::header(41).to_ne_bytes(), 0x60)[..],
-            protocol::UDP,
-            0
-        ),
+        tunnel(&gue(gue::PORT, gue::header(41).to_ne_bytes(), 0x60)[..], protocol::UDP, 0),
         understood(12, false)
     );
-    assert_eq!(
-        tunnel(&gue(53, gue::header(4).to_ne_bytes(), 0x45)[..], protocol::UDP, 0),
-        None
-    );
+    assert_eq!(tunnel(&gue(53, gue::header(4).to_ne_bytes(), 0x45)[..], protocol::UDP, 0), None);
     // A control message, a checksum flag, an unknown version.
     for header in [[0x20, 4, 0, 0], [0, 4, 0x80, 0], [0x40, 4, 0, 0]] {
-        assert!(
-            !tunnel(&gue(gue::PORT, header, 0x45)[..], protocol::UDP, 0)
-                .unwrap()
-                .is_understood
-        );
+        assert!(!tunnel(&gue(gue::PORT, header, 0x45)[..], protocol::UDP, 0).unwrap().is_understood);
     }
 }
 

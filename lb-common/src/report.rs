@@ -38,15 +38,7 @@ pub struct Report {
 
 impl Report {
     /// A report that has got nowhere yet.
-    pub const START: Self = Self {
-        end: End::Verdict(0),
-        service: 0,
-        ring: 0,
-        hash: 0,
-        slot: 0,
-        backend: 0,
-        mode: 0,
-    };
+    pub const START: Self = Self { end: End::Verdict(0), service: 0, ring: 0, hash: 0, slot: 0, backend: 0, mode: 0 };
 
     /// The record, numbers in native byte order.
     #[must_use]
@@ -56,27 +48,14 @@ impl Report {
             End::Verdict(value) => value as u64,
             End::Drop(value) => 1 << 32 | value as u64,
         };
-        [
-            end,
-            self.ring,
-            self.hash,
-            self.service as u64,
-            self.slot as u64,
-            self.backend as u64,
-            self.mode as u64,
-            0,
-        ]
+        [end, self.ring, self.hash, self.service as u64, self.slot as u64, self.backend as u64, self.mode as u64, 0]
     }
 
     /// The report that a record holds.
     #[must_use]
     pub fn from_words(words: &[u64; LEN / 8]) -> Self {
         let low = |word: u64| (word & 0xffff_ffff) as u32;
-        let end = if words[0] >> 32 == 0 {
-            End::Verdict(low(words[0]))
-        } else {
-            End::Drop(low(words[0]))
-        };
+        let end = if words[0] >> 32 == 0 { End::Verdict(low(words[0])) } else { End::Drop(low(words[0])) };
         Self {
             end,
             ring: words[1],

@@ -37,10 +37,7 @@ pub fn report(packet: &mut Packet) -> u32 {
         Err(reason) => ReportedEnd::Drop(reason as u32),
     };
     for (at, word) in report.to_words().iter().enumerate() {
-        if packet
-            .write_words(at * 8, [(*word & 0xffff_ffff) as u32, (*word >> 32) as u32])
-            .is_err()
-        {
+        if packet.write_words(at * 8, [(*word & 0xffff_ffff) as u32, (*word >> 32) as u32]).is_err() {
             return Action::Drop as u32;
         }
     }

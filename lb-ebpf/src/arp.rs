@@ -9,7 +9,7 @@ use lb_common::{
     verdict::{DropReason, Verdict},
 };
 
-use crate::{packet::Packet, vip};
+use crate::{maps, packet::Packet, vip};
 
 /// Length of an ARP packet for IPv4 over Ethernet, in words (RFC 826).
 const WORDS: usize = 7;
@@ -24,7 +24,7 @@ pub fn decide(packet: &Packet, l3: usize) -> Result<Verdict, DropReason> {
     };
     let is_request = u32::from_be(arp[1]) as u16 == REQUEST;
     let target = IpAddr16::v4(arp[6]);
-    if is_request && vip::may_be_vip(&target) && vip::address(&target).has(AddressEntry::VIP) {
+    if is_request && vip::may_be_vip(&target) && maps::address(&target).has(AddressEntry::VIP) {
         return Err(DropReason::Arp);
     }
     Ok(Verdict::NotOurs)

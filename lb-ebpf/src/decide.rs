@@ -18,7 +18,12 @@ use lb_common::{
     wire::{eth, ipv4, ipv6, protocol},
 };
 
-use crate::{arp, maglev, maps::SETTINGS, packet::Packet, peers, vip};
+use crate::{
+    arp, maglev,
+    maps::{self, SETTINGS},
+    packet::Packet,
+    peers, vip,
+};
 
 /// What follows a decision. The live entry performs it, the dry one only notes it.
 ///
@@ -86,7 +91,7 @@ fn for_vip<A: Actor>(packet: &mut Packet, network: &Network, report: &mut Report
         Ok(Class::Other) => Err(DropReason::NoService),
         Err(reason) => Err(reason),
     };
-    let address = vip::address(&network.destination);
+    let address = maps::address(&network.destination);
     if !address.has(AddressEntry::VIP) {
         return None;
     }
@@ -126,24 +131,12 @@ fn choose<A: Actor>(
         return Err(DropReason::StaleBackend);
     };
     report.mode = hop.mode;
-    let served = Served {
-        service,
-        backend: id.index(),
-        bytes: network.length,
-    };
+    let served = Served { service, backend: id.index(), bytes: network.length };
     if hop.mode == Mode::Local as u8 {
-        return if ring.is_held() {
-            actor.local(served)
-        } else {
-            Err(DropReason::NotHeld)
-        };
+        return if ring.is_held() { actor.local(served) } else { Err(DropReason::NotHeld) };
     }
     if was_directed(packet, settings, &network.source) {
-        return if ring.is_held() {
-            actor.pass(Verdict::Directed)
-        } else {
-            Err(DropReason::NotHeld)
-        };
+        return if ring.is_held() { actor.pass(Verdict::Directed) } else { Err(DropReason::NotHeld) };
     }
     if hop.mode == Mode::Unknown as u8 {
         return Err(DropReason::NextHopUnknown);
@@ -181,12 +174,12 @@ fn from_tunnel<A: Actor>(
         return actor.pass(Verdict::NotOurs);
     };
     if !vip::may_be_vip(&inner.destination)
-        || !vip::address(&inner.destination).has(AddressEntry::VIP)
-        || !vip::address(&outer.destination).has(AddressEntry::NODE)
+        || !maps::address(&inner.destination).has(AddressEntry::VIP)
+        || !maps::address(&outer.destination).has(AddressEntry::NODE)
     {
         return actor.pass(Verdict::NotOurs);
     }
-    if peers::by_address(&outer.source) == 0 {
+    if maps::peer(&outer.source) == 0 {
         return Err(DropReason::UnknownPeer);
     }
     if !payload.is_understood {
@@ -203,11 +196,7 @@ fn from_tunnel<A: Actor>(
     report.service = service + 1;
     let ring = maglev::ring(service);
     report.ring = ring.bits();
-    if ring.is_held() {
-        actor.strip(packet, outer.l3, payload)
-    } else {
-        Err(DropReason::NotHeld)
-    }
+    if ring.is_held() { actor.strip(packet, outer.l3, payload) } else { Err(DropReason::NotHeld) }
 }
 
 enum Class {
@@ -230,11 +219,7 @@ fn flow(packet: &Packet, network: &Network) -> Result<Class, DropReason> {
     }
     let (source_port, destination_port) = parse::ports(packet, &transport)?;
     let to = VipKey::new(network.destination, destination_port, transport.protocol);
-    Ok(Class::Flow(Tuple {
-        to,
-        source: network.source,
-        source_port,
-    }))
+    Ok(Class::Flow(Tuple { to, source: network.source, source_port }))
 }
 
 /// Whether another director on the link has already chosen this node.

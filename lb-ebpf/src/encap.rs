@@ -74,9 +74,7 @@ pub fn strip(packet: &mut Packet, outer_l3: usize, payload: &Payload) -> Result<
         packet.write_words(by + eth::LEN - 2, [tag])?;
     }
     if outer_l3 > eth::LEN + eth::VLAN_LEN {
-        let [tag] = packet
-            .words(eth::LEN + eth::VLAN_LEN - 2)
-            .ok_or(DropReason::NotLinear)?;
+        let [tag] = packet.words(eth::LEN + eth::VLAN_LEN - 2).ok_or(DropReason::NotLinear)?;
         packet.write_words(by + eth::LEN + eth::VLAN_LEN - 2, [tag])?;
     }
     let ethertype = if payload.is_ipv4 { eth::IPV4 } else { eth::IPV6 };
@@ -126,11 +124,7 @@ fn count_hop(packet: &mut Packet, network: &Network) -> Result<(), DropReason> {
 
 #[inline(always)]
 const fn inner_protocol(network: &Network) -> u8 {
-    if network.is_ipv4 {
-        protocol::IPV4
-    } else {
-        protocol::IPV6
-    }
+    if network.is_ipv4 { protocol::IPV4 } else { protocol::IPV6 }
 }
 
 /// Writes the outer IPv4 header; `headers` counts all tunnel headers, this one included.
@@ -145,10 +139,7 @@ fn outer_ipv4(
 ) -> Result<(), DropReason> {
     let length = network.length as u16 + headers as u16; // `reframe` checked it against the MTU
     let (source, destination) = (hop.tunnel_source.last(), hop.tunnel_destination.last());
-    packet.write_words(
-        l3,
-        ipv4::outer(source, destination, protocol, network.traffic_class & DSCP, length),
-    )
+    packet.write_words(l3, ipv4::outer(source, destination, protocol, network.traffic_class & DSCP, length))
 }
 
 /// Writes the outer IPv6 header; `headers` counts the tunnel headers behind it.
@@ -165,10 +156,7 @@ fn outer_ipv6(
     let length = network.length as u16 + headers as u16; // `reframe` checked it against the MTU
     let (source, destination) = (hop.tunnel_source.words(), hop.tunnel_destination.words());
     let class = network.traffic_class & DSCP;
-    packet.write_words(
-        l3,
-        ipv6::outer(source, destination, next_header, class, hash.flow_label(), length),
-    )
+    packet.write_words(l3, ipv6::outer(source, destination, next_header, class, hash.flow_label(), length))
 }
 
 /// Writes the UDP and GUE headers.

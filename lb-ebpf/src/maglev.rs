@@ -1,8 +1,4 @@
 //! Ring slot to backend.
-#![expect(
-    unsafe_code,
-    reason = "words that the agent stores while packets flow are read in one piece"
-)]
 
 use lb_common::{
     addr::BackendId,
@@ -15,16 +11,12 @@ use lb_common::{
     },
 };
 
-use crate::maps::{BACKENDS, PUBLISHED, RINGS};
+use crate::maps;
 
 /// The ring in force for a service.
 #[inline(always)]
 pub fn ring(service: u32) -> RingWord {
-    match PUBLISHED.get(service) {
-        // SAFETY: a valid, aligned word of the map. Volatile: it is read once, whatever the agent stores meanwhile.
-        Some(word) => RingWord::from_bits(unsafe { core::ptr::read_volatile(word) }),
-        None => RingWord::default(),
-    }
+    RingWord::from_bits(maps::published(service).unwrap_or(0))
 }
 
 /// The slot of a flow.
@@ -36,25 +28,16 @@ pub fn slot(ring: RingWord, hash: FlowHash) -> u32 {
 /// The backend that a slot names.
 #[inline(always)]
 pub fn backend(ring: RingWord, slot: u32) -> BackendId {
-    match RINGS.get(ring.offset().wrapping_add(slot)) {
-        // SAFETY: as in `ring`.
-        Some(word) => Slot::from_bits(unsafe { core::ptr::read_volatile(word) }).current(),
-        None => BackendId::NONE,
-    }
+    Slot::from_bits(maps::slot(ring.offset().wrapping_add(slot)).unwrap_or(0)).current()
 }
 
 /// How packets to a backend leave; `None` if the id names nobody any more.
 #[inline(always)]
 pub fn hop(id: BackendId) -> Option<&'static Hop> {
-    let backend = BACKENDS.get(id.index())?;
-    // SAFETY: as in `ring`.
-    let head = Head::from_bits(unsafe { core::ptr::read_volatile(&raw const backend.head) });
+    let (head, backend) = maps::backend(id.index())?;
+    let head = Head::from_bits(head);
     if head.generation() != id.generation() || id == BackendId::NONE {
         return None;
     }
-    Some(if head.active() == 0 {
-        &backend.hops[0]
-    } else {
-        &backend.hops[1]
-    })
+    Some(if head.active() == 0 { &backend.hops[0] } else { &backend.hops[1] })
 }

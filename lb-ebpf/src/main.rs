@@ -5,9 +5,11 @@
 #![no_std]
 #![no_main]
 #![expect(
-    missing_docs,
-    reason = "the entry points' macro repeats them without their documentation"
+    clippy::cast_possible_truncation,
+    reason = "fields are cut out of words by casts; lengths are checked against an MTU first"
 )]
+#![expect(clippy::needless_pass_by_value, reason = "the entry points' macro hands the context over")]
+#![expect(missing_docs, reason = "the entry points' macro repeats them without their documentation")]
 
 mod act;
 mod arp;

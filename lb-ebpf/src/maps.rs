@@ -1,5 +1,6 @@
-//! The maps, with keys and values from `lb_common::maps`. Capacities are set when the object is loaded; the numbers here
-//! only have to be valid.
+//! The maps, with keys and values from `lb_common::maps`, and what is read from them. Capacities are set when the object is
+//! loaded; the numbers here only have to be valid.
+#![expect(unsafe_code, reason = "map values are borrowed from the kernel, which the agent may be writing")]
 
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
@@ -7,7 +8,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use lb_common::{
-    addr::IpAddr16,
+    addr::{IpAddr16, Mac},
     maps::{
         addresses::{AddressEntry, FILTER_WORDS},
         agent::AgentInfo,
@@ -61,3 +62,56 @@ pub static AGENT: Array<AgentInfo, 1> = Array::new();
 /// Not read: an update of a map of maps waits for a grace period on kernels where `membarrier` refuses to.
 #[btf_map]
 pub static GRACE: ArrayOfMaps<Array<u32, 1>, 1> = ArrayOfMaps::new();
+
+/// What an address means; no flag at all if it is not ours.
+#[inline(always)]
+pub fn address(address: &IpAddr16) -> AddressEntry {
+    // SAFETY: a single `u32`, copied at once: it cannot tear.
+    unsafe { ADDRESSES.get(address) }.copied().unwrap_or_default()
+}
+
+/// Index of the service with just this key.
+#[inline(always)]
+pub fn service(key: &VipKey) -> Option<u32> {
+    // SAFETY: a single `u32`, copied at once, that never changes while the service lives.
+    unsafe { SERVICES.get(key) }.map(|entry| entry.index)
+}
+
+/// The director with this address, 0 if none has it.
+#[inline(always)]
+pub fn peer(address: &IpAddr16) -> u32 {
+    // SAFETY: a single `u32`, copied at once: it cannot tear.
+    unsafe { PEERS.get(address) }.map_or(0, |peer| peer.id)
+}
+
+/// The director with this link-layer address, 0 if none has it.
+#[inline(always)]
+pub fn peer_by_mac(mac: Mac) -> u32 {
+    // SAFETY: a single `u32`, copied at once: it cannot tear.
+    unsafe { PEER_MACS.get(PeerMacKey::new(mac)) }.map_or(0, |peer| peer.id)
+}
+
+/// Bits of the word that is published for a service.
+#[inline(always)]
+pub fn published(service: u32) -> Option<u64> {
+    PUBLISHED.get(service).map(once)
+}
+
+/// Bits of a slot of the ring arena.
+#[inline(always)]
+pub fn slot(index: u32) -> Option<u64> {
+    RINGS.get(index).map(once)
+}
+
+/// An entry of `BACKENDS`, with the bits of its head.
+#[inline(always)]
+pub fn backend(index: u32) -> Option<(u64, &'static Backend)> {
+    BACKENDS.get(index).map(|backend| (once(&backend.head), backend))
+}
+
+/// Reads a word just once, whatever the agent stores meanwhile.
+#[inline(always)]
+fn once(word: &u64) -> u64 {
+    // SAFETY: a valid, aligned word of a map, which lives as long as the program is loaded.
+    unsafe { core::ptr::read_volatile(word) }
+}

@@ -1,8 +1,5 @@
 //! The only file that touches packet memory: bounds checks, loads, stores, and moves of the frame's beginning.
-#![expect(
-    unsafe_code,
-    reason = "packet memory is reached through raw pointers, each checked against the frame's end"
-)]
+#![expect(unsafe_code, reason = "packet memory is reached through raw pointers, each checked against the frame's end")]
 
 use aya_ebpf::{
     bindings::xdp_md,
@@ -55,19 +52,13 @@ impl Packet {
     /// The frame of a context, all in one buffer.
     #[inline(always)]
     pub fn new(ctx: &XdpContext) -> Self {
-        Self {
-            ctx: ctx.ctx,
-            is_multi_buffer: false,
-        }
+        Self { ctx: ctx.ctx, is_multi_buffer: false }
     }
 
     /// The frame of a context, possibly in several buffers: for programs that declare `xdp.frags` (Linux 5.18).
     #[inline(always)]
     pub fn multi_buffer(ctx: &XdpContext) -> Self {
-        Self {
-            ctx: ctx.ctx,
-            is_multi_buffer: true,
-        }
+        Self { ctx: ctx.ctx, is_multi_buffer: true }
     }
 
     /// Index of the interface it came in by.
@@ -124,11 +115,7 @@ impl Packet {
     pub fn grow(&mut self, by: isize) -> Result<(), DropReason> {
         // SAFETY: the context is valid (see `interface`); pointers into the frame are made anew at each access.
         let result = unsafe { bpf_xdp_adjust_head(self.ctx, -by as i32) };
-        if result == 0 {
-            Ok(())
-        } else {
-            Err(DropReason::NoHeadroom)
-        }
+        if result == 0 { Ok(()) } else { Err(DropReason::NoHeadroom) }
     }
 
     #[inline(always)]

@@ -32,17 +32,11 @@ pub fn install(workspace: &Workspace, packages: &[String]) -> Result<()> {
     command.arg(workspace.root().join(SCRIPT)).args(packages);
     let step = format!("installing packages: {}", packages.join(" "));
     run(&step, &mut command).with_context(|| {
-        format!(
-            "could not install {}. Is the network there? By hand: `{by_hand}`",
-            packages.join(", ")
-        )
+        format!("could not install {}. Is the network there? By hand: `{by_hand}`", packages.join(", "))
     })
 }
 
 /// The command that does the same for a person.
 pub fn by_hand(packages: &[String]) -> String {
-    format!(
-        "sudo apt-get update && sudo apt-get install --no-install-recommends {}",
-        packages.join(" ")
-    )
+    format!("sudo apt-get update && sudo apt-get install --no-install-recommends {}", packages.join(" "))
 }

@@ -20,10 +20,7 @@ pub fn build_ebpf(workspace: &Workspace) -> Result<PathBuf> {
     ensure(workspace, &[Group::Build])?;
     let tools = bpf_tools(workspace)?;
     let mut command = bpf_cargo(workspace, &tools, "build")?;
-    run(
-        &format!("building the BPF object with {}", tools.toolchain.name()),
-        &mut command,
-    )?;
+    run(&format!("building the BPF object with {}", tools.toolchain.name()), &mut command)?;
     let built = workspace.bpf_target().join(BPF_TARGET).join("bpf/lb-ebpf");
     let object = workspace.object();
     let size = copy_if_changed(&built, &object)?;
@@ -61,10 +58,9 @@ pub fn bpf_cargo(workspace: &Workspace, tools: &BpfTools, verb: &str) -> Result<
     let path = env::var_os("PATH").unwrap_or_default();
     let path = env::join_paths([linker_dir].into_iter().chain(env::split_paths(&path)))
         .with_context(|| format!("{} cannot be part of PATH", tools.linker.display()))?;
-    command.env("PATH", path).env(
-        "RUSTFLAGS",
-        "-C link-arg=--btf -C link-arg=--cpu-features=+allows-misaligned-mem-access",
-    );
+    command
+        .env("PATH", path)
+        .env("RUSTFLAGS", "-C link-arg=--btf -C link-arg=--cpu-features=+allows-misaligned-mem-access");
     Ok(command)
 }
 

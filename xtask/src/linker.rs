@@ -29,12 +29,8 @@ pub fn llvm_prefix(llvm: u32) -> Option<PathBuf> {
         return None;
     }
     let named = env::var_os("LLVM_PREFIX").map(PathBuf::from);
-    let usual = [
-        format!("/usr/lib/llvm-{llvm}"),
-        format!("/usr/lib64/llvm{llvm}"),
-        "/usr".to_owned(),
-    ]
-    .map(PathBuf::from);
+    let usual =
+        [format!("/usr/lib/llvm-{llvm}"), format!("/usr/lib64/llvm{llvm}"), "/usr".to_owned()].map(PathBuf::from);
     named.into_iter().chain(usual).find(|prefix| is_llvm(prefix, llvm))
 }
 
@@ -46,14 +42,9 @@ pub fn llvm_package(llvm: u32) -> Option<String> {
 /// Builds the linker under the target folder.
 pub fn install(workspace: &Workspace, llvm: u32, prefix: &Path) -> Result<()> {
     let mut command = cargo_install(workspace, PROGRAM, VERSION);
-    command
-        .env("LLVM_PREFIX", prefix)
-        .args(["--no-default-features", "--features", &format!("llvm-{llvm}")]);
+    command.env("LLVM_PREFIX", prefix).args(["--no-default-features", "--features", &format!("llvm-{llvm}")]);
     run(
-        &format!(
-            "building {PROGRAM} {VERSION} for LLVM {llvm} under {} (about a minute)",
-            workspace.tools().display()
-        ),
+        &format!("building {PROGRAM} {VERSION} for LLVM {llvm} under {} (about a minute)", workspace.tools().display()),
         &mut command,
     )?;
     let stamp = stamp_path(workspace);

@@ -15,11 +15,8 @@ use crate::workspace::Workspace;
 pub fn lint(workspace: &Workspace) -> Result<()> {
     ensure(workspace, &[Group::Build, Group::Lint])?;
     let started = Instant::now();
-    run(
-        "checking the format",
-        host_cargo(workspace).args(["fmt", "--all", "--check"]),
-    )
-    .context("the format differs; `cargo fmt --all` repairs it")?;
+    run("checking the format", host_cargo(workspace).args(["fmt", "--all", "--check"]))
+        .context("the format differs; `cargo fmt --all` repairs it")?;
     tidy::check(workspace)?;
     deny(workspace)?;
     build_ebpf(workspace)?; // so that clippy sees the code that embeds it
@@ -35,24 +32,12 @@ fn deny(workspace: &Workspace) -> Result<()> {
     let program = cargo_deny(workspace).context("cargo-deny is missing; run `cargo xtask setup`")?;
     let mut command: Command = foreign(workspace, program);
     command.args(["check", "--hide-inclusion-graph", "bans", "licenses", "sources"]);
-    run(
-        "checking licences, banned crates and sources of the dependencies",
-        &mut command,
-    )
+    run("checking licences, banned crates and sources of the dependencies", &mut command)
 }
 
 fn clippy_host(workspace: &Workspace) -> Result<()> {
     let mut command = embedding_cargo(workspace);
-    command.args([
-        "clippy",
-        "--workspace",
-        "--exclude",
-        "lb-ebpf",
-        "--all-targets",
-        "--",
-        "-D",
-        "warnings",
-    ]);
+    command.args(["clippy", "--workspace", "--exclude", "lb-ebpf", "--all-targets", "--", "-D", "warnings"]);
     run("running clippy on the host crates", &mut command)
 }
 
@@ -66,8 +51,6 @@ fn clippy_bpf(workspace: &Workspace) -> Result<()> {
 fn docs(workspace: &Workspace) -> Result<()> {
     let mut command = embedding_cargo(workspace);
     // `--lib`: the program lb-agent and the library lb_agent would write the same page.
-    command
-        .args(["doc", "--no-deps", "--lib", "-p", "lb-common", "-p", "lb-agent"])
-        .env("RUSTDOCFLAGS", "-D warnings");
+    command.args(["doc", "--no-deps", "--lib", "-p", "lb-common", "-p", "lb-agent"]).env("RUSTDOCFLAGS", "-D warnings");
     run("building the documentation", &mut command)
 }

@@ -12,16 +12,8 @@ pub struct Package {
 
 /// The BPF compiler where there is no rustup nightly with `rust-src`.
 pub const COMPILER_PACKAGES: [Package; 3] = [
-    Package {
-        name: "rustc-web",
-        proof: "/usr/bin/rustc",
-        why: "compiler that can build the BPF object",
-    },
-    Package {
-        name: "cargo-web",
-        proof: "/usr/bin/cargo",
-        why: "cargo that fits that compiler",
-    },
+    Package { name: "rustc-web", proof: "/usr/bin/rustc", why: "compiler that can build the BPF object" },
+    Package { name: "cargo-web", proof: "/usr/bin/cargo", why: "cargo that fits that compiler" },
     Package {
         name: "rust-web-src",
         proof: "/usr/lib/rustlib/src/rust/library/core/Cargo.toml",
@@ -31,34 +23,10 @@ pub const COMPILER_PACKAGES: [Package; 3] = [
 
 /// What the namespace tests and the demo run.
 pub const TEST_PACKAGES: [Package; 6] = [
-    Package {
-        name: "iproute2",
-        proof: "ip",
-        why: "network namespaces, links and routes",
-    },
-    Package {
-        name: "ethtool",
-        proof: "ethtool",
-        why: "checksum offload of veth devices, which native XDP needs off",
-    },
-    Package {
-        name: "bird2",
-        proof: "bird",
-        why: "router with ECMP that learns the VIPs",
-    },
-    Package {
-        name: "frr",
-        proof: "/usr/lib/frr/zebra",
-        why: "routing daemon that redistributes a VIP from `lo`",
-    },
-    Package {
-        name: "curl",
-        proof: "curl",
-        why: "HTTPS requests to the VIP",
-    },
-    Package {
-        name: "iputils-ping",
-        proof: "ping",
-        why: "reachability and the fill of neighbour tables",
-    },
+    Package { name: "iproute2", proof: "ip", why: "network namespaces, links and routes" },
+    Package { name: "ethtool", proof: "ethtool", why: "checksum offload of veth devices, which native XDP needs off" },
+    Package { name: "bird2", proof: "bird", why: "router with ECMP that learns the VIPs" },
+    Package { name: "frr", proof: "/usr/lib/frr/zebra", why: "routing daemon that redistributes a VIP from `lo`" },
+    Package { name: "curl", proof: "curl", why: "HTTPS requests to the VIP" },
+    Package { name: "iputils-ping", proof: "ping", why: "reachability and the fill of neighbour tables" },
 ];

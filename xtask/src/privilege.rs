@@ -49,16 +49,11 @@ fn mount_bpffs() -> Result<()> {
     if has_bpffs(&mounts) {
         return Ok(());
     }
-    run(
-        "mounting the BPF filesystem on /sys/fs/bpf",
-        Command::new("mount").args(["-t", "bpf", "bpf", "/sys/fs/bpf"]),
-    )
+    run("mounting the BPF filesystem on /sys/fs/bpf", Command::new("mount").args(["-t", "bpf", "bpf", "/sys/fs/bpf"]))
 }
 
 fn has_bpffs(mounts: &str) -> bool {
-    mounts
-        .lines()
-        .any(|line| line.split(' ').skip(1).take(2).eq(["/sys/fs/bpf", "bpf"]))
+    mounts.lines().any(|line| line.split(' ').skip(1).take(2).eq(["/sys/fs/bpf", "bpf"]))
 }
 
 /// The second number of the `Uid:` line (real, effective, saved, file system).
@@ -89,9 +84,7 @@ mod tests {
 
     #[test]
     fn only_bpffs_at_its_place_counts() {
-        assert!(has_bpffs(
-            "proc /proc proc rw 0 0\nbpf /sys/fs/bpf bpf rw,relatime 0 0\n"
-        ));
+        assert!(has_bpffs("proc /proc proc rw 0 0\nbpf /sys/fs/bpf bpf rw,relatime 0 0\n"));
         assert!(!has_bpffs("none /sys/fs/bpf tmpfs rw 0 0\nbpf /run/bpf bpf rw 0 0\n"));
     }
 

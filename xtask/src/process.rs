@@ -39,11 +39,7 @@ pub struct Finished {
 pub fn run(step: &str, command: &mut Command) -> Result<()> {
     let finished = observe(step, command)?;
     if !finished.status.success() {
-        bail!(
-            "{step}: `{}` failed ({}); its output above says why",
-            shown(command),
-            finished.status
-        );
+        bail!("{step}: `{}` failed ({}); its output above says why", shown(command), finished.status);
     }
     Ok(())
 }
@@ -55,41 +51,29 @@ pub fn observe(step: &str, command: &mut Command) -> Result<Finished> {
     if io::stderr().is_terminal() && env::var_os("CARGO_TERM_COLOR").is_none() {
         command.env("CARGO_TERM_COLOR", "always");
     }
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let child = command
-        .spawn()
-        .with_context(|| format!("{step}: starting `{}`", shown(command)))?;
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().with_context(|| format!("{step}: starting `{}`", shown(command)))?;
     forward(child).with_context(|| format!("{step}: following `{}`", shown(command)))
 }
 
 /// Runs a short question such as `rustc -vV` and hands back its output; `None` if it cannot be run or fails.
 pub fn ask(command: &mut Command) -> Option<String> {
     let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
-    output
-        .status
-        .success()
-        .then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// The cargo that runs this xtask, in the repository's root.
 pub fn host_cargo(workspace: &Workspace) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     remove_variables(&mut command, is_set_by_cargo_run);
-    command
-        .current_dir(workspace.root())
-        .env("CARGO_TARGET_DIR", workspace.target());
+    command.current_dir(workspace.root()).env("CARGO_TARGET_DIR", workspace.target());
     command
 }
 
 /// `cargo install` into the folder of xtask's own tools; what it compiles goes to a temporary folder.
 pub fn cargo_install(workspace: &Workspace, crate_name: &str, version: &str) -> Command {
     let mut command = host_cargo(workspace);
-    command
-        .env_remove("CARGO_TARGET_DIR")
-        .args(["install", crate_name, "--locked", "--force", "--version", version]);
+    command.env_remove("CARGO_TARGET_DIR").args(["install", crate_name, "--locked", "--force", "--version", version]);
     command.arg("--root").arg(workspace.tools());
     command
 }
@@ -105,10 +89,7 @@ pub fn foreign(workspace: &Workspace, program: impl AsRef<OsStr>) -> Command {
 /// The command line as a person would type it; for display only.
 pub fn shown(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
-    words
-        .map(|word| word.to_string_lossy().into_owned())
-        .collect::<Vec<_>>()
-        .join(" ")
+    words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
 }
 
 fn remove_variables(command: &mut Command, unwanted: fn(&str) -> bool) {
@@ -128,15 +109,8 @@ fn is_set_by_cargo_run(name: &str) -> bool {
 
 /// Whether the variable names a compiler, its flags or its folders. What says how to reach the registry stays.
 fn selects_a_toolchain(name: &str) -> bool {
-    const KEPT: [&str; 7] = [
-        "CARGO_HOME",
-        "CARGO_HTTP_",
-        "CARGO_NET_",
-        "CARGO_REGISTR",
-        "CARGO_SOURCE_",
-        "CARGO_TERM_",
-        "RUST_BACKTRACE",
-    ];
+    const KEPT: [&str; 7] =
+        ["CARGO_HOME", "CARGO_HTTP_", "CARGO_NET_", "CARGO_REGISTR", "CARGO_SOURCE_", "CARGO_TERM_", "RUST_BACKTRACE"];
     if KEPT.iter().any(|prefix| name.starts_with(prefix)) {
         return false;
     }
@@ -164,10 +138,7 @@ fn forward(mut child: Child) -> Result<Finished> {
     thread::spawn(move || pump(stdout, Stream::Out, &sender));
     thread::spawn(move || pump(stderr, Stream::Err, &err_sender));
     let tally = relay(&mut child, &chunks)?;
-    Ok(Finished {
-        status: child.wait().context("waiting for the program")?,
-        tally,
-    })
+    Ok(Finished { status: child.wait().context("waiting for the program")?, tally })
 }
 
 fn pump(mut source: impl Read, stream: Stream, sink: &Sender<Chunk>) {
@@ -232,10 +203,7 @@ struct Heartbeat {
 
 impl Default for Heartbeat {
     fn default() -> Self {
-        Self {
-            at_line_start: true,
-            dots: 0,
-        }
+        Self { at_line_start: true, dots: 0 }
     }
 }
 
@@ -243,11 +211,7 @@ impl Heartbeat {
     /// The sign of life to print.
     fn beat(&mut self, elapsed: Duration) -> String {
         self.dots += 1;
-        if self.dots.is_multiple_of(BEATS_PER_TIME) {
-            format!(" {} s ", elapsed.as_secs())
-        } else {
-            ".".to_owned()
-        }
+        if self.dots.is_multiple_of(BEATS_PER_TIME) { format!(" {} s ", elapsed.as_secs()) } else { ".".to_owned() }
     }
 
     /// What to print before `bytes`: a line break if there are dots on a line of their own.
@@ -296,47 +260,22 @@ mod tests {
 
     #[test]
     fn a_foreign_cargo_gets_the_registry_but_no_toolchain() {
-        let names = [
-            "RUSTUP_TOOLCHAIN",
-            "CARGO",
-            "RUSTC",
-            "RUSTFLAGS",
-            "CARGO_ENCODED_RUSTFLAGS",
-            "CARGO_TARGET_DIR",
-        ];
+        let names = ["RUSTUP_TOOLCHAIN", "CARGO", "RUSTC", "RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_TARGET_DIR"];
         assert!(names.into_iter().all(selects_a_toolchain));
-        let kept = [
-            "CARGO_HOME",
-            "CARGO_REGISTRIES_X_TOKEN",
-            "CARGO_NET_OFFLINE",
-            "RUSTUP_HOME",
-            "PATH",
-            "HOME",
-        ];
+        let kept = ["CARGO_HOME", "CARGO_REGISTRIES_X_TOKEN", "CARGO_NET_OFFLINE", "RUSTUP_HOME", "PATH", "HOME"];
         assert!(!kept.into_iter().any(selects_a_toolchain));
     }
 
     #[test]
     fn host_cargo_keeps_the_users_choices() {
-        assert!(
-            ["CARGO_PKG_NAME", "CARGO_MANIFEST_DIR", "CARGO"]
-                .into_iter()
-                .all(is_set_by_cargo_run)
-        );
-        assert!(
-            !["RUSTUP_TOOLCHAIN", "RUSTFLAGS", "CARGO_HOME"]
-                .into_iter()
-                .any(is_set_by_cargo_run)
-        );
+        assert!(["CARGO_PKG_NAME", "CARGO_MANIFEST_DIR", "CARGO"].into_iter().all(is_set_by_cargo_run));
+        assert!(!["RUSTUP_TOOLCHAIN", "RUSTFLAGS", "CARGO_HOME"].into_iter().any(is_set_by_cargo_run));
     }
 
     #[test]
     fn a_failing_program_is_an_error_with_its_command_line() {
         let error = run("trying", Command::new("sh").args(["-c", "exit 3"])).unwrap_err();
-        assert!(
-            error.to_string().contains("`sh -c exit 3` failed (exit status: 3)"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("`sh -c exit 3` failed (exit status: 3)"), "{error}");
     }
 
     #[test]
@@ -344,17 +283,7 @@ mod tests {
         let (mut tally, mut line) = (Tally::default(), Vec::new());
         tally_lines(&mut tally, &mut line, b"test result: ok. 2 pas");
         tally_lines(&mut tally, &mut line, b"sed; 0 failed; 1 ignored\ntest");
-        assert_eq!(
-            (tally, line.as_slice()),
-            (
-                Tally {
-                    passed: 2,
-                    failed: 0,
-                    ignored: 1
-                },
-                b"test".as_slice()
-            )
-        );
+        assert_eq!((tally, line.as_slice()), (Tally { passed: 2, failed: 0, ignored: 1 }, b"test".as_slice()));
     }
 
     #[test]

@@ -52,10 +52,7 @@ impl BpfTools {
     fn among(workspace: &Workspace, toolchains: &[Toolchain]) -> Option<Self> {
         toolchains.iter().find_map(|toolchain| {
             let linker = linker::find(workspace, toolchain.llvm())?;
-            Some(Self {
-                toolchain: toolchain.clone(),
-                linker,
-            })
+            Some(Self { toolchain: toolchain.clone(), linker })
         })
     }
 }
@@ -66,18 +63,11 @@ enum Need {
     /// A Debian package, and what it is for.
     Package { name: String, why: String },
     /// A linker for the LLVM of `toolchain`, to be built against the LLVM at `prefix`.
-    Linker {
-        llvm: u32,
-        prefix: PathBuf,
-        toolchain: String,
-    },
+    Linker { llvm: u32, prefix: PathBuf, toolchain: String },
     /// A linker, when the compiler will be there to say which.
     LinkerLater,
     /// A component of a rustup toolchain; `None` is the one that runs this.
-    Component {
-        name: &'static str,
-        toolchain: Option<String>,
-    },
+    Component { name: &'static str, toolchain: Option<String> },
     /// cargo-deny.
     Deny,
     /// Something nobody can install here, with the reason and the way out.
@@ -88,11 +78,7 @@ impl Need {
     fn describe(&self) -> String {
         match self {
             Self::Package { name, why } => format!("package {name}: {why}"),
-            Self::Linker {
-                llvm,
-                prefix,
-                toolchain,
-            } => {
+            Self::Linker { llvm, prefix, toolchain } => {
                 format!(
                     "bpf-linker {} for {toolchain}: built against LLVM {llvm} in {}",
                     linker::VERSION,
@@ -101,10 +87,7 @@ impl Need {
             }
             Self::LinkerLater => "bpf-linker and the LLVM libraries that fit the compiler".to_owned(),
             Self::Component { name, toolchain: None } => format!("rustup component {name}"),
-            Self::Component {
-                name,
-                toolchain: Some(toolchain),
-            } => format!("rustup component {name} of {toolchain}"),
+            Self::Component { name, toolchain: Some(toolchain) } => format!("rustup component {name} of {toolchain}"),
             Self::Deny => format!("cargo-deny {DENY_VERSION}: checks licences and sources of the dependencies"),
             Self::Impossible(reason) => reason.clone(),
         }
@@ -148,19 +131,11 @@ pub fn setup(workspace: &Workspace, check: bool) -> Result<()> {
         say("nothing is missing");
         return Ok(());
     }
-    bail!(
-        "{} missing; `cargo xtask setup` installs {}",
-        count(&needs),
-        if needs.len() == 1 { "it" } else { "them" }
-    )
+    bail!("{} missing; `cargo xtask setup` installs {}", count(&needs), if needs.len() == 1 { "it" } else { "them" })
 }
 
 fn count(needs: &[Need]) -> String {
-    if needs.len() == 1 {
-        "1 thing is".to_owned()
-    } else {
-        format!("{} things are", needs.len())
-    }
+    if needs.len() == 1 { "1 thing is".to_owned() } else { format!("{} things are", needs.len()) }
 }
 
 fn tell(needs: &[Need]) {
@@ -181,41 +156,28 @@ fn survey(workspace: &Workspace, groups: &[Group]) -> Vec<Need> {
         needs.extend(bpf_needs(&toolchains, missing(&COMPILER_PACKAGES).collect()));
     }
     if groups.contains(&Group::Lint) {
-        needs.extend(lint_needs(
-            workspace,
-            tools.as_ref().map(|tools| &tools.toolchain).or(toolchains.first()),
-        ));
+        needs.extend(lint_needs(workspace, tools.as_ref().map(|tools| &tools.toolchain).or(toolchains.first())));
     }
     needs
 }
 
 fn missing(packages: &[Package]) -> impl Iterator<Item = Need> {
     let absent = packages.iter().filter(|package| find_program(package.proof).is_none());
-    absent.map(|package| Need::Package {
-        name: package.name.to_owned(),
-        why: package.why.to_owned(),
-    })
+    absent.map(|package| Need::Package { name: package.name.to_owned(), why: package.why.to_owned() })
 }
 
 /// What the BPF build misses when no toolchain has a linker; `absent` are the missing packages of Debian's compiler.
 fn bpf_needs(toolchains: &[Toolchain], absent: Vec<Need>) -> Vec<Need> {
     let buildable = toolchains.iter().find_map(|toolchain| {
         let llvm = toolchain.llvm();
-        Some(Need::Linker {
-            llvm,
-            prefix: linker::llvm_prefix(llvm)?,
-            toolchain: toolchain.name(),
-        })
+        Some(Need::Linker { llvm, prefix: linker::llvm_prefix(llvm)?, toolchain: toolchain.name() })
     });
     if let Some(need) = buildable {
         return vec![need];
     }
     let packaged = toolchains.iter().find_map(|toolchain| {
         let why = format!("LLVM that bpf-linker is built against, as in {}", toolchain.name());
-        Some(Need::Package {
-            name: linker::llvm_package(toolchain.llvm())?,
-            why,
-        })
+        Some(Need::Package { name: linker::llvm_package(toolchain.llvm())?, why })
     });
     if let Some(need) = packaged {
         return vec![need, Need::LinkerLater];
@@ -237,10 +199,7 @@ fn lint_needs(workspace: &Workspace, bpf: Option<&Toolchain>) -> Vec<Need> {
     let mut needs = Vec::new();
     for (verb, component) in [("fmt", "rustfmt"), ("clippy", "clippy")] {
         if ask(host_cargo(workspace).args([verb, "--version"])).is_none() {
-            needs.push(Need::Component {
-                name: component,
-                toolchain: None,
-            });
+            needs.push(Need::Component { name: component, toolchain: None });
         }
     }
     match bpf {
@@ -249,10 +208,7 @@ fn lint_needs(workspace: &Workspace, bpf: Option<&Toolchain>) -> Vec<Need> {
         None => needs.push(clippy_package("rust-web-clippy")),
         Some(toolchain) => needs.push(match toolchain.clippy_source() {
             ClippySource::Apt(package) => clippy_package(package),
-            ClippySource::Rustup(name) => Need::Component {
-                name: "clippy",
-                toolchain: Some(name),
-            },
+            ClippySource::Rustup(name) => Need::Component { name: "clippy", toolchain: Some(name) },
         }),
     }
     if cargo_deny(workspace).is_none() {
@@ -262,10 +218,7 @@ fn lint_needs(workspace: &Workspace, bpf: Option<&Toolchain>) -> Vec<Need> {
 }
 
 fn clippy_package(name: &str) -> Need {
-    Need::Package {
-        name: name.to_owned(),
-        why: "lints of the BPF code".to_owned(),
-    }
+    Need::Package { name: name.to_owned(), why: "lints of the BPF code".to_owned() }
 }
 
 /// The cargo-deny to use: ours, or one on PATH that reads the same configuration.
@@ -297,11 +250,7 @@ fn perform(workspace: &Workspace, needs: &[Need]) -> Result<()> {
 
 fn package_names(needs: &[Need]) -> Vec<String> {
     let name = |need: &Need| {
-        if let Need::Package { name, .. } = need {
-            Some(name.clone())
-        } else {
-            None
-        }
+        if let Need::Package { name, .. } = need { Some(name.clone()) } else { None }
     };
     needs.iter().filter_map(name).collect()
 }
@@ -320,11 +269,8 @@ fn add_component(workspace: &Workspace, name: &str, toolchain: Option<&str>) -> 
 
 fn install_deny(workspace: &Workspace) -> Result<()> {
     let mut command = cargo_install(workspace, "cargo-deny", DENY_VERSION);
-    run(
-        &format!("building cargo-deny {DENY_VERSION} (some minutes)"),
-        &mut command,
-    )
-    .with_context(|| format!("could not install cargo-deny; put a {DENY_RANGE}x on PATH, then try again"))
+    run(&format!("building cargo-deny {DENY_VERSION} (some minutes)"), &mut command)
+        .with_context(|| format!("could not install cargo-deny; put a {DENY_RANGE}x on PATH, then try again"))
 }
 
 #[cfg(test)]
@@ -333,32 +279,15 @@ mod tests {
 
     #[test]
     fn what_is_there_is_not_installed_again() {
-        let there = Package {
-            name: "dash",
-            proof: "/bin/sh",
-            why: "a shell",
-        };
-        let absent = Package {
-            name: "ghost",
-            proof: "/nonexistent/ghost",
-            why: "a test",
-        };
+        let there = Package { name: "dash", proof: "/bin/sh", why: "a shell" };
+        let absent = Package { name: "ghost", proof: "/nonexistent/ghost", why: "a test" };
         let needs: Vec<_> = missing(&[there, absent]).collect();
-        assert_eq!(
-            needs,
-            [Need::Package {
-                name: "ghost".to_owned(),
-                why: "a test".to_owned()
-            }]
-        );
+        assert_eq!(needs, [Need::Package { name: "ghost".to_owned(), why: "a test".to_owned() }]);
     }
 
     #[test]
     fn without_a_toolchain_debians_is_installed_and_a_linker_announced() {
-        let compiler = Need::Package {
-            name: "rustc-web".to_owned(),
-            why: "compiler".to_owned(),
-        };
+        let compiler = Need::Package { name: "rustc-web".to_owned(), why: "compiler".to_owned() };
         assert_eq!(bpf_needs(&[], vec![compiler.clone()]), [compiler, Need::LinkerLater]);
     }
 

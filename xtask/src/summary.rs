@@ -38,11 +38,7 @@ impl Phase {
 /// Prints the table; a failed phase is an error.
 pub fn print_summary(phases: &[Phase]) -> Result<()> {
     println!("\n{}", render(phases));
-    let failed: Vec<_> = phases
-        .iter()
-        .filter(|phase| phase.failed())
-        .map(|phase| phase.name)
-        .collect();
+    let failed: Vec<_> = phases.iter().filter(|phase| phase.failed()).map(|phase| phase.name).collect();
     if !failed.is_empty() {
         bail!("failed: {}", failed.join(", "));
     }
@@ -50,10 +46,8 @@ pub fn print_summary(phases: &[Phase]) -> Result<()> {
 }
 
 fn render(phases: &[Phase]) -> String {
-    let mut text = format!(
-        "{:<8}  {:<8} {:>7} {:>7} {:>8} {:>7}\n",
-        "phase", "result", "passed", "failed", "ignored", "time"
-    );
+    let mut text =
+        format!("{:<8}  {:<8} {:>7} {:>7} {:>8} {:>7}\n", "phase", "result", "passed", "failed", "ignored", "time");
     let mut total = Tally::default();
     let mut took = Duration::ZERO;
     for phase in phases {
@@ -67,20 +61,12 @@ fn render(phases: &[Phase]) -> String {
         total.add(tally);
         took += phase.took;
     }
-    let result = if phases.iter().any(Phase::failed) {
-        "FAILED"
-    } else {
-        "ok"
-    };
+    let result = if phases.iter().any(Phase::failed) { "FAILED" } else { "ok" };
     text + row("total", result, total, took, "").trim_end()
 }
 
 fn row(name: &str, result: &str, tally: Tally, took: Duration, remark: &str) -> String {
-    let Tally {
-        passed,
-        failed,
-        ignored,
-    } = tally;
+    let Tally { passed, failed, ignored } = tally;
     let seconds = format!("{} s", took.as_secs());
     format!("{name:<8}  {result:<8} {passed:>7} {failed:>7} {ignored:>8} {seconds:>7}  {remark}")
 }
@@ -90,36 +76,15 @@ mod tests {
     use super::*;
 
     fn phase(name: &'static str, outcome: Outcome) -> Phase {
-        Phase {
-            name,
-            outcome,
-            took: Duration::from_secs(7),
-        }
+        Phase { name, outcome, took: Duration::from_secs(7) }
     }
 
     #[test]
     fn the_table_shows_every_phase_and_the_sum() {
         let phases = [
-            phase(
-                "host",
-                Outcome::Passed(Tally {
-                    passed: 12,
-                    failed: 0,
-                    ignored: 1,
-                }),
-            ),
+            phase("host", Outcome::Passed(Tally { passed: 12, failed: 0, ignored: 1 })),
             phase("miri", Outcome::Skipped("no miri".to_owned())),
-            phase(
-                "netns",
-                Outcome::Failed(
-                    Tally {
-                        passed: 3,
-                        failed: 2,
-                        ignored: 0,
-                    },
-                    "tests failed".to_owned(),
-                ),
-            ),
+            phase("netns", Outcome::Failed(Tally { passed: 3, failed: 2, ignored: 0 }, "tests failed".to_owned())),
         ];
         let expected = "\
 phase     result    passed  failed  ignored    time

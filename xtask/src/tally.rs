@@ -14,10 +14,7 @@ pub struct Tally {
 impl Tally {
     /// Adds a line such as `test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out`; others count nothing.
     pub fn add_line(&mut self, line: &str) {
-        let Some((_, counts)) = line
-            .split_once("test result: ")
-            .and_then(|(_, rest)| rest.split_once(". "))
-        else {
+        let Some((_, counts)) = line.split_once("test result: ").and_then(|(_, rest)| rest.split_once(". ")) else {
             return;
         };
         for part in counts.split(';') {
@@ -57,13 +54,6 @@ mod tests {
         ] {
             tally.add_line(line);
         }
-        assert_eq!(
-            tally,
-            Tally {
-                passed: 13,
-                failed: 2,
-                ignored: 1
-            }
-        );
+        assert_eq!(tally, Tally { passed: 13, failed: 2, ignored: 1 });
     }
 }

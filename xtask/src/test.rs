@@ -39,11 +39,7 @@ pub fn test(workspace: &Workspace, keep_going: bool) -> Result<()> {
         } else {
             phase(workspace).unwrap_or_else(|error| Outcome::Failed(Tally::default(), format!("{error:#}")))
         };
-        phases.push(Phase {
-            name,
-            outcome,
-            took: started.elapsed(),
-        });
+        phases.push(Phase { name, outcome, took: started.elapsed() });
     }
     print_summary(&phases)
 }
@@ -64,28 +60,20 @@ pub fn demo(workspace: &Workspace, args: &[String]) -> Result<()> {
     ensure(workspace, &[Group::Build, Group::Test])?;
     build(workspace, Profile::Release)?;
     let mut command = embedding_cargo(workspace);
-    command
-        .args(["build", "-p", "netns-tests", "--bins"])
-        .args(Profile::Release.args());
+    command.args(["build", "-p", "netns-tests", "--bins"]).args(Profile::Release.args());
     run("building the demo", &mut command)?;
     let binaries = workspace.binaries(Profile::Release);
     let program = binaries.join("demo");
     say("starting the demo");
     let mut demo = Command::new(&program);
-    demo.args(args)
-        .env(BINARIES_VARIABLE, &binaries)
-        .env("LEVEE_BPF_OBJECT", workspace.object());
+    demo.args(args).env(BINARIES_VARIABLE, &binaries).env("LEVEE_BPF_OBJECT", workspace.object());
     Err(Error::new(demo.exec()).context(format!("starting {}", program.display())))
 }
 
 fn single(name: &'static str, phase: impl FnOnce() -> Result<Outcome>) -> Result<()> {
     let started = Instant::now();
     let outcome = phase()?;
-    print_summary(&[Phase {
-        name,
-        outcome,
-        took: started.elapsed(),
-    }])
+    print_summary(&[Phase { name, outcome, took: started.elapsed() }])
 }
 
 /// Plain `cargo test`, exactly what works on a fresh clone: without root and without a BPF object.
@@ -108,9 +96,7 @@ fn miri(workspace: &Workspace) -> Result<Outcome> {
     command.args(["run", name, "cargo", "miri", "test", "-p", "lb-common", "--target-dir"]);
     command.arg(workspace.target().join("miri"));
     // Property tests read the clock and write failures to files; a few cases each are what an interpreter can do in time.
-    command
-        .env("MIRIFLAGS", "-Zmiri-disable-isolation")
-        .env("PROPTEST_CASES", "4");
+    command.env("MIRIFLAGS", "-Zmiri-disable-isolation").env("PROPTEST_CASES", "4");
     tests("running lb-common under miri", &mut command)
 }
 
@@ -118,9 +104,7 @@ fn packet_tests(workspace: &Workspace, args: &[String]) -> Result<Outcome> {
     require_kernel_access("packets")?;
     build_ebpf(workspace)?;
     let mut command = embedding_cargo(workspace);
-    command
-        .args(["test", "-p", "packets-tests"])
-        .args(harness_args(args, None));
+    command.args(["test", "-p", "packets-tests"]).args(harness_args(args, None));
     tests("running the packet tests", &mut command)
 }
 
@@ -130,9 +114,7 @@ fn netns_tests(workspace: &Workspace, args: &[String]) -> Result<Outcome> {
     build(workspace, Profile::Debug)?;
     let mut command = embedding_cargo(workspace);
     command.env(BINARIES_VARIABLE, workspace.binaries(Profile::Debug));
-    command
-        .args(["test", "-p", "netns-tests"])
-        .args(harness_args(args, Some(NETNS_THREADS)));
+    command.args(["test", "-p", "netns-tests"]).args(harness_args(args, Some(NETNS_THREADS)));
     tests("running the namespace tests", &mut command)
 }
 
@@ -142,11 +124,7 @@ fn harness_args(args: &[String], threads: Option<&'static str>) -> Vec<String> {
     let default = threads.filter(|_| !told).map(str::to_owned);
     let own = args.iter().filter(|arg| *arg != "--").cloned();
     let harness: Vec<String> = default.into_iter().chain(own).collect();
-    if harness.is_empty() {
-        harness
-    } else {
-        ["--".to_owned()].into_iter().chain(harness).collect()
-    }
+    if harness.is_empty() { harness } else { ["--".to_owned()].into_iter().chain(harness).collect() }
 }
 
 /// Runs `cargo test` and judges how it ended.
@@ -158,11 +136,7 @@ fn tests(step: &str, command: &mut Command) -> Result<Outcome> {
 /// A run without a single test is a failure: it proves nothing.
 fn judge(status: ExitStatus, tally: Tally) -> Outcome {
     if !status.success() {
-        let reason = if tally.failed > 0 {
-            "tests failed".to_owned()
-        } else {
-            format!("`cargo test`: {status}")
-        };
+        let reason = if tally.failed > 0 { "tests failed".to_owned() } else { format!("`cargo test`: {status}") };
         return Outcome::Failed(tally, reason);
     }
     if tally.passed == 0 {
@@ -183,47 +157,23 @@ mod tests {
 
     #[test]
     fn arguments_reach_the_harness_once_separated() {
-        assert_eq!(
-            harness_args(&words("vlan -- --nocapture"), None),
-            words("-- vlan --nocapture")
-        );
+        assert_eq!(harness_args(&words("vlan -- --nocapture"), None), words("-- vlan --nocapture"));
         assert_eq!(harness_args(&[], None), words(""));
     }
 
     #[test]
     fn the_default_number_of_threads_gives_way_to_the_users() {
-        assert_eq!(
-            harness_args(&words("reload"), Some(NETNS_THREADS)),
-            words("-- --test-threads=2 reload")
-        );
-        assert_eq!(
-            harness_args(&words("--test-threads 1"), Some(NETNS_THREADS)),
-            words("-- --test-threads 1")
-        );
+        assert_eq!(harness_args(&words("reload"), Some(NETNS_THREADS)), words("-- --test-threads=2 reload"));
+        assert_eq!(harness_args(&words("--test-threads 1"), Some(NETNS_THREADS)), words("-- --test-threads 1"));
     }
 
     #[test]
     fn a_run_without_a_test_is_a_failure() {
-        let ended = |code: i32, passed, failed| {
-            judge(
-                ExitStatus::from_raw(code << 8),
-                Tally {
-                    passed,
-                    failed,
-                    ignored: 0,
-                },
-            )
-        };
+        let ended =
+            |code: i32, passed, failed| judge(ExitStatus::from_raw(code << 8), Tally { passed, failed, ignored: 0 });
         assert!(matches!(ended(0, 0, 0), Outcome::Failed(..)));
         assert!(matches!(ended(0, 1, 0), Outcome::Passed(_)));
-        let expected = Outcome::Failed(
-            Tally {
-                passed: 1,
-                failed: 2,
-                ignored: 0,
-            },
-            "tests failed".to_owned(),
-        );
+        let expected = Outcome::Failed(Tally { passed: 1, failed: 2, ignored: 0 }, "tests failed".to_owned());
         assert_eq!(ended(101, 1, 2), expected);
         let expected = Outcome::Failed(Tally::default(), "`cargo test`: exit status: 101".to_owned());
         assert_eq!(ended(101, 0, 0), expected); // it did not compile

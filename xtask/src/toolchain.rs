@@ -43,9 +43,7 @@ impl Toolchain {
     /// Every usable toolchain of this machine, the preferred one first.
     pub fn installed(workspace: &Workspace) -> Vec<Self> {
         let listed = ask(foreign(workspace, "rustup").args(["toolchain", "list"])).unwrap_or_default();
-        let nightlies = nightlies(&listed)
-            .into_iter()
-            .filter_map(|name| Self::rustup(workspace, name));
+        let nightlies = nightlies(&listed).into_iter().filter_map(|name| Self::rustup(workspace, name));
         nightlies.chain(Self::debian(workspace)).collect()
     }
 
@@ -54,19 +52,13 @@ impl Toolchain {
         let sysroot = rustc(&["--print", "sysroot"])?;
         let rustc = Rustc::parse(&rustc(&["-vV"])?)?;
         let usable = Path::new(sysroot.trim()).join(LIBRARY).exists() && rustc.is_new_enough();
-        usable.then(|| Self {
-            kind: Kind::Rustup(name.to_owned()),
-            rustc,
-        })
+        usable.then(|| Self { kind: Kind::Rustup(name.to_owned()), rustc })
     }
 
     fn debian(workspace: &Workspace) -> Option<Self> {
         let rustc = Rustc::parse(&ask(foreign(workspace, DEBIAN_RUSTC).arg("-vV"))?)?;
         let complete = Path::new("/usr").join(LIBRARY).exists() && Path::new(DEBIAN_CARGO).exists();
-        (complete && rustc.is_new_enough()).then_some(Self {
-            kind: Kind::Debian,
-            rustc,
-        })
+        (complete && rustc.is_new_enough()).then_some(Self { kind: Kind::Debian, rustc })
     }
 
     /// Major version of the LLVM in this compiler; the linker has to read its bitcode.
@@ -86,16 +78,7 @@ impl Toolchain {
     /// `cargo VERB` for the BPF target, `core` included.
     pub fn cargo(&self, workspace: &Workspace, verb: &str) -> Command {
         let mut command = self.plain_cargo(workspace, verb);
-        command.args([
-            "-p",
-            "lb-ebpf",
-            "--profile",
-            "bpf",
-            "-Z",
-            "build-std=core",
-            "--target",
-            BPF_TARGET,
-        ]);
+        command.args(["-p", "lb-ebpf", "--profile", "bpf", "-Z", "build-std=core", "--target", BPF_TARGET]);
         command.arg("--target-dir").arg(workspace.bpf_target());
         command
     }
@@ -124,10 +107,7 @@ impl Toolchain {
                 // By way of `cargo clippy` the first cargo-clippy on PATH would run, which is rustup's.
                 let program = if verb == "clippy" { DEBIAN_CLIPPY } else { DEBIAN_CARGO };
                 let mut command = foreign(workspace, program);
-                command
-                    .env("RUSTC", DEBIAN_RUSTC)
-                    .env("RUSTDOC", DEBIAN_RUSTDOC)
-                    .env("CARGO", DEBIAN_CARGO);
+                command.env("RUSTC", DEBIAN_RUSTC).env("RUSTDOC", DEBIAN_RUSTDOC).env("CARGO", DEBIAN_CARGO);
                 command.env("RUSTC_BOOTSTRAP", "1");
                 command
             }
@@ -160,10 +140,7 @@ impl Rustc {
     fn parse(verbose: &str) -> Option<Self> {
         let value = |key: &str| verbose.lines().find_map(|line| line.strip_prefix(key)).map(str::trim);
         let llvm = value("LLVM version:")?.split('.').next()?.parse().ok()?;
-        Some(Self {
-            release: value("release:")?.to_owned(),
-            llvm,
-        })
+        Some(Self { release: value("release:")?.to_owned(), llvm })
     }
 
     /// Whether it is at least the workspace's `rust-version`.
@@ -187,22 +164,13 @@ mod tests {
 
     #[test]
     fn release_and_llvm_are_read_from_rustc() {
-        assert_eq!(
-            Rustc::parse(NIGHTLY),
-            Some(Rustc {
-                release: "1.97.0-nightly".to_owned(),
-                llvm: 22
-            })
-        );
+        assert_eq!(Rustc::parse(NIGHTLY), Some(Rustc { release: "1.97.0-nightly".to_owned(), llvm: 22 }));
         assert_eq!(Rustc::parse("release: 1.95.0\n"), None);
     }
 
     #[test]
     fn a_compiler_older_than_the_workspace_does_not_count() {
-        let rustc = |release: &str| Rustc {
-            release: release.to_owned(),
-            llvm: 22,
-        };
+        let rustc = |release: &str| Rustc { release: release.to_owned(), llvm: 22 };
         assert!(!rustc("1.63.0").is_new_enough());
         assert!(rustc("1.97.0-nightly").is_new_enough());
     }
@@ -213,10 +181,7 @@ mod tests {
                       nightly-2026-05-19-x86_64-unknown-linux-gnu (override)\n";
         assert_eq!(
             nightlies(listed),
-            [
-                "nightly-x86_64-unknown-linux-gnu",
-                "nightly-2026-05-19-x86_64-unknown-linux-gnu"
-            ]
+            ["nightly-x86_64-unknown-linux-gnu", "nightly-2026-05-19-x86_64-unknown-linux-gnu"]
         );
         assert_eq!(nightlies("no installed toolchains\n"), [""; 0]);
     }

@@ -18,10 +18,7 @@ impl Workspace {
         // `cargo run` sets the variable; the compiled-in path serves a binary that is started by hand.
         let manifest_dir =
             env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
-        let root = manifest_dir
-            .parent()
-            .context("xtask has no parent folder; start it with `cargo xtask`")?
-            .to_owned();
+        let root = manifest_dir.parent().context("xtask has no parent folder; start it with `cargo xtask`")?.to_owned();
         let target = match env::var_os("CARGO_TARGET_DIR") {
             Some(dir) => env::current_dir().context("reading the current folder")?.join(dir),
             None => root.join("target"),
@@ -99,8 +96,5 @@ pub fn find_program(name: &str) -> Option<PathBuf> {
     }
     let path = env::var_os("PATH").unwrap_or_default();
     let system = ["/usr/sbin", "/sbin"].map(PathBuf::from);
-    env::split_paths(&path)
-        .chain(system)
-        .map(|dir| dir.join(name))
-        .find(|candidate| candidate.is_file())
+    env::split_paths(&path).chain(system).map(|dir| dir.join(name)).find(|candidate| candidate.is_file())
 }

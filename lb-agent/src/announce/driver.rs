@@ -130,46 +130,31 @@ impl Driver {
 
     fn is_hurt_by(&self, events: &[Event]) -> bool {
         let desired = self.desired.borrow();
-        desired
-            .as_ref()
-            .is_some_and(|desired| events.iter().any(|event| hurts(event, desired)))
+        desired.as_ref().is_some_and(|desired| events.iter().any(|event| hurts(event, desired)))
     }
 
     /// Opens the sockets anew after an error. What fails here is tried again with the next error or application.
     async fn reopen(&mut self, error: &NetlinkError) {
-        tracing::warn!(
-            error = error as &dyn std::error::Error,
-            "following the announcements failed, starting again"
-        );
+        tracing::warn!(error = error as &dyn std::error::Error, "following the announcements failed, starting again");
         tokio::time::sleep(FIRST_RETRY).await;
         match (EventSocket::open(&GROUPS), Holder::open(), Loopback::open()) {
             (Ok(events), Ok(holder), Ok(loopback)) => {
                 (self.events, self.holder, self.loopback) = (events, holder, loopback);
             }
             (Err(error), ..) | (_, Err(error), _) | (.., Err(error)) => {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "no netlink sockets, trying again"
-                );
+                tracing::warn!(error = &error as &dyn std::error::Error, "no netlink sockets, trying again");
             }
         }
     }
 
     /// Applies a whole set: holds, announces and withdraws, releases. Returns when to do so again.
     async fn apply(&mut self, desired: &DesiredAnnouncements) -> Duration {
-        let mut status = AnnounceStatus {
-            desired: Some(desired.clone()),
-            ..AnnounceStatus::default()
-        };
+        let mut status = AnnounceStatus { desired: Some(desired.clone()), ..AnnounceStatus::default() };
         let held = self.holder.hold(&desired.held).await;
         collect_errors(&mut status, held.as_ref(), &desired.held);
 
         let announced = self.loopback.apply(&desired.announced).await;
-        collect_errors(
-            &mut status,
-            announced.as_ref(),
-            &desired.announced.keys().copied().collect(),
-        );
+        collect_errors(&mut status, announced.as_ref(), &desired.announced.keys().copied().collect());
 
         if let Ok(announced) = announced {
             // What could not be withdrawn is not released either.
@@ -180,11 +165,7 @@ impl Driver {
             status.announced = announced.added.union(&announced.kept).copied().collect();
             status.foreign = announced.foreign;
         }
-        self.failures = if status.errors.is_empty() {
-            0
-        } else {
-            self.failures.saturating_add(1)
-        };
+        self.failures = if status.errors.is_empty() { 0 } else { self.failures.saturating_add(1) };
         self.publish(status);
         pause(desired, self.failures)
     }
@@ -209,9 +190,7 @@ impl Driver {
 /// Adds what failed to `status`: for single VIPs, or for all of `wanted`.
 fn collect_errors(status: &mut AnnounceStatus, result: Result<&Applied, &AnnounceError>, wanted: &BTreeSet<IpAddr>) {
     match result {
-        Ok(applied) => status
-            .errors
-            .extend(applied.errors.iter().map(|(vip, error)| (*vip, text(error)))),
+        Ok(applied) => status.errors.extend(applied.errors.iter().map(|(vip, error)| (*vip, text(error)))),
         Err(error) => status.errors.extend(wanted.iter().map(|vip| (*vip, text(error)))),
     }
 }
@@ -241,11 +220,7 @@ fn hurts(event: &Event, desired: &DesiredAnnouncements) -> bool {
 
 /// When to apply `desired` again: at a third of the shortest lifetime, and after failures sooner.
 fn pause(desired: &DesiredAnnouncements, failures: u32) -> Duration {
-    let renew = desired
-        .announced
-        .values()
-        .min()
-        .map_or(RESYNC, |lifetime| *lifetime / 3);
+    let renew = desired.announced.values().min().map_or(RESYNC, |lifetime| *lifetime / 3);
     let retry = match failures {
         0 => RESYNC,
         failures => FIRST_RETRY.saturating_mul(1 << (failures - 1).min(16)).min(LAST_RETRY),
@@ -267,10 +242,7 @@ mod tests {
     const OTHER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 11));
 
     fn desired(lifetime: u64) -> DesiredAnnouncements {
-        DesiredAnnouncements {
-            held: [VIP].into(),
-            announced: [(VIP, Duration::from_secs(lifetime))].into(),
-        }
+        DesiredAnnouncements { held: [VIP].into(), announced: [(VIP, Duration::from_secs(lifetime))].into() }
     }
 
     fn address(interface: u32, vip: IpAddr) -> AddressMessage {
@@ -290,24 +262,12 @@ mod tests {
     fn only_a_loss_of_what_is_wanted_calls_for_a_repair() {
         let cases = [
             ("the address", RouteNetlinkMessage::DelAddress(address(1, VIP)), true),
-            (
-                "another address",
-                RouteNetlinkMessage::DelAddress(address(1, OTHER)),
-                false,
-            ),
-            (
-                "the address elsewhere",
-                RouteNetlinkMessage::DelAddress(address(2, VIP)),
-                false,
-            ),
+            ("another address", RouteNetlinkMessage::DelAddress(address(1, OTHER)), false),
+            ("the address elsewhere", RouteNetlinkMessage::DelAddress(address(2, VIP)), false),
             ("a renewal", RouteNetlinkMessage::NewAddress(address(1, VIP)), false),
             ("the route", RouteNetlinkMessage::DelRoute(held_route(VIP)), true),
             ("another route", RouteNetlinkMessage::DelRoute(held_route(OTHER)), false),
-            (
-                "the route, added",
-                RouteNetlinkMessage::NewRoute(held_route(VIP)),
-                false,
-            ),
+            ("the route, added", RouteNetlinkMessage::NewRoute(held_route(VIP)), false),
             ("lo", RouteNetlinkMessage::NewLink(link(1)), true),
             ("another link", RouteNetlinkMessage::NewLink(link(2)), false),
         ];

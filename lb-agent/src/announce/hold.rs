@@ -30,9 +30,7 @@ impl Holder {
     /// # Errors
     /// If there is no netlink socket.
     pub fn open() -> Result<Self, NetlinkError> {
-        Ok(Self {
-            client: Client::open()?,
-        })
+        Ok(Self { client: Client::open()? })
     }
 
     /// Makes `wanted` the whole set of held VIPs, and releases every other one that the agent held, in this process or
@@ -116,11 +114,7 @@ impl Holder {
 
     async fn remove(&self, vip: IpAddr) -> Result<(), NetlinkError> {
         let request = RouteNetlinkMessage::DelRoute(held_route(vip));
-        match self
-            .client
-            .change(&format!("release {vip} from table local"), request, 0)
-            .await
-        {
+        match self.client.change(&format!("release {vip} from table local"), request, 0).await {
             Err(error) if error.errno() == Some(Errno::ESRCH) => {} // removed meanwhile
             result => result?,
         }
@@ -139,13 +133,7 @@ enum Change {
 
 /// The steps from `present` to `wanted`: first what is held, then what is released.
 fn changes(wanted: &BTreeSet<IpAddr>, present: &BTreeSet<IpAddr>) -> Vec<Change> {
-    let holds = wanted.iter().map(|&vip| {
-        if present.contains(&vip) {
-            Change::Keep(vip)
-        } else {
-            Change::Hold(vip)
-        }
-    });
+    let holds = wanted.iter().map(|&vip| if present.contains(&vip) { Change::Keep(vip) } else { Change::Hold(vip) });
     let releases = present.difference(wanted).map(|&vip| Change::Release(vip));
     holds.chain(releases).collect()
 }
@@ -166,11 +154,7 @@ mod tests {
         ];
         for (wanted, present, expected) in cases {
             let set = |vips: &[IpAddr]| vips.iter().copied().collect();
-            assert_eq!(
-                changes(&set(wanted), &set(present)),
-                expected,
-                "{wanted:?} from {present:?}"
-            );
+            assert_eq!(changes(&set(wanted), &set(present)), expected, "{wanted:?} from {present:?}");
         }
     }
 }

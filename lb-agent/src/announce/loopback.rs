@@ -39,9 +39,7 @@ impl Loopback {
     /// # Errors
     /// If there is no netlink socket.
     pub fn open() -> Result<Self, NetlinkError> {
-        Ok(Self {
-            client: Client::open()?,
-        })
+        Ok(Self { client: Client::open()? })
     }
 
     async fn perform(&self, change: Change) -> Result<(), NetlinkError> {
@@ -56,9 +54,7 @@ impl Loopback {
             Change::Renew { vip, seconds } => {
                 let request = RouteNetlinkMessage::NewAddress(announcement(vip, seconds));
                 let action = format!("renew {vip} on lo");
-                self.client
-                    .change(&action, request, NLM_F_CREATE | NLM_F_REPLACE)
-                    .await?;
+                self.client.change(&action, request, NLM_F_CREATE | NLM_F_REPLACE).await?;
                 tracing::debug!(%vip, lifetime = seconds, "renewed on lo");
             }
             Change::Remove { vip } => {
@@ -214,7 +210,6 @@ mod tests {
     }
 
     #[test]
-    #[expect(clippy::too_many_lines, reason = "one table")]
     fn the_changes_lead_from_what_is_there_to_what_is_wanted() {
         let permanent = KernelAddress {
             protocol: None,
@@ -223,33 +218,15 @@ mod tests {
             preferred_seconds: u32::MAX,
             ..ours(0)
         };
-        let elsewhere = KernelAddress {
-            interface: 2,
-            ..permanent
-        };
-        let made_infinite = KernelAddress {
-            valid_seconds: u32::MAX,
-            ..ours(0)
-        };
-        let made_preferred = KernelAddress {
-            preferred_seconds: 30,
-            ..ours(30)
-        };
-        let old_kernel = KernelAddress {
-            protocol: None,
-            ..ours(30)
-        };
-        let subnet = KernelAddress {
-            prefix_length: 24,
-            ..permanent
-        };
+        let elsewhere = KernelAddress { interface: 2, ..permanent };
+        let made_infinite = KernelAddress { valid_seconds: u32::MAX, ..ours(0) };
+        let made_preferred = KernelAddress { preferred_seconds: 30, ..ours(30) };
+        let old_kernel = KernelAddress { protocol: None, ..ours(30) };
+        let subnet = KernelAddress { prefix_length: 24, ..permanent };
         let add = Change::Add { vip: VIP, seconds: 30 };
         let renew = Change::Renew { vip: VIP, seconds: 30 };
-        let (keep, leave, remove) = (
-            Change::Keep { vip: VIP },
-            Change::Leave { vip: VIP },
-            Change::Remove { vip: VIP },
-        );
+        let (keep, leave, remove) =
+            (Change::Keep { vip: VIP }, Change::Leave { vip: VIP }, Change::Remove { vip: VIP });
         let cases = [
             ("nothing there, nothing wanted", false, vec![], vec![]),
             ("missing", true, vec![], vec![add]),
@@ -262,33 +239,15 @@ mod tests {
             ("made preferred by hand", true, vec![made_preferred], vec![renew]),
             ("from a kernel without marks", true, vec![old_kernel], vec![keep]),
             ("stale", false, vec![ours(30)], vec![remove]),
-            (
-                "stale, from a kernel without marks",
-                false,
-                vec![old_kernel],
-                vec![remove],
-            ),
+            ("stale, from a kernel without marks", false, vec![old_kernel], vec![remove]),
             ("somebody else's and wanted", true, vec![permanent], vec![leave]),
             ("somebody else's and not wanted", false, vec![permanent], vec![]),
-            (
-                "somebody else's subnet beside ours",
-                true,
-                vec![subnet, ours(30)],
-                vec![keep],
-            ),
-            (
-                "somebody else's subnet beside a stale one of ours",
-                false,
-                vec![subnet, ours(30)],
-                vec![remove],
-            ),
+            ("somebody else's subnet beside ours", true, vec![subnet, ours(30)], vec![keep]),
+            ("somebody else's subnet beside a stale one of ours", false, vec![subnet, ours(30)], vec![remove]),
             ("on another interface", true, vec![elsewhere], vec![add]),
         ];
         for (name, is_wanted, present, expected) in cases {
-            let wanted = is_wanted
-                .then_some((VIP, Duration::from_secs(30)))
-                .into_iter()
-                .collect();
+            let wanted = is_wanted.then_some((VIP, Duration::from_secs(30))).into_iter().collect();
             assert_eq!(changes(&wanted, &present), expected, "{name}");
         }
     }
@@ -304,14 +263,7 @@ mod tests {
 
     #[test]
     fn a_lifetime_is_whole_seconds_and_never_infinite() {
-        let cases = [
-            (0, 1),
-            (1, 1),
-            (2999, 3),
-            (3000, 3),
-            (3001, 4),
-            (u64::MAX, u32::MAX - 1),
-        ];
+        let cases = [(0, 1), (1, 1), (2999, 3), (3000, 3), (3001, 4), (u64::MAX, u32::MAX - 1)];
         for (millis, seconds) in cases {
             assert_eq!(whole_seconds(Duration::from_millis(millis)), seconds, "{millis} ms");
         }
@@ -322,14 +274,7 @@ mod tests {
         for vip in [VIP, "2001:db8::10".parse().unwrap()] {
             let address = KernelAddress::parse(&announcement(vip, 30)).unwrap();
             assert!(address.is_announcement(), "{address:?}");
-            assert!(
-                KernelAddress {
-                    protocol: None,
-                    ..address
-                }
-                .is_announcement(),
-                "{address:?}"
-            );
+            assert!(KernelAddress { protocol: None, ..address }.is_announcement(), "{address:?}");
         }
     }
 }

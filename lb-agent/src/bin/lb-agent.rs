@@ -1,8 +1,30 @@
 //! The node agent.
 
-use std::path::Path;
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
 
-fn main() -> anyhow::Result<()> {
-    let path = std::env::args().nth(3).unwrap_or_default();
-    lb_agent::runtime::run(Path::new(&path), None)
+use anyhow::Result;
+use clap::Parser;
+use lb_agent::{
+    cli::agent::{Args, Verb},
+    runtime,
+};
+
+fn main() -> ExitCode {
+    match perform(&Args::parse().verb) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn perform(verb: &Verb) -> Result<()> {
+    match verb {
+        Verb::Run { config, overrides } => runtime::run(config, overrides.log_level, overrides.log_format),
+        Verb::Version => Ok(writeln!(io::stdout(), "lb-agent {}", env!("CARGO_PKG_VERSION"))?),
+    }
 }

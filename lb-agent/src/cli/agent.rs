@@ -24,13 +24,7 @@ pub enum Verb {
     /// Runs until SIGTERM or SIGINT; SIGHUP reads the configuration again
     Run {
         /// Configuration file; `lbctl sample config` shows one
-        #[arg(
-            long,
-            short,
-            env = "LEVEE_CONFIG",
-            value_name = "FILE",
-            default_value = "/etc/levee/levee.yaml"
-        )]
+        #[arg(long, short, env = "LEVEE_CONFIG", value_name = "FILE", default_value = "/etc/levee/levee.yaml")]
         config: PathBuf,
         /// What goes before the file.
         #[command(flatten)]
@@ -96,13 +90,7 @@ mod tests {
 
     #[test]
     fn every_level_is_itself() {
-        for level in [
-            LogLevel::Error,
-            LogLevel::Warn,
-            LogLevel::Info,
-            LogLevel::Debug,
-            LogLevel::Trace,
-        ] {
+        for level in [LogLevel::Error, LogLevel::Warn, LogLevel::Info, LogLevel::Debug, LogLevel::Trace] {
             let Verb::Run { overrides, .. } = parse(&format!("run --log-level {}", level.as_str())).unwrap() else {
                 panic!("not run");
             };

@@ -19,22 +19,10 @@ pub struct Args {
 #[derive(clap::Args, Clone, Debug, Eq, PartialEq)]
 pub(super) struct Options {
     /// Directory on bpffs where the maps are pinned
-    #[arg(
-        long,
-        global = true,
-        env = "LEVEE_PIN_PATH",
-        value_name = "DIR",
-        default_value = "/sys/fs/bpf/levee"
-    )]
+    #[arg(long, global = true, env = "LEVEE_PIN_PATH", value_name = "DIR", default_value = "/sys/fs/bpf/levee")]
     pub pin_path: PathBuf,
     /// Socket of the agent
-    #[arg(
-        long,
-        global = true,
-        env = "LEVEE_SOCKET",
-        value_name = "PATH",
-        default_value = "/run/levee/agent.sock"
-    )]
+    #[arg(long, global = true, env = "LEVEE_SOCKET", value_name = "PATH", default_value = "/run/levee/agent.sock")]
     pub socket: PathBuf,
     /// Form of the output
     #[arg(long, short, global = true, value_enum, default_value_t)]

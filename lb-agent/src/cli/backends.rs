@@ -70,10 +70,7 @@ pub(super) fn way(hop: &HopView) -> String {
     let (Some(mac), Some(interface)) = (hop.next_hop_mac, hop.interface) else {
         return "-".to_owned();
     };
-    let name = hop
-        .interface_name
-        .clone()
-        .unwrap_or_else(|| format!("interface {interface}"));
+    let name = hop.interface_name.clone().unwrap_or_else(|| format!("interface {interface}"));
     let vlan = hop.vlan.map(|vlan| format!(" vlan {vlan}")).unwrap_or_default();
     let tunnel = match (hop.tunnel_source, hop.tunnel_destination) {
         (Some(source), Some(destination)) => format!(", {source} -> {destination}"),

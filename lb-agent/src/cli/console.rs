@@ -46,11 +46,7 @@ pub(super) fn notice(agent: &Presence, style: Style) -> String {
 
 /// That no agent runs, and what that means.
 pub(super) fn absence(agent: &Presence) -> String {
-    let last = agent
-        .owner
-        .as_ref()
-        .map(|owner| format!(" (last: {owner})"))
-        .unwrap_or_default();
+    let last = agent.owner.as_ref().map(|owner| format!(" (last: {owner})")).unwrap_or_default();
     format!("agent is not running{last}; forwarding goes on from the pinned maps")
 }
 
@@ -95,11 +91,7 @@ impl Style {
     }
 
     fn paint(self, code: &str, text: &str) -> String {
-        if self.colored && !text.is_empty() {
-            format!("\x1b[{code}m{text}\x1b[0m")
-        } else {
-            text.to_owned()
-        }
+        if self.colored && !text.is_empty() { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
 }
 
@@ -157,10 +149,7 @@ pub(super) struct Sections {
 
 impl Sections {
     pub const fn new(style: Style) -> Self {
-        Self {
-            style,
-            sections: Vec::new(),
-        }
+        Self { style, sections: Vec::new() }
     }
 
     /// Adds a section, unless it has no lines.
@@ -245,18 +234,9 @@ mod tests {
         let plain = "NAME     PACKETS  REASON\na              5  fine\nlonger  12345678  broken\n";
         assert_eq!(table.render("none", Style::PLAIN), plain);
         let colored = table.render("none", Style::new(Color::Always, false));
-        assert!(
-            colored.starts_with("\x1b[2mNAME     PACKETS  REASON\x1b[0m\n"),
-            "{colored:?}"
-        );
-        assert!(
-            colored.ends_with("\x1b[31mlonger  12345678  broken\x1b[0m\n"),
-            "{colored:?}"
-        );
-        assert_eq!(
-            Table::new(&["NAME"]).render("There is none.", Style::PLAIN),
-            "There is none.\n"
-        );
+        assert!(colored.starts_with("\x1b[2mNAME     PACKETS  REASON\x1b[0m\n"), "{colored:?}");
+        assert!(colored.ends_with("\x1b[31mlonger  12345678  broken\x1b[0m\n"), "{colored:?}");
+        assert_eq!(Table::new(&["NAME"]).render("There is none.", Style::PLAIN), "There is none.\n");
     }
 
     #[test]
@@ -287,10 +267,7 @@ mod tests {
 
     #[test]
     fn numbers_read_well() {
-        assert_eq!(
-            [0, 1_023, 1_536, 33_554_432].map(bytes),
-            ["0 B", "1023 B", "1.5 KiB", "32.0 MiB"]
-        );
+        assert_eq!([0, 1_023, 1_536, 33_554_432].map(bytes), ["0 B", "1023 B", "1.5 KiB", "32.0 MiB"]);
         let durations = [5, 65, 3_660, 90_000].map(duration);
         assert_eq!(durations, ["5 s", "1 min 5 s", "1 h 1 min", "1 d 1 h"]);
         assert_eq!(endpoint("2001:db8::1".parse().unwrap(), 0), "[2001:db8::1]:any");

@@ -62,27 +62,16 @@ impl Report for Counters {
         let mut services = Table::new(&["SERVICE", "VIP", ">PACKETS", ">BYTES"]);
         for line in &self.services {
             let vip = format!("{}/{}", endpoint(line.vip, line.port), line.protocol);
-            services.row(
-                [line.name.clone(), vip, line.packets.to_string(), line.bytes.to_string()],
-                false,
-            );
+            services.row([line.name.clone(), vip, line.packets.to_string(), line.bytes.to_string()], false);
         }
         let counts = |heading, counts: &[Count], none: &str, is_bad| {
             let mut table = Table::new(&[heading, ">PACKETS", "MEANING"]);
             for count in counts.iter().filter(|count| count.packets > 0) {
-                table.row(
-                    [count.name.to_owned(), count.packets.to_string(), count.text.to_owned()],
-                    is_bad,
-                );
+                table.row([count.name.to_owned(), count.packets.to_string(), count.text.to_owned()], is_bad);
             }
             table.render(none, style)
         };
-        let verdicts = counts(
-            "VERDICT",
-            &self.verdicts,
-            "No packet for a VIP was let through yet.",
-            false,
-        );
+        let verdicts = counts("VERDICT", &self.verdicts, "No packet for a VIP was let through yet.", false);
         let drops = counts("DROPPED", &self.drops, "No packet was dropped.", true);
         let services = services.render("There is no service.", style);
         format!("{}{verdicts}\n{drops}\n{services}", notice(&self.agent, style))
@@ -110,12 +99,7 @@ mod tests {
 
     #[test]
     fn nothing_counted_is_said_in_sentences() {
-        let empty = Counters {
-            verdicts: Vec::new(),
-            drops: Vec::new(),
-            services: Vec::new(),
-            ..report()
-        };
+        let empty = Counters { verdicts: Vec::new(), drops: Vec::new(), services: Vec::new(), ..report() };
         let text = "No packet for a VIP was let through yet.\n\nNo packet was dropped.\n\nThere is no service.\n";
         assert_eq!(empty.text(Style::PLAIN), text);
     }

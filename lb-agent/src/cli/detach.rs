@@ -152,18 +152,12 @@ mod tests {
             ..detached()
         };
         assert!(!nothing.failed());
-        assert_eq!(
-            nothing.text(Style::PLAIN),
-            "Nothing of Levee was here (looked under /sys/fs/bpf/levee).\n"
-        );
+        assert_eq!(nothing.text(Style::PLAIN), "Nothing of Levee was here (looked under /sys/fs/bpf/levee).\n");
     }
 
     #[test]
     fn what_could_not_be_removed_is_a_failure() {
-        let failed = Detached {
-            failures: vec!["192.0.2.10: refused".to_owned()],
-            ..detached()
-        };
+        let failed = Detached { failures: vec!["192.0.2.10: refused".to_owned()], ..detached() };
         assert!(failed.failed());
         assert!(failed.text(Style::PLAIN).ends_with("failed     192.0.2.10: refused\n"));
     }

@@ -40,20 +40,14 @@ pub(super) enum FlowError {
     #[error("port 0 of `{0}` is in no packet; {EXAMPLES}")]
     PortZero(String),
     #[error("{source_end} and {destination} are of two families; {EXAMPLES}")]
-    Families {
-        source_end: SocketAddr,
-        destination: SocketAddr,
-    },
+    Families { source_end: SocketAddr, destination: SocketAddr },
 }
 
 impl Flow {
     /// Reads a flow from one argument or several, with or without an arrow.
     pub fn parse(arguments: &[String]) -> Result<Self, FlowError> {
-        let words: Vec<_> = arguments
-            .iter()
-            .flat_map(|argument| argument.split_whitespace())
-            .filter(|word| *word != "->")
-            .collect();
+        let words: Vec<_> =
+            arguments.iter().flat_map(|argument| argument.split_whitespace()).filter(|word| *word != "->").collect();
         let [protocol, source, destination] = words[..] else {
             return Err(FlowError::Words { words: words.len() });
         };
@@ -64,25 +58,14 @@ impl Flow {
         };
         let (source, destination) = (end(source)?, end(destination)?);
         if source.is_ipv4() != destination.is_ipv4() {
-            return Err(FlowError::Families {
-                source_end: source,
-                destination,
-            });
+            return Err(FlowError::Families { source_end: source, destination });
         }
-        Ok(Self {
-            protocol,
-            source,
-            destination,
-        })
+        Ok(Self { protocol, source, destination })
     }
 
     /// An Ethernet frame of the flow's first packet, between link-layer addresses that nobody has.
     pub fn frame(&self) -> Vec<u8> {
-        let ethertype = if self.destination.is_ipv4() {
-            eth::IPV4
-        } else {
-            eth::IPV6
-        };
+        let ethertype = if self.destination.is_ipv4() { eth::IPV4 } else { eth::IPV6 };
         let mut frame = vec![0; 12];
         frame.extend(ethertype.to_be_bytes());
         let header = self.ip_header();
@@ -144,26 +127,11 @@ mod tests {
     #[test]
     fn flows_are_read_however_they_are_quoted() {
         let cases: [(&[&str], &str); 5] = [
-            (
-                &["tcp", "10.0.0.1:40000", "192.0.2.10:6443"],
-                "tcp 10.0.0.1:40000 -> 192.0.2.10:6443",
-            ),
-            (
-                &["tcp 10.0.0.1:40000 192.0.2.10:6443"],
-                "tcp 10.0.0.1:40000 -> 192.0.2.10:6443",
-            ),
-            (
-                &["UDP", "[2001:db8::1]:5", "->", "[2001:db8::10]:53"],
-                "udp [2001:db8::1]:5 -> [2001:db8::10]:53",
-            ),
-            (
-                &["udp [2001:db8::1]:5 -> [2001:db8::10]:53"],
-                "udp [2001:db8::1]:5 -> [2001:db8::10]:53",
-            ),
-            (
-                &["  tcp   10.0.0.1:1", "192.0.2.10:2 "],
-                "tcp 10.0.0.1:1 -> 192.0.2.10:2",
-            ),
+            (&["tcp", "10.0.0.1:40000", "192.0.2.10:6443"], "tcp 10.0.0.1:40000 -> 192.0.2.10:6443"),
+            (&["tcp 10.0.0.1:40000 192.0.2.10:6443"], "tcp 10.0.0.1:40000 -> 192.0.2.10:6443"),
+            (&["UDP", "[2001:db8::1]:5", "->", "[2001:db8::10]:53"], "udp [2001:db8::1]:5 -> [2001:db8::10]:53"),
+            (&["udp [2001:db8::1]:5 -> [2001:db8::10]:53"], "udp [2001:db8::1]:5 -> [2001:db8::10]:53"),
+            (&["  tcp   10.0.0.1:1", "192.0.2.10:2 "], "tcp 10.0.0.1:1 -> 192.0.2.10:2"),
         ];
         for (arguments, shown) in cases {
             assert_eq!(parsed(arguments).unwrap().to_string(), shown, "{arguments:?}");
@@ -178,18 +146,9 @@ mod tests {
             ("", FlowError::Words { words: 0 }),
             ("icmp 10.0.0.1:1 192.0.2.10:2", FlowError::Protocol("icmp".to_owned())),
             ("tcp 10.0.0.1 192.0.2.10:2", FlowError::End("10.0.0.1".to_owned())),
-            (
-                "tcp 2001:db8::1:5 [2001:db8::10]:53",
-                FlowError::End("2001:db8::1:5".to_owned()),
-            ),
-            (
-                "tcp 10.0.0.1:70000 192.0.2.10:2",
-                FlowError::End("10.0.0.1:70000".to_owned()),
-            ),
-            (
-                "tcp 10.0.0.1:0 192.0.2.10:2",
-                FlowError::PortZero("10.0.0.1:0".to_owned()),
-            ),
+            ("tcp 2001:db8::1:5 [2001:db8::10]:53", FlowError::End("2001:db8::1:5".to_owned())),
+            ("tcp 10.0.0.1:70000 192.0.2.10:2", FlowError::End("10.0.0.1:70000".to_owned())),
+            ("tcp 10.0.0.1:0 192.0.2.10:2", FlowError::PortZero("10.0.0.1:0".to_owned())),
             (
                 "tcp 10.0.0.1:1 [2001:db8::10]:2",
                 FlowError::Families {
@@ -223,10 +182,7 @@ mod tests {
             let transport = parse::transport(frame, &network).unwrap();
             assert_eq!(transport.protocol, flow.protocol.number());
             let ports = parse::ports(frame, &transport).unwrap();
-            assert_eq!(
-                ports,
-                (Be16::new(flow.source.port()), Be16::new(flow.destination.port()))
-            );
+            assert_eq!(ports, (Be16::new(flow.source.port()), Be16::new(flow.destination.port())));
         }
     }
 }

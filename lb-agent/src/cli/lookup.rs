@@ -115,10 +115,7 @@ fn explain(flow: Flow, record: &Record, inspection: Inspection) -> Lookup {
             port: view.map(|view| view.port),
             weight: view.map(|view| view.weight),
             // The mode is the one the program met; the agent may have changed it since.
-            hop: view.map(|view| HopView {
-                mode: Mode::from_value(record.mode).label(),
-                ..view.hop.clone()
-            }),
+            hop: view.map(|view| HopView { mode: Mode::from_value(record.mode).label(), ..view.hop.clone() }),
         }),
         pin_path: inspection.pin_path,
         agent: inspection.agent,
@@ -129,12 +126,10 @@ fn explain(flow: Flow, record: &Record, inspection: Inspection) -> Lookup {
 fn end(end: End) -> (bool, &'static str, &'static str) {
     const UNKNOWN: &str = "The program is newer than this lbctl.";
     match end {
-        End::Verdict(value) => Verdict::from_index(value).map_or((false, "unknown", UNKNOWN), |verdict| {
-            (false, verdict.label(), verdict.text())
-        }),
-        End::Drop(value) => DropReason::from_index(value).map_or((true, "unknown", UNKNOWN), |reason| {
-            (true, reason.label(), reason.text())
-        }),
+        End::Verdict(value) => Verdict::from_index(value)
+            .map_or((false, "unknown", UNKNOWN), |verdict| (false, verdict.label(), verdict.text())),
+        End::Drop(value) => DropReason::from_index(value)
+            .map_or((true, "unknown", UNKNOWN), |reason| (true, reason.label(), reason.text())),
     }
 }
 
@@ -150,15 +145,8 @@ impl Report for Lookup {
         sections.add("result", [result]);
         sections.add("service", [self.service_line()]);
         if let Some(ring) = &self.ring {
-            sections.add(
-                "hash",
-                [format!("{} gives slot {} of {}", ring.hash, ring.slot, ring.slots)],
-            );
-            let held = if ring.held {
-                "held by this node"
-            } else {
-                "not held by this node"
-            };
+            sections.add("hash", [format!("{} gives slot {} of {}", ring.hash, ring.slot, ring.slots)]);
+            let held = if ring.held { "held by this node" } else { "not held by this node" };
             sections.add("ring", [format!("generation {}, VIP {held}", ring.generation)]);
         }
         sections.add("backend", self.backend.as_ref().map(Backend::line));
@@ -183,11 +171,7 @@ impl Backend {
         let id = format!("index {}, generation {}", self.index, self.generation);
         match (self.address, self.port, &self.hop) {
             (Some(address), Some(port), Some(hop)) => {
-                let way = if hop.interface.is_some() {
-                    format!(" to {}", way(hop))
-                } else {
-                    String::new()
-                };
+                let way = if hop.interface.is_some() { format!(" to {}", way(hop)) } else { String::new() };
                 format!("{} ({id}), {}{way}", endpoint(address, port), hop.mode)
             }
             _ => format!("gone ({id})"),
@@ -245,11 +229,7 @@ mod tests {
             ..chosen()
         };
         insta::assert_snapshot!(explained(&stale).text(Style::PLAIN));
-        let empty = Record {
-            end: End::Drop(DropReason::NoBackend as u32),
-            service: 1,
-            ..Record::START
-        };
+        let empty = Record { end: End::Drop(DropReason::NoBackend as u32), service: 1, ..Record::START };
         insta::assert_snapshot!(explained(&empty).text(Style::PLAIN));
     }
 

@@ -7,9 +7,7 @@ use anyhow::{Context, Result};
 /// The page of `lbctl`.
 pub(super) fn page() -> Result<String> {
     let mut text = Vec::new();
-    clap_mangen::Man::new(super::command())
-        .render(&mut text)
-        .context("making the manual page")?;
+    clap_mangen::Man::new(super::command()).render(&mut text).context("making the manual page")?;
     String::from_utf8(text).context("the manual page is not UTF-8")
 }
 
@@ -31,11 +29,7 @@ mod tests {
         let page = page().unwrap();
         assert!(page.contains(".TH lbctl 1"), "{page}");
         for verb in super::super::command().get_subcommands() {
-            assert!(
-                page.contains(&format!("lbctl\\-{}(1)", verb.get_name())),
-                "{}",
-                verb.get_name()
-            );
+            assert!(page.contains(&format!("lbctl\\-{}(1)", verb.get_name())), "{}", verb.get_name());
         }
     }
 
@@ -44,13 +38,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path().join("man1");
         write(&dir).unwrap();
-        for name in [
-            "lbctl.1",
-            "lbctl-lookup.1",
-            "lbctl-detach.1",
-            "lb-agent.1",
-            "lb-agent-run.1",
-        ] {
+        for name in ["lbctl.1", "lbctl-lookup.1", "lbctl-detach.1", "lb-agent.1", "lb-agent-run.1"] {
             assert!(dir.join(name).exists(), "{name}");
         }
     }

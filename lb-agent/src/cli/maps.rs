@@ -40,8 +40,7 @@ impl Report for Maps {
         for map in &self.maps {
             let cells = [
                 map.name.to_owned(),
-                map.entries
-                    .map_or_else(|| "-".to_owned(), |entries| entries.to_string()),
+                map.entries.map_or_else(|| "-".to_owned(), |entries| entries.to_string()),
                 map.capacity.to_string(),
                 percent(map),
                 bytes(map.memory_bytes),
@@ -76,11 +75,7 @@ pub(super) fn dump(options: &Options, name: &str) -> Result<MapDump> {
         let names: Vec<_> = lb_common::maps::ALL.iter().map(|fact| fact.name).collect();
         bail!("there is no map {name}; there are {}", names.join(", "));
     };
-    Ok(MapDump {
-        pin_path: options.pin_path.display().to_string(),
-        agent: inspect::presence(&options.pin_path),
-        dump,
-    })
+    Ok(MapDump { pin_path: options.pin_path.display().to_string(), agent: inspect::presence(&options.pin_path), dump })
 }
 
 impl Report for MapDump {
@@ -136,11 +131,7 @@ mod tests {
         MapDump {
             pin_path: "/sys/fs/bpf/levee".to_owned(),
             agent: examples::presence(true),
-            dump: Dump {
-                name: "ADDRESSES",
-                purpose: "What this node's addresses and the VIPs mean.",
-                entries,
-            },
+            dump: Dump { name: "ADDRESSES", purpose: "What this node's addresses and the VIPs mean.", entries },
         }
     }
 
@@ -165,15 +156,9 @@ mod tests {
 
     #[test]
     fn a_dump_is_a_table_of_its_fields() {
-        let dump = dumped(vec![
-            entry("192.0.2.10", true, value!(7)),
-            entry("10.0.0.1", false, Value::Null),
-        ]);
+        let dump = dumped(vec![entry("192.0.2.10", true, value!(7)), entry("10.0.0.1", false, Value::Null)]);
         insta::assert_snapshot!(dump.text(Style::PLAIN));
         insta::assert_snapshot!(json(&dump).unwrap());
-        assert_eq!(
-            dumped(Vec::new()).text(Style::PLAIN),
-            "ADDRESSES has no entry in use.\n"
-        );
+        assert_eq!(dumped(Vec::new()).text(Style::PLAIN), "ADDRESSES has no entry in use.\n");
     }
 }

@@ -63,10 +63,7 @@ struct Done {
 
 impl Done {
     const fn said(text: String) -> Self {
-        Self {
-            text,
-            code: ExitCode::SUCCESS,
-        }
+        Self { text, code: ExitCode::SUCCESS }
     }
 }
 
@@ -88,9 +85,7 @@ fn perform(args: &Args, style: Style) -> Result<Done> {
         Verb::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(*shell, &mut command(), "lbctl", &mut text);
-            Ok(Done::said(
-                String::from_utf8(text).context("completions are not UTF-8")?,
-            ))
+            Ok(Done::said(String::from_utf8(text).context("completions are not UTF-8")?))
         }
         Verb::Man { dir: None } => man::page().map(Done::said),
         Verb::Man { dir: Some(dir) } => man::write(dir).map(Done::said),
@@ -102,11 +97,7 @@ fn show<R: Report>(report: &R, options: &Options, style: Style) -> Result<Done> 
         Output::Text => report.text(style),
         Output::Json => console::json(report)?,
     };
-    let code = if report.failed() {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    };
+    let code = if report.failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
     Ok(Done { text, code })
 }
 
@@ -117,9 +108,7 @@ fn print(text: &str) -> Result<()> {
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error
-        .downcast_ref::<io::Error>()
-        .is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
 }
 
 /// An arrow between the ends of a flow says nothing, but would be taken for an option.
@@ -138,9 +127,7 @@ mod tests {
     use super::*;
 
     fn parse(line: &str) -> Result<Args, clap::Error> {
-        let words = std::iter::once("lbctl")
-            .chain(line.split_whitespace())
-            .map(OsString::from);
+        let words = std::iter::once("lbctl").chain(line.split_whitespace()).map(OsString::from);
         Args::try_parse_from(without_arrow(words))
     }
 
@@ -186,16 +173,7 @@ mod tests {
 
     #[test]
     fn mistakes_are_usage_errors() {
-        for line in [
-            "",
-            "nothing",
-            "ring",
-            "lookup",
-            "sample",
-            "status -o yaml",
-            "validate",
-            "detach now",
-        ] {
+        for line in ["", "nothing", "ring", "lookup", "sample", "status -o yaml", "validate", "detach now"] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
         }
     }
@@ -209,11 +187,7 @@ mod tests {
 
     #[test]
     fn completions_know_every_verb() {
-        for shell in [
-            clap_complete::Shell::Bash,
-            clap_complete::Shell::Zsh,
-            clap_complete::Shell::Fish,
-        ] {
+        for shell in [clap_complete::Shell::Bash, clap_complete::Shell::Zsh, clap_complete::Shell::Fish] {
             let args = parse(&format!("completions {shell}")).unwrap();
             let text = perform(&args, Style::PLAIN).unwrap().text;
             for verb in command().get_subcommands() {

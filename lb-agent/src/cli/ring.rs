@@ -55,11 +55,7 @@ fn report(inspection: Inspection, name: &str) -> Result<RingReport> {
         })
         .collect();
     if rings.is_empty() {
-        let there = if names.is_empty() {
-            "no services".to_owned()
-        } else {
-            names.join(", ")
-        };
+        let there = if names.is_empty() { "no services".to_owned() } else { names.join(", ") };
         bail!("there is no service {name}; there are {there}");
     }
     Ok(RingReport {
@@ -81,17 +77,9 @@ impl Report for RingReport {
 impl RingReport {
     fn ring_text(&self, entry: &Entry, style: Style) -> String {
         let ring = &entry.ring;
-        let of = format!(
-            "{} {}/{}",
-            self.service,
-            endpoint(entry.vip, entry.port),
-            entry.protocol
-        );
+        let of = format!("{} {}/{}", self.service, endpoint(entry.vip, entry.port), entry.protocol);
         if ring.slots == 0 {
-            return format!(
-                "{}\n",
-                style.bad(&format!("{of}: no backend takes flows, packets are dropped"))
-            );
+            return format!("{}\n", style.bad(&format!("{of}: no backend takes flows, packets are dropped")));
         }
         let mut table = Table::new(&["BACKEND", ">WEIGHT", ">SLOTS", ">SHARE", ">IDEAL"]);
         for share in &ring.shares {
@@ -142,10 +130,7 @@ mod tests {
         let mut inspection = examples::inspection();
         inspection.services[0].ring.as_mut().unwrap().slots = 0;
         let text = report(inspection, "kubernetes").unwrap().text(Style::PLAIN);
-        assert_eq!(
-            text,
-            "kubernetes 192.0.2.10:6443/tcp: no backend takes flows, packets are dropped\n"
-        );
+        assert_eq!(text, "kubernetes 192.0.2.10:6443/tcp: no backend takes flows, packets are dropped\n");
     }
 
     #[test]

@@ -26,11 +26,7 @@ impl From<Inspection> for Services {
         Self {
             pin_path: inspection.pin_path,
             agent: inspection.agent,
-            services: inspection
-                .services
-                .into_iter()
-                .map(|service| ServiceView { ring: None, ..service })
-                .collect(),
+            services: inspection.services.into_iter().map(|service| ServiceView { ring: None, ..service }).collect(),
         }
     }
 }
@@ -91,11 +87,7 @@ mod tests {
 
     #[test]
     fn no_service_is_said_in_a_sentence_under_the_notice() {
-        let empty = Services {
-            services: Vec::new(),
-            agent: examples::presence(false),
-            ..report()
-        };
+        let empty = Services { services: Vec::new(), agent: examples::presence(false), ..report() };
         let text = empty.text(Style::PLAIN);
         assert!(text.starts_with("agent is not running (last: process 4711"), "{text}");
         assert!(text.ends_with("\n\nThere is no service.\n"), "{text}");

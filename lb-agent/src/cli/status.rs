@@ -57,9 +57,7 @@ struct MapSummary {
 pub(super) fn gather(options: &Options) -> Result<Status> {
     let answer = block_on(api::status(&options.socket))?;
     let maps = inspect(options, Rings::Skip);
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |time| time.as_secs());
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
     match (answer, maps) {
         (Err(_), Err(error)) => Err(error),
         (answer, maps) => Ok(Status {
@@ -130,17 +128,11 @@ impl Status {
         sections.add("plans", plan_lines(status, style));
         sections.add("interfaces", interface_lines(&status.interfaces, style));
         sections.add("VIPs", vip_lines(status));
-        sections.add(
-            "announcing",
-            status.announce_errors.iter().map(|error| style.bad(error)),
-        );
+        sections.add("announcing", status.announce_errors.iter().map(|error| style.bad(error)));
         let idle = status.backends.iter().filter(|backend| !backend.takes_flows);
         let idle = idle.map(|backend| {
             let address = endpoint(backend.address, backend.port);
-            style.bad(&format!(
-                "{address} of {} takes no flows: {}",
-                backend.service, backend.reason
-            ))
+            style.bad(&format!("{address} of {} takes no flows: {}", backend.service, backend.reason))
         });
         sections.add("backends", idle);
     }
@@ -192,24 +184,11 @@ fn plan_lines(status: &AgentStatus, style: Style) -> Vec<String> {
 }
 
 fn interface_lines(interfaces: &[InterfaceStatus], style: Style) -> Vec<String> {
-    let width = interfaces
-        .iter()
-        .map(|interface| interface.name.len())
-        .max()
-        .unwrap_or(0);
+    let width = interfaces.iter().map(|interface| interface.name.len()).max().unwrap_or(0);
     let line = |interface: &InterfaceStatus| {
         let reason = interface.reason.as_ref().map(|reason| format!(": {reason}"));
-        let line = format!(
-            "{:width$}  {}{}",
-            interface.name,
-            interface.mode,
-            reason.unwrap_or_default()
-        );
-        if interface.mode == "none" {
-            style.bad(&line)
-        } else {
-            line
-        }
+        let line = format!("{:width$}  {}{}", interface.name, interface.mode, reason.unwrap_or_default());
+        if interface.mode == "none" { style.bad(&line) } else { line }
     };
     interfaces.iter().map(line).collect()
 }
@@ -221,11 +200,7 @@ fn vip_lines(status: &AgentStatus) -> Vec<String> {
         vips.entry(*vip).or_default().0 = true;
     }
     for announcement in &status.announcements {
-        let announced = if announcement.announced {
-            "announced"
-        } else {
-            "not announced"
-        };
+        let announced = if announcement.announced { "announced" } else { "not announced" };
         let line = format!("{announced}: {}", announcement.reason);
         vips.entry(announcement.vip).or_default().1.push(line);
     }
@@ -263,12 +238,7 @@ impl MapSummary {
         }
         let line = |map: &MapUse| {
             let entries = map.entries.unwrap_or(map.capacity);
-            style.bad(&format!(
-                "{} is {} full: {entries} of {}",
-                map.name,
-                percent(map),
-                map.capacity
-            ))
+            style.bad(&format!("{} is {} full: {entries} of {}", map.name, percent(map), map.capacity))
         };
         self.nearly_full.iter().map(line).collect()
     }
@@ -327,25 +297,15 @@ mod tests {
 
     #[test]
     fn an_agent_that_hangs_is_not_called_down() {
-        let report = Status {
-            status: None,
-            status_error: Some("the agent did not answer within 5 s".to_owned()),
-            ..report()
-        };
+        let report =
+            Status { status: None, status_error: Some("the agent did not answer within 5 s".to_owned()), ..report() };
         let text = report.text(Style::PLAIN);
-        assert!(
-            text.contains("runs, but does not answer: the agent did not answer within 5 s"),
-            "{text}"
-        );
+        assert!(text.contains("runs, but does not answer: the agent did not answer within 5 s"), "{text}");
     }
 
     #[test]
     fn maps_that_cannot_be_read_are_said_to_be_so() {
-        let report = Status {
-            maps: None,
-            maps_error: Some("permission denied".to_owned()),
-            ..report()
-        };
+        let report = Status { maps: None, maps_error: Some("permission denied".to_owned()), ..report() };
         assert!(report.text(Style::PLAIN).contains("not readable: permission denied"));
     }
 }

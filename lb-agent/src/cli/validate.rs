@@ -169,11 +169,7 @@ mod tests {
 
     fn judged(text: &str, network: Option<&Network>) -> Validation {
         let text = text.replace("secretFile: secret", "secret: 000102030405060708090a0b0c0d0e0f");
-        judge(
-            Path::new("levee.yaml"),
-            config::parse("levee.yaml", &text, Path::new("/")),
-            network,
-        )
+        judge(Path::new("levee.yaml"), config::parse("levee.yaml", &text, Path::new("/")), network)
     }
 
     #[test]
@@ -186,9 +182,7 @@ mod tests {
 
     #[test]
     fn every_problem_is_told_with_its_place() {
-        let mistaken = SAMPLE
-            .replace("ringSize: 4096", "ringSize: 4095")
-            .replace("weight: 1 ", "weight: 2000 ");
+        let mistaken = SAMPLE.replace("ringSize: 4096", "ringSize: 4095").replace("weight: 1 ", "weight: 2000 ");
         let validation = judged(&mistaken, None);
         assert!(validation.failed());
         insta::assert_snapshot!(validation.text(Style::PLAIN));
@@ -199,21 +193,13 @@ mod tests {
     fn a_host_without_the_interfaces_does_not_fit() {
         let validation = judged(SAMPLE, Some(&Network::default()));
         assert!(validation.failed());
-        assert!(
-            validation
-                .text(Style::PLAIN)
-                .contains("interface `eth0` is absent on this host")
-        );
+        assert!(validation.text(Style::PLAIN).contains("interface `eth0` is absent on this host"));
     }
 
     #[test]
     fn a_file_that_is_not_there_is_a_problem_of_its_own() {
         let validation = gather(Path::new("/nowhere/levee.yaml"), false).unwrap();
         assert!(validation.failed());
-        assert!(
-            validation
-                .text(Style::PLAIN)
-                .starts_with("/nowhere/levee.yaml: can't be read")
-        );
+        assert!(validation.text(Style::PLAIN).starts_with("/nowhere/levee.yaml: can't be read"));
     }
 }

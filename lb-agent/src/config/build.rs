@@ -31,12 +31,8 @@ pub(super) fn build(file: &str, draft: Draft) -> Option<Config> {
     let mut services: Vec<Service> = draft.services.into_iter().map(service).collect();
     services.sort_by(|a, b| a.name.cmp(&b.name));
     let announcements = draft.announcements.into_iter().flat_map(|entry| {
-        let announcement = move |vip| Announcement {
-            vip,
-            announcer: entry.announcer,
-            when: entry.when,
-            lifetime: entry.lifetime,
-        };
+        let announcement =
+            move |vip| Announcement { vip, announcer: entry.announcer, when: entry.when, lifetime: entry.lifetime };
         entry.vips.into_iter().map(move |vip| announcement(vip.value))
     });
     let mut announcements: Vec<Announcement> = announcements.collect();
@@ -53,12 +49,7 @@ pub(super) fn build(file: &str, draft: Draft) -> Option<Config> {
             on_terminate: draft.on_terminate,
             capacities: draft.capacities.effective(),
         },
-        desired: DesiredState {
-            node: Node { name, addresses },
-            peers,
-            services,
-            announcements,
-        },
+        desired: DesiredState { node: Node { name, addresses }, peers, services, announcements },
         warnings: Vec::new(),
         places,
     })
@@ -72,31 +63,20 @@ fn places(file: &str, draft: &Draft) -> Places {
     Places {
         file: file.to_owned(),
         interfaces: draft.interfaces.iter().map(|interface| interface.place).collect(),
-        node_addresses: draft
-            .node
-            .iter()
-            .flat_map(|node| &node.addresses)
-            .map(|address| address.place)
-            .collect(),
+        node_addresses: draft.node.iter().flat_map(|node| &node.addresses).map(|address| address.place).collect(),
         vips,
     }
 }
 
 fn peer(node: DraftNode) -> Peer {
-    Peer {
-        name: node.name.value,
-        addresses: node.addresses.into_iter().map(|address| address.value).collect(),
-    }
+    Peer { name: node.name.value, addresses: node.addresses.into_iter().map(|address| address.value).collect() }
 }
 
 fn service(draft: DraftService) -> Service {
     let port = draft.single_port().unwrap_or(0);
     let backend = |address, weight| Backend { address, port, weight };
-    let mut backends: Vec<Backend> = draft
-        .backends
-        .iter()
-        .map(|written| backend(written.address.value, written.weight))
-        .collect();
+    let mut backends: Vec<Backend> =
+        draft.backends.iter().map(|written| backend(written.address.value, written.weight)).collect();
     backends.sort_by_key(|backend| (backend.address, backend.port));
     let mut ports: Vec<u16> = draft.ports.iter().map(|port| port.value).collect();
     ports.sort_unstable();

@@ -36,16 +36,10 @@ struct Kind {
 }
 
 const SERVICES: Kind = kind("services", "(VIP, protocol, port) entries", Capacities::MAX.services);
-const BACKENDS: Kind = kind(
-    "backends",
-    "backend entries (one per VIP, protocol, port and backend)",
-    Capacities::MAX.backends,
-);
-const RING_SLOTS: Kind = kind(
-    "ringSlots",
-    "ring slots (every ring, and the largest once more to swap)",
-    Capacities::MAX.ring_slots,
-);
+const BACKENDS: Kind =
+    kind("backends", "backend entries (one per VIP, protocol, port and backend)", Capacities::MAX.backends);
+const RING_SLOTS: Kind =
+    kind("ringSlots", "ring slots (every ring, and the largest once more to swap)", Capacities::MAX.ring_slots);
 const PEERS: Kind = kind("peers", "addresses of peers", Capacities::MAX.peers);
 const ADDRESSES: Kind = kind("addresses", "VIP addresses", Capacities::MAX.addresses);
 
@@ -59,31 +53,17 @@ pub(super) fn check(draft: &Draft, problems: &mut Problems) {
     let capacities = own.effective();
     let sum = |of: fn(&DraftService) -> u64| draft.services.iter().map(of).fold(0, u64::saturating_add);
     let backends = sum(|service| service.entries().saturating_mul(service.backends.len() as u64));
-    let largest = draft
-        .services
-        .iter()
-        .map(|service| ring_slots(service, 1))
-        .max()
-        .unwrap_or(0);
+    let largest = draft.services.iter().map(|service| ring_slots(service, 1)).max().unwrap_or(0);
     // A changed ring is built beside the one in use, so the largest has to fit once more.
     let slots = sum(|service| ring_slots(service, service.entries())).saturating_add(largest);
-    let vips: BTreeSet<IpAddr> = draft
-        .services
-        .iter()
-        .flat_map(|service| &service.vips)
-        .map(|vip| vip.value)
-        .collect();
+    let vips: BTreeSet<IpAddr> = draft.services.iter().flat_map(|service| &service.vips).map(|vip| vip.value).collect();
     let peers: usize = draft.peers.iter().map(|peer| peer.addresses.len()).sum();
     let first_service = draft.services.first().map(|service| service.place);
     let first_peer = draft.peers.first().map(|peer| peer.name.place);
     let mut fit = |kind: Kind, needed, capacity, own: Option<Located<u32>>| {
         if needed > u64::from(capacity) {
             let message = too_small(&kind, needed, capacity, own.is_none());
-            let cause = if kind.key == PEERS.key {
-                first_peer
-            } else {
-                first_service
-            };
+            let cause = if kind.key == PEERS.key { first_peer } else { first_service };
             problems.refuse(own.map(|own| own.place).or(cause).unwrap_or_default(), message);
         }
     };

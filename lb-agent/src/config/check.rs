@@ -35,10 +35,7 @@ pub(super) fn check(draft: &Draft, problems: &mut Problems) {
 
 /// Whether an address is one of this node's own.
 fn is_own(draft: &Draft, address: IpAddr) -> bool {
-    draft
-        .node
-        .as_ref()
-        .is_some_and(|node| node.addresses.iter().any(|own| own.value == address))
+    draft.node.as_ref().is_some_and(|node| node.addresses.iter().any(|own| own.value == address))
 }
 
 /// Remembers where each key was first and reports the later ones.
@@ -59,46 +56,26 @@ fn once<'a, K: Ord>(
 }
 
 fn interfaces(draft: &Draft, problems: &mut Problems) {
-    let names = draft
-        .interfaces
-        .iter()
-        .map(|interface| (interface.place, &interface.value.name));
-    once(names, problems, |name, line| {
-        format!("interface `{name}` is on line {line} already; remove one of them")
-    });
+    let names = draft.interfaces.iter().map(|interface| (interface.place, &interface.value.name));
+    once(names, problems, |name, line| format!("interface `{name}` is on line {line} already; remove one of them"));
 }
 
 fn names(draft: &Draft, problems: &mut Problems) {
     let named = |name: &Located<String>| !name.value.is_empty();
-    let nodes = draft
-        .node
-        .iter()
-        .chain(&draft.peers)
-        .map(|node| &node.name)
-        .filter(|name| named(name));
+    let nodes = draft.node.iter().chain(&draft.peers).map(|node| &node.name).filter(|name| named(name));
     once(nodes.map(|name| (name.place, &name.value)), problems, |name, line| {
         format!("`{name}` is the name of the node on line {line} already; node and peers need different names")
     });
-    let services = draft
-        .services
-        .iter()
-        .map(|service| &service.name)
-        .filter(|name| named(name));
-    once(
-        services.map(|name| (name.place, &name.value)),
-        problems,
-        |name, line| format!("service `{name}` is on line {line} already; services need different names"),
-    );
+    let services = draft.services.iter().map(|service| &service.name).filter(|name| named(name));
+    once(services.map(|name| (name.place, &name.value)), problems, |name, line| {
+        format!("service `{name}` is on line {line} already; services need different names")
+    });
 }
 
 /// Reports addresses that two nodes (or one node twice) have; returns whose each address is.
 fn node_addresses<'d>(draft: &'d Draft, problems: &mut Problems) -> BTreeMap<IpAddr, (&'d DraftNode, &'static str)> {
     let mut owners: BTreeMap<IpAddr, (&DraftNode, &'static str)> = BTreeMap::new();
-    let roles = draft
-        .node
-        .iter()
-        .map(|node| (node, "this node"))
-        .chain(draft.peers.iter().map(|peer| (peer, "peer")));
+    let roles = draft.node.iter().map(|node| (node, "this node")).chain(draft.peers.iter().map(|peer| (peer, "peer")));
     for (node, role) in roles {
         for address in &node.addresses {
             match owners.entry(address.value) {
@@ -121,24 +98,17 @@ fn node_addresses<'d>(draft: &'d Draft, problems: &mut Problems) -> BTreeMap<IpA
 
 fn ports(service: &DraftService, problems: &mut Problems) {
     let ports = service.ports.iter().map(|port| (port.place, port.value));
-    once(ports, problems, |port, line| {
-        format!("port {port} is on line {line} already; remove one of them")
-    });
+    once(ports, problems, |port, line| format!("port {port} is on line {line} already; remove one of them"));
     if service.ports.len() > 1
         && let Some(all) = service.ports.iter().find(|port| port.value == 0)
     {
-        problems.refuse(
-            all.place,
-            "port 0 stands for every port and has to be alone; remove it or the others",
-        );
+        problems.refuse(all.place, "port 0 stands for every port and has to be alone; remove it or the others");
     }
 }
 
 fn vips(service: &DraftService, owners: &BTreeMap<IpAddr, (&DraftNode, &str)>, problems: &mut Problems) {
     let vips = service.vips.iter().map(|vip| (vip.place, vip.value));
-    once(vips, problems, |vip, line| {
-        format!("VIP {vip} is on line {line} already; remove one of them")
-    });
+    once(vips, problems, |vip, line| format!("VIP {vip} is on line {line} already; remove one of them"));
     for vip in &service.vips {
         if let Some((owner, role)) = owners.get(&vip.value) {
             let reason = format!(
@@ -152,10 +122,7 @@ fn vips(service: &DraftService, owners: &BTreeMap<IpAddr, (&DraftNode, &str)>, p
 
 fn backends(service: &DraftService, draft: &Draft, problems: &mut Problems) {
     let name = &service.name.value;
-    let addresses = service
-        .backends
-        .iter()
-        .map(|backend| (backend.address.place, backend.address.value));
+    let addresses = service.backends.iter().map(|backend| (backend.address.place, backend.address.value));
     once(addresses, problems, |address, line| {
         format!("backend {address} is on line {line} already; remove one of them")
     });
@@ -190,10 +157,7 @@ fn backends(service: &DraftService, draft: &Draft, problems: &mut Problems) {
 }
 
 fn local_delivery(service: &DraftService, draft: &Draft, problems: &mut Problems) {
-    let has_local = service
-        .backends
-        .iter()
-        .any(|backend| is_own(draft, backend.address.value));
+    let has_local = service.backends.iter().any(|backend| is_own(draft, backend.address.value));
     if service.delivery.value == Delivery::Local && !service.backends.is_empty() && !has_local {
         let reason = format!(
             "service `{}` is delivered on this node only (`local`), but none of its backends is an address of this node; add one or choose another delivery",
@@ -204,12 +168,8 @@ fn local_delivery(service: &DraftService, draft: &Draft, problems: &mut Problems
 }
 
 fn backends_that_are_vips(draft: &Draft, problems: &mut Problems) {
-    let vips: BTreeMap<IpAddr, Place> = draft
-        .services
-        .iter()
-        .flat_map(|service| &service.vips)
-        .map(|vip| (vip.value, vip.place))
-        .collect();
+    let vips: BTreeMap<IpAddr, Place> =
+        draft.services.iter().flat_map(|service| &service.vips).map(|vip| (vip.value, vip.place)).collect();
     for backend in draft.services.iter().flat_map(|service| &service.backends) {
         let Located { place, value } = backend.address;
         if let Some(vip) = vips.get(&value) {
@@ -237,11 +197,7 @@ fn overlaps(draft: &Draft, problems: &mut Problems) {
                     continue;
                 }
                 let other = &draft.services[earlier];
-                let ports = if port == 0 {
-                    "every port".to_owned()
-                } else {
-                    format!("port {port}")
-                };
+                let ports = if port == 0 { "every port".to_owned() } else { format!("port {port}") };
                 let reason = format!(
                     "VIP {} {} {ports} belongs to service `{}` (line {}) already; one service takes it",
                     vip.value, service.protocol, other.name.value, other.place.line
@@ -272,25 +228,12 @@ fn unmatched_policies(draft: &Draft, problems: &mut Problems) {
 }
 
 fn announcements(draft: &Draft, problems: &mut Problems) {
-    let vips: BTreeSet<IpAddr> = draft
-        .services
-        .iter()
-        .flat_map(|service| &service.vips)
-        .map(|vip| vip.value)
-        .collect();
-    let entries = || {
-        draft
-            .announcements
-            .iter()
-            .flat_map(|entry| entry.vips.iter().map(|vip| (entry.announcer, *vip)))
-    };
+    let vips: BTreeSet<IpAddr> = draft.services.iter().flat_map(|service| &service.vips).map(|vip| vip.value).collect();
+    let entries = || draft.announcements.iter().flat_map(|entry| entry.vips.iter().map(|vip| (entry.announcer, *vip)));
     for (_, vip) in entries().filter(|(_, vip)| !vips.contains(&vip.value)) {
         problems.refuse(
             vip.place,
-            format!(
-                "announced VIP {} belongs to no service; add it to one or remove it here",
-                vip.value
-            ),
+            format!("announced VIP {} belongs to no service; add it to one or remove it here", vip.value),
         );
     }
     let announced = entries().map(|(announcer, vip)| (vip.place, (vip.value, announcer)));

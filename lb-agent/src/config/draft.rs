@@ -80,14 +80,10 @@ pub(super) fn draft(root: &Node, base_dir: &Path, problems: &mut Problems) -> Op
     let fields = Fields::of(root, "the file", KEYS, problems)?;
     let items = |key| fields.optional(key);
     Some(Draft {
-        node: fields
-            .required("node", problems)
-            .and_then(|value| node(value, "node", problems)),
+        node: fields.required("node", problems).and_then(|value| node(value, "node", problems)),
         interfaces: interfaces(&fields, problems),
         secret: secret(&fields, base_dir, problems),
-        peers: each(items("peers"), "peers", problems, |item, problems| {
-            node(item, "peer", problems)
-        }),
+        peers: each(items("peers"), "peers", problems, |item, problems| node(item, "peer", problems)),
         services: each(items("services"), "services", problems, service),
         announcements: each(items("announcements"), "announcements", problems, announcement),
         on_terminate: on_terminate(&fields, problems),
@@ -95,9 +91,7 @@ pub(super) fn draft(root: &Node, base_dir: &Path, problems: &mut Problems) -> Op
         pin_path: absolute_path(&fields, "pinPath", "/sys/fs/bpf/levee", problems),
         socket: socket(&fields, problems),
         log: log(&fields, problems),
-        capacities: items("capacities")
-            .map(|value| capacities(value, problems))
-            .unwrap_or_default(),
+        capacities: items("capacities").map(|value| capacities(value, problems)).unwrap_or_default(),
     })
 }
 
@@ -130,16 +124,9 @@ pub(super) fn some_of<T>(
 
 fn node(value: &Node, what: &'static str, problems: &mut Problems) -> Option<DraftNode> {
     let fields = Fields::of(value, what, &["name", "addresses"], problems)?;
-    let name = fields
-        .required("name", problems)
-        .and_then(|value| name(value, "name", problems));
-    let addresses = some_of(&fields, "addresses", problems, |item, problems| {
-        address(item, "address", problems)
-    });
-    Some(DraftNode {
-        name: name.unwrap_or_else(|| nameless(fields.place)),
-        addresses,
-    })
+    let name = fields.required("name", problems).and_then(|value| name(value, "name", problems));
+    let addresses = some_of(&fields, "addresses", problems, |item, problems| address(item, "address", problems));
+    Some(DraftNode { name: name.unwrap_or_else(|| nameless(fields.place)), addresses })
 }
 
 /// Stands for a name that was refused; checks skip it.
@@ -150,37 +137,21 @@ pub(super) const fn nameless(place: Place) -> Located<String> {
 fn interfaces(fields: &Fields<'_>, problems: &mut Problems) -> Vec<Located<InterfaceSpec>> {
     some_of(fields, "interfaces", problems, |item, problems| {
         let fields = Fields::of(item, "interface", &["name", "mode"], problems)?;
-        let modes = [
-            ("auto", XdpMode::Auto),
-            ("native", XdpMode::Native),
-            ("generic", XdpMode::Generic),
-        ];
-        let mode = fields
-            .optional("mode")
-            .and_then(|value| choice(value, "mode", &modes, problems));
-        let name = fields
-            .required("name", problems)
-            .and_then(|value| text(value, "name", problems))?;
+        let modes = [("auto", XdpMode::Auto), ("native", XdpMode::Native), ("generic", XdpMode::Generic)];
+        let mode = fields.optional("mode").and_then(|value| choice(value, "mode", &modes, problems));
+        let name = fields.required("name", problems).and_then(|value| text(value, "name", problems))?;
         // The kernel's rules: `dev_valid_name` in net/core/dev.c, IFNAMSIZ 16 with the final zero.
         let valid = name.value.len() <= 15
             && !matches!(name.value, "." | "..")
             && !name.value.contains(|c: char| c == '/' || c == ':' || c.is_whitespace());
         if !valid {
-            let reason = format!(
-                "`name` is {}; an interface has 1..=15 bytes without `/`, `:` and blanks",
-                quoted(name.value)
-            );
+            let reason =
+                format!("`name` is {}; an interface has 1..=15 bytes without `/`, `:` and blanks", quoted(name.value));
             problems.refuse(name.place, reason);
             return None;
         }
         let mode = mode.map(|mode| mode.value).unwrap_or_default();
-        Some(Located::new(
-            name.place,
-            InterfaceSpec {
-                name: name.value.to_owned(),
-                mode,
-            },
-        ))
+        Some(Located::new(name.place, InterfaceSpec { name: name.value.to_owned(), mode }))
     })
 }
 
@@ -200,10 +171,7 @@ fn secret(fields: &Fields<'_>, base_dir: &Path, problems: &mut Problems) -> Opti
             (path.place, Secret::from_file(&base_dir.join(path.value)))
         }
         (Some(value), Some(_)) => {
-            problems.refuse(
-                value.place,
-                "both `secret` and `secretFile` are there; keep one of them",
-            );
+            problems.refuse(value.place, "both `secret` and `secretFile` are there; keep one of them");
             return None;
         }
         (None, None) => {
@@ -216,37 +184,19 @@ fn secret(fields: &Fields<'_>, base_dir: &Path, problems: &mut Problems) -> Opti
 }
 
 fn announcement(value: &Node, problems: &mut Problems) -> Option<DraftAnnouncement> {
-    let fields = Fields::of(
-        value,
-        "announcement",
-        &["vips", "announcer", "when", "lifetime"],
-        problems,
-    )?;
+    let fields = Fields::of(value, "announcement", &["vips", "announcer", "when", "lifetime"], problems)?;
     let announcers = [("loopback", AnnouncerKind::Loopback)];
-    let whens = [
-        ("localBackend", AnnounceWhen::LocalBackend),
-        ("always", AnnounceWhen::Always),
-    ];
+    let whens = [("localBackend", AnnounceWhen::LocalBackend), ("always", AnnounceWhen::Always)];
     let lifetimes = Duration::from_secs(3)..=Duration::from_secs(3600);
-    let vips = some_of(&fields, "vips", problems, |item, problems| {
-        address(item, "VIP", problems)
-    });
-    let announcer = fields
-        .optional("announcer")
-        .and_then(|value| choice(value, "announcer", &announcers, problems));
-    let when = fields
-        .optional("when")
-        .and_then(|value| choice(value, "when", &whens, problems));
-    let lifetime = fields
-        .optional("lifetime")
-        .and_then(|value| duration(value, "lifetime", &lifetimes, problems));
+    let vips = some_of(&fields, "vips", problems, |item, problems| address(item, "VIP", problems));
+    let announcer = fields.optional("announcer").and_then(|value| choice(value, "announcer", &announcers, problems));
+    let when = fields.optional("when").and_then(|value| choice(value, "when", &whens, problems));
+    let lifetime = fields.optional("lifetime").and_then(|value| duration(value, "lifetime", &lifetimes, problems));
     let lifetime = lifetime.map_or(Duration::from_secs(30), |lifetime| lifetime.value);
     if lifetime.subsec_millis() != 0 {
         let place = fields.optional("lifetime").map_or(fields.place, |value| value.place);
-        problems.refuse(
-            place,
-            "`lifetime` has a fraction of a second, which the kernel can't count; write whole seconds",
-        );
+        problems
+            .refuse(place, "`lifetime` has a fraction of a second, which the kernel can't count; write whole seconds");
     }
     Some(DraftAnnouncement {
         vips,
@@ -258,9 +208,7 @@ fn announcement(value: &Node, problems: &mut Problems) -> Option<DraftAnnounceme
 
 fn on_terminate(fields: &Fields<'_>, problems: &mut Problems) -> OnTerminate {
     let choices = [("keep", OnTerminate::Keep), ("withdraw", OnTerminate::Withdraw)];
-    let read = fields
-        .optional("onTerminate")
-        .and_then(|value| choice(value, "onTerminate", &choices, problems));
+    let read = fields.optional("onTerminate").and_then(|value| choice(value, "onTerminate", &choices, problems));
     read.map(|read| read.value).unwrap_or_default()
 }
 
@@ -314,20 +262,10 @@ fn log(fields: &Fields<'_>, problems: &mut Problems) -> LogConfig {
         return LogConfig::default();
     };
     let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
-    let levels = [
-        LogLevel::Error,
-        LogLevel::Warn,
-        LogLevel::Info,
-        LogLevel::Debug,
-        LogLevel::Trace,
-    ];
+    let levels = [LogLevel::Error, LogLevel::Warn, LogLevel::Info, LogLevel::Debug, LogLevel::Trace];
     let levels = levels.map(|level| (level.as_str(), level));
-    let format = fields
-        .optional("format")
-        .and_then(|value| choice(value, "format", &formats, problems));
-    let level = fields
-        .optional("level")
-        .and_then(|value| choice(value, "level", &levels, problems));
+    let format = fields.optional("format").and_then(|value| choice(value, "format", &formats, problems));
+    let level = fields.optional("level").and_then(|value| choice(value, "level", &levels, problems));
     LogConfig {
         format: format.map(|format| format.value).unwrap_or_default(),
         level: level.map(|level| level.value).unwrap_or_default(),
@@ -339,11 +277,7 @@ fn capacities(value: &Node, problems: &mut Problems) -> DraftCapacities {
     let Some(fields) = Fields::of(value, "capacities", &known, problems) else {
         return DraftCapacities::default();
     };
-    let mut read = |key, range| {
-        fields
-            .optional(key)
-            .and_then(|value| integer(value, key, &range, problems))
-    };
+    let mut read = |key, range| fields.optional(key).and_then(|value| integer(value, key, &range, problems));
     DraftCapacities {
         services: read("services", 1..=Capacities::MAX.services),
         backends: read("backends", 1..=Capacities::MAX.backends),

@@ -67,25 +67,13 @@ pub(super) struct DraftBackend {
 pub(super) fn service(value: &Node, problems: &mut Problems) -> Option<DraftService> {
     let fields = Fields::of(value, "service", KEYS, problems)?;
     let protocols = [("tcp", Protocol::Tcp), ("udp", Protocol::Udp)];
-    let name = fields
-        .required("name", problems)
-        .and_then(|value| name(value, "name", problems));
-    let vips = some_of(&fields, "vips", problems, |item, problems| {
-        address(item, "VIP", problems)
-    });
-    let ports = some_of(&fields, "ports", problems, |item, problems| {
-        integer(item, "ports", &(0..=u16::MAX), problems)
-    });
-    let protocol = fields
-        .optional("protocol")
-        .and_then(|value| choice(value, "protocol", &protocols, problems));
+    let name = fields.required("name", problems).and_then(|value| name(value, "name", problems));
+    let vips = some_of(&fields, "vips", problems, |item, problems| address(item, "VIP", problems));
+    let ports = some_of(&fields, "ports", problems, |item, problems| integer(item, "ports", &(0..=u16::MAX), problems));
+    let protocol = fields.optional("protocol").and_then(|value| choice(value, "protocol", &protocols, problems));
     let protocol = protocol.map_or(Protocol::Tcp, |protocol| protocol.value);
-    let delivery = fields
-        .optional("delivery")
-        .and_then(|value| choice(value, "delivery", DELIVERIES, problems));
-    let drop_unmatched = fields
-        .optional("dropUnmatched")
-        .and_then(|value| boolean(value, "dropUnmatched", problems));
+    let delivery = fields.optional("delivery").and_then(|value| choice(value, "delivery", DELIVERIES, problems));
+    let drop_unmatched = fields.optional("dropUnmatched").and_then(|value| boolean(value, "dropUnmatched", problems));
     let backends = each(fields.optional("backends"), "backends", problems, backend);
     refuse_source_ranges(&fields, problems);
     Some(DraftService {
@@ -111,16 +99,9 @@ fn single(ports: &[Located<u16>]) -> Option<u16> {
 
 fn backend(value: &Node, problems: &mut Problems) -> Option<DraftBackend> {
     let fields = Fields::of(value, "backend", &["address", "weight"], problems)?;
-    let weight = fields
-        .optional("weight")
-        .and_then(|value| integer(value, "weight", &(0..=1000), problems));
-    let address = fields
-        .required("address", problems)
-        .and_then(|value| address(value, "backend address", problems))?;
-    Some(DraftBackend {
-        address,
-        weight: weight.map_or(1, |weight| weight.value),
-    })
+    let weight = fields.optional("weight").and_then(|value| integer(value, "weight", &(0..=1000), problems));
+    let address = fields.required("address", problems).and_then(|value| address(value, "backend address", problems))?;
+    Some(DraftBackend { address, weight: weight.map_or(1, |weight| weight.value) })
 }
 
 fn ring_size(fields: &Fields<'_>, problems: &mut Problems) -> Located<RingSize> {
@@ -135,10 +116,7 @@ fn ring_size(fields: &Fields<'_>, problems: &mut Problems) -> Located<RingSize> 
         return Located::new(place, size);
     }
     let (below, above) = (1 << slots.ilog2(), slots.next_power_of_two());
-    problems.refuse(
-        place,
-        format!("`ringSize` is {slots}, which is no power of two; write {below} or {above}"),
-    );
+    problems.refuse(place, format!("`ringSize` is {slots}, which is no power of two; write {below} or {above}"));
     default
 }
 
@@ -171,12 +149,9 @@ fn probe(fields: &Fields<'_>, protocol: Protocol, ports: &[Located<u16>], proble
         return None;
     }
     let fields = Fields::of(value, "probe", PROBE_KEYS, problems)?;
-    let tcp = fields
-        .optional("tcp")
-        .and_then(|value| Fields::of(value, "tcp", &["port"], problems));
-    let port = tcp
-        .and_then(|tcp| tcp.optional("port"))
-        .and_then(|value| integer(value, "port", &(1..=u16::MAX), problems));
+    let tcp = fields.optional("tcp").and_then(|value| Fields::of(value, "tcp", &["port"], problems));
+    let port =
+        tcp.and_then(|tcp| tcp.optional("port")).and_then(|value| integer(value, "port", &(1..=u16::MAX), problems));
     let port = port.map(|port| port.value).or(own_port);
     let mut probe = default_probe(port.unwrap_or(1));
     timing(&fields, &mut probe, problems);
@@ -188,28 +163,19 @@ fn probe(fields: &Fields<'_>, protocol: Protocol, ports: &[Located<u16>], proble
 }
 
 const fn default_probe(port: u16) -> Probe {
-    Probe {
-        port,
-        interval: Duration::from_secs(2),
-        timeout: Duration::from_secs(1),
-        rise: 2,
-        fall: 3,
-    }
+    Probe { port, interval: Duration::from_secs(2), timeout: Duration::from_secs(1), rise: 2, fall: 3 }
 }
 
 fn timing(fields: &Fields<'_>, probe: &mut Probe, problems: &mut Problems) {
     let intervals = Duration::from_millis(100)..=Duration::from_secs(3600);
     let timeouts = Duration::from_millis(10)..=Duration::from_secs(3600);
-    if let Some(interval) = fields
-        .optional("interval")
-        .and_then(|value| duration(value, "interval", &intervals, problems))
+    if let Some(interval) =
+        fields.optional("interval").and_then(|value| duration(value, "interval", &intervals, problems))
     {
         probe.interval = interval.value;
         probe.timeout = probe.timeout.min(interval.value);
     }
-    if let Some(timeout) = fields
-        .optional("timeout")
-        .and_then(|value| duration(value, "timeout", &timeouts, problems))
+    if let Some(timeout) = fields.optional("timeout").and_then(|value| duration(value, "timeout", &timeouts, problems))
     {
         probe.timeout = timeout.value;
         if timeout.value > probe.interval {
@@ -220,11 +186,7 @@ fn timing(fields: &Fields<'_>, probe: &mut Probe, problems: &mut Problems) {
             problems.refuse(timeout.place, reason);
         }
     }
-    let mut count = |key| {
-        fields
-            .optional(key)
-            .and_then(|value| integer(value, key, &(1..=100), problems))
-    };
+    let mut count = |key| fields.optional(key).and_then(|value| integer(value, key, &(1..=100), problems));
     let (rise, fall) = (count("rise"), count("fall"));
     probe.rise = rise.map_or(probe.rise, |rise| rise.value);
     probe.fall = fall.map_or(probe.fall, |fall| fall.value);

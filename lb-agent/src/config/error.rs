@@ -48,13 +48,7 @@ pub struct ConfigErrors {
 impl ConfigErrors {
     /// One problem with the file as a whole.
     pub(crate) fn whole_file(file: &str, message: impl Into<String>) -> Self {
-        Self {
-            problems: vec![Problem {
-                file: file.to_owned(),
-                place: None,
-                message: message.into(),
-            }],
-        }
+        Self { problems: vec![Problem { file: file.to_owned(), place: None, message: message.into() }] }
     }
 }
 
@@ -82,11 +76,7 @@ pub(super) struct Problems {
 
 impl Problems {
     pub(super) fn of(file: &str) -> Self {
-        Self {
-            file: file.to_owned(),
-            refused: Vec::new(),
-            warned: Vec::new(),
-        }
+        Self { file: file.to_owned(), refused: Vec::new(), warned: Vec::new() }
     }
 
     /// Records a reason not to accept the file.
@@ -105,19 +95,11 @@ impl Problems {
     pub(super) fn finish<T>(mut self, value: T) -> Result<(T, Vec<Problem>), ConfigErrors> {
         self.refused.sort_by_key(|problem| problem.place);
         self.warned.sort_by_key(|problem| problem.place);
-        if self.refused.is_empty() {
-            Ok((value, self.warned))
-        } else {
-            Err(ConfigErrors { problems: self.refused })
-        }
+        if self.refused.is_empty() { Ok((value, self.warned)) } else { Err(ConfigErrors { problems: self.refused }) }
     }
 
     fn problem(&self, place: Place, message: impl Into<String>) -> Problem {
-        Problem {
-            file: self.file.clone(),
-            place: Some(place),
-            message: message.into(),
-        }
+        Problem { file: self.file.clone(), place: Some(place), message: message.into() }
     }
 }
 

@@ -69,9 +69,7 @@ pub fn parse(file_name: &str, text: &str, base_dir: &Path) -> Result<Config, Con
     if text.trim().is_empty() {
         return Err(empty(file_name));
     }
-    let root = yaml::read(file_name, text).map_err(|problem| ConfigErrors {
-        problems: vec![problem],
-    })?;
+    let root = yaml::read(file_name, text).map_err(|problem| ConfigErrors { problems: vec![problem] })?;
     if matches!(root.value, yaml::Value::Null) {
         return Err(empty(file_name));
     }
@@ -94,9 +92,7 @@ pub(crate) fn read_bytes(path: &Path) -> Result<Vec<u8>, ConfigErrors> {
         |error| ConfigErrors::whole_file(&name, format!("can't be read: {error}; check the path and its mode"));
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(unreadable)?;
-    file.take(MAX_FILE_BYTES + 1)
-        .read_to_end(&mut bytes)
-        .map_err(unreadable)?;
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err(too_large(&name));
     }
@@ -115,16 +111,11 @@ pub(crate) fn text_of(file_name: &str, bytes: Vec<u8>) -> Result<String, ConfigE
 
 /// The folder that relative paths in a file start from.
 pub(crate) fn base_dir(path: &Path) -> &Path {
-    path.parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-        .unwrap_or(Path::new("."))
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 fn empty(file_name: &str) -> ConfigErrors {
-    ConfigErrors::whole_file(
-        file_name,
-        "the file is empty; `lbctl sample config` shows one to begin with",
-    )
+    ConfigErrors::whole_file(file_name, "the file is empty; `lbctl sample config` shows one to begin with")
 }
 
 fn too_large(file_name: &str) -> ConfigErrors {

@@ -26,22 +26,11 @@ pub fn check_against(config: &Config, network: &Network) -> Result<(), ConfigErr
 }
 
 fn interfaces(config: &Config, network: &Network, problems: &mut Problems) {
-    let present: Vec<&str> = network
-        .interfaces
-        .values()
-        .map(|interface| interface.name.as_str())
-        .collect();
+    let present: Vec<&str> = network.interfaces.values().map(|interface| interface.name.as_str()).collect();
     for (spec, place) in config.agent.interfaces.iter().zip(&config.places.interfaces) {
         if network.interface_named(&spec.name).is_none() {
-            let present = if present.is_empty() {
-                "none".to_owned()
-            } else {
-                present.join(", ")
-            };
-            problems.refuse(
-                *place,
-                format!("interface `{}` is absent on this host; there are {present}", spec.name),
-            );
+            let present = if present.is_empty() { "none".to_owned() } else { present.join(", ") };
+            problems.refuse(*place, format!("interface `{}` is absent on this host; there are {present}", spec.name));
         }
     }
 }
@@ -65,10 +54,7 @@ fn check_vip(vip: IpAddr, place: Place, network: &Network, problems: &mut Proble
             "VIP {vip} is an address of {interface} on this host already; remove it there or choose another VIP"
         );
         problems.refuse(place, reason);
-    } else if let Some(own) = network
-        .addresses
-        .iter()
-        .find(|own| is_connected(network, own) && own.net.contains(&vip))
+    } else if let Some(own) = network.addresses.iter().find(|own| is_connected(network, own) && own.net.contains(&vip))
     {
         let (subnet, interface) = (own.net.trunc(), interface_name(network, own));
         let protocol = if vip.is_ipv4() { "ARP" } else { "NDP" };
@@ -82,12 +68,8 @@ fn check_vip(vip: IpAddr, place: Place, network: &Network, problems: &mut Proble
 
 /// Whether the address makes its subnet reachable on a link, so that hosts there resolve addresses of it themselves.
 fn is_connected(network: &Network, address: &InterfaceAddress) -> bool {
-    let loopback = |index| {
-        network
-            .interfaces
-            .get(index)
-            .is_some_and(|interface| interface.kind == InterfaceKind::Loopback)
-    };
+    let loopback =
+        |index| network.interfaces.get(index).is_some_and(|interface| interface.kind == InterfaceKind::Loopback);
     let host_route = match address.net {
         IpNet::V4(net) => net.prefix_len() == 32,
         IpNet::V6(net) => net.prefix_len() == 128,
@@ -96,8 +78,5 @@ fn is_connected(network: &Network, address: &InterfaceAddress) -> bool {
 }
 
 fn interface_name<'n>(network: &'n Network, address: &InterfaceAddress) -> &'n str {
-    network
-        .interfaces
-        .get(&address.interface)
-        .map_or("an interface", |interface| interface.name.as_str())
+    network.interfaces.get(&address.interface).map_or("an interface", |interface| interface.name.as_str())
 }

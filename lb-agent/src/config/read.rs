@@ -33,28 +33,19 @@ impl<'t> Fields<'t> {
     pub(super) fn of(node: &'t Node, what: &'static str, known: &[&str], problems: &mut Problems) -> Option<Self> {
         let Value::Map(entries) = &node.value else {
             let kind = node.value.kind();
-            problems.refuse(
-                node.place,
-                format!("{what} is {kind}; write a mapping with the keys {}", known.join(", ")),
-            );
+            problems
+                .refuse(node.place, format!("{what} is {kind}; write a mapping with the keys {}", known.join(", ")));
             return None;
         };
         for (key, _) in entries.iter().filter(|(key, _)| !known.contains(&key.name.as_str())) {
             problems.refuse(key.place, unknown_key(&key.name, what, known));
         }
-        Some(Self {
-            place: node.place,
-            what,
-            entries: entries.iter().map(|(key, value)| (key, value)).collect(),
-        })
+        Some(Self { place: node.place, what, entries: entries.iter().map(|(key, value)| (key, value)).collect() })
     }
 
     /// The value of a key that may be left out.
     pub(super) fn optional(&self, name: &str) -> Option<&'t Node> {
-        self.entries
-            .iter()
-            .find(|(key, _)| key.name == name)
-            .map(|(_, value)| *value)
+        self.entries.iter().find(|(key, _)| key.name == name).map(|(_, value)| *value)
     }
 
     /// The value of a key that has to be there.
@@ -101,10 +92,7 @@ pub(super) fn list<'t>(node: &'t Node, what: &str, problems: &mut Problems) -> &
     if let Value::List(items) = &node.value {
         return items;
     }
-    problems.refuse(
-        node.place,
-        format!("`{what}` is {}; write a list, `[]` for none", node.value.kind()),
-    );
+    problems.refuse(node.place, format!("`{what}` is {}; write a list, `[]` for none", node.value.kind()));
     &[]
 }
 
@@ -113,17 +101,11 @@ pub(super) fn text<'t>(node: &'t Node, what: &str, problems: &mut Problems) -> O
     match &node.value {
         Value::Scalar(text) if !text.is_empty() => Some(Located::new(node.place, text.as_str())),
         Value::Scalar(_) | Value::Null => {
-            problems.refuse(
-                node.place,
-                format!("`{what}` is empty; give it a value or leave the key out"),
-            );
+            problems.refuse(node.place, format!("`{what}` is empty; give it a value or leave the key out"));
             None
         }
         other => {
-            problems.refuse(
-                node.place,
-                format!("`{what}` is {}; write a single value", other.kind()),
-            );
+            problems.refuse(node.place, format!("`{what}` is {}; write a single value", other.kind()));
             None
         }
     }
@@ -140,16 +122,10 @@ where
     T: TryFrom<u64> + PartialOrd + fmt::Display,
 {
     let Located { place, value: text } = text(node, what, problems)?;
-    let value = decimal(text)
-        .and_then(|number| T::try_from(number).ok())
-        .filter(|number| range.contains(number));
+    let value = decimal(text).and_then(|number| T::try_from(number).ok()).filter(|number| range.contains(number));
     if value.is_none() {
-        let reason = format!(
-            "`{what}` is {}; write a whole number in {}..={}",
-            quoted(text),
-            range.start(),
-            range.end()
-        );
+        let reason =
+            format!("`{what}` is {}; write a whole number in {}..={}", quoted(text), range.start(), range.end());
         problems.refuse(place, reason);
     }
     Some(Located::new(place, value?))
@@ -172,10 +148,7 @@ pub(super) fn choice<T: Copy>(
         return Some(Located::new(place, *value));
     }
     let words: Vec<_> = choices.iter().map(|(word, _)| *word).collect();
-    problems.refuse(
-        place,
-        format!("`{what}` is {}; write one of {}", quoted(text), words.join(", ")),
-    );
+    problems.refuse(place, format!("`{what}` is {}; write one of {}", quoted(text), words.join(", ")));
     None
 }
 
@@ -190,15 +163,10 @@ pub(super) fn duration(
     let bounds = format!("{}..={}", show(*range.start()), show(*range.end()));
     match parse_duration(text) {
         Some(value) if range.contains(&value) => return Some(Located::new(place, value)),
-        Some(_) => problems.refuse(
-            place,
-            format!("`{what}` is {}; it has to be within {bounds}", quoted(text)),
-        ),
+        Some(_) => problems.refuse(place, format!("`{what}` is {}; it has to be within {bounds}", quoted(text))),
         None => {
-            let reason = format!(
-                "`{what}` is {}; write a whole number and a unit (ms, s, m, h), within {bounds}",
-                quoted(text)
-            );
+            let reason =
+                format!("`{what}` is {}; write a whole number and a unit (ms, s, m, h), within {bounds}", quoted(text));
             problems.refuse(place, reason);
         }
     }
@@ -220,9 +188,7 @@ fn parse_duration(text: &str) -> Option<Duration> {
 
 /// Digits only: no sign, no other base, no separators.
 fn decimal(text: &str) -> Option<u64> {
-    text.bytes()
-        .all(|byte| byte.is_ascii_digit())
-        .then(|| text.parse().ok())?
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
 /// A duration in the largest unit that shows it whole.
@@ -239,15 +205,9 @@ pub(super) fn show(duration: Duration) -> String {
 /// A name of a node, peer or service: 1..=63 of `A-Z a-z 0-9 . _ -`.
 pub(super) fn name(node: &Node, what: &str, problems: &mut Problems) -> Option<Located<String>> {
     let Located { place, value: text } = text(node, what, problems)?;
-    let fits = text.len() <= 63
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
+    let fits = text.len() <= 63 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
     if !fits {
-        let reason = format!(
-            "`{what}` is {}; write 1..=63 characters of A-Z, a-z, 0-9, `.`, `_`, `-`",
-            quoted(text)
-        );
+        let reason = format!("`{what}` is {}; write 1..=63 characters of A-Z, a-z, 0-9, `.`, `_`, `-`", quoted(text));
         problems.refuse(place, reason);
         return None;
     }
@@ -257,30 +217,15 @@ pub(super) fn name(node: &Node, what: &str, problems: &mut Problems) -> Option<L
 /// An address that a packet can have as its destination on a wire. `what` names it in error texts ("VIP").
 pub(super) fn address(node: &Node, what: &str, problems: &mut Problems) -> Option<Located<IpAddr>> {
     if let Value::Map(entries) = &node.value
-        && entries
-            .iter()
-            .any(|(key, _)| key.name.chars().all(|c| c.is_ascii_hexdigit() || c == ':'))
+        && entries.iter().any(|(key, _)| key.name.chars().all(|c| c.is_ascii_hexdigit() || c == ':'))
     {
-        problems.refuse(
-            node.place,
-            format!("{what} is a mapping to YAML; write IPv6 addresses in quotes"),
-        );
+        problems.refuse(node.place, format!("{what} is a mapping to YAML; write IPv6 addresses in quotes"));
         return None;
     }
     let Located { place, value: text } = text(node, what, problems)?;
     let Ok(address) = text.parse::<IpAddr>() else {
-        let hint = if text.contains('/') {
-            " without a prefix length"
-        } else {
-            ""
-        };
-        problems.refuse(
-            place,
-            format!(
-                "{what} {} is no IP address; write one{hint}, IPv6 in quotes",
-                quoted(text)
-            ),
-        );
+        let hint = if text.contains('/') { " without a prefix length" } else { "" };
+        problems.refuse(place, format!("{what} {} is no IP address; write one{hint}, IPv6 in quotes", quoted(text)));
         return None;
     };
     if let Some(reason) = unusable(address) {

@@ -69,10 +69,7 @@ impl Secret {
 
     /// Reads a file that holds 32 hexadecimal digits and that not everybody may read.
     pub(super) fn from_file(path: &Path) -> Result<Self, SecretError> {
-        let unreadable = |source| SecretError::Unreadable {
-            path: path.to_owned(),
-            source,
-        };
+        let unreadable = |source| SecretError::Unreadable { path: path.to_owned(), source };
         let metadata = path.metadata().map_err(unreadable)?;
         if !metadata.is_file() {
             return Err(SecretError::NotAFile { path: path.to_owned() });
@@ -80,19 +77,12 @@ impl Secret {
         let file = File::open(path).map_err(unreadable)?;
         let mode = file.metadata().map_err(unreadable)?.permissions().mode() & 0o777;
         if mode & TOO_OPEN != 0 {
-            return Err(SecretError::TooOpen {
-                path: path.to_owned(),
-                mode,
-            });
+            return Err(SecretError::TooOpen { path: path.to_owned(), mode });
         }
         let mut text = String::new();
-        file.take(MAX_FILE_BYTES)
-            .read_to_string(&mut text)
-            .map_err(unreadable)?;
-        Self::from_hex(text.trim()).map_err(|cause| SecretError::InFile {
-            path: path.to_owned(),
-            cause: cause.to_string(),
-        })
+        file.take(MAX_FILE_BYTES).read_to_string(&mut text).map_err(unreadable)?;
+        Self::from_hex(text.trim())
+            .map_err(|cause| SecretError::InFile { path: path.to_owned(), cause: cause.to_string() })
     }
 }
 
@@ -172,13 +162,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("secret");
         fs::write(&path, format!("{HEX}\n")).unwrap();
-        for (mode, accepted) in [
-            (0o644, false),
-            (0o660, false),
-            (0o640, true),
-            (0o600, true),
-            (0o400, true),
-        ] {
+        for (mode, accepted) in [(0o644, false), (0o660, false), (0o640, true), (0o600, true), (0o400, true)] {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
             let read = Secret::from_file(&path);
             assert_eq!(read.is_ok(), accepted, "mode {mode:o}: {read:?}");
@@ -187,13 +171,8 @@ mod tests {
 
     #[test]
     fn an_absent_file_says_how_to_create_one() {
-        let error = Secret::from_file(Path::new("/nonexistent/secret"))
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.starts_with("secret file /nonexistent/secret can't be read: "),
-            "{error}"
-        );
+        let error = Secret::from_file(Path::new("/nonexistent/secret")).unwrap_err().to_string();
+        assert!(error.starts_with("secret file /nonexistent/secret can't be read: "), "{error}");
         assert!(error.contains("/dev/urandom"), "{error}");
     }
 }

@@ -29,9 +29,7 @@ fn refusal(rest: &str) -> String {
 
 /// What is said about one service, `keys` of which follow name, VIP and port on lines 5 and 6.
 fn service_refusal(keys: &str) -> String {
-    refusal(&format!(
-        "services:\n- {{name: s, vips: [192.0.2.1], ports: [80], {keys}}}\n"
-    ))
+    refusal(&format!("services:\n- {{name: s, vips: [192.0.2.1], ports: [80], {keys}}}\n"))
 }
 
 fn accepted(rest: &str) -> Config {
@@ -57,31 +55,12 @@ fn the_sample_parses_and_says_the_defaults() {
     let config = parse("sample", SAMPLE, dir.path()).unwrap();
     assert_eq!(config.warnings, []);
     let minimal = accepted("").agent;
-    assert_eq!(
-        AgentConfig { ..minimal },
-        config.agent,
-        "the sample shows another default than there is"
-    );
+    assert_eq!(AgentConfig { ..minimal }, config.agent, "the sample shows another default than there is");
     let service = &config.desired.services[0];
-    let bare = &accepted("services: [{name: kubernetes, vips: [192.0.2.10], ports: [6443]}]")
-        .desired
-        .services[0];
-    assert_eq!(
-        (service.probe, service.ring_size, service.delivery),
-        (bare.probe, bare.ring_size, bare.delivery)
-    );
-    assert_eq!(
-        (service.protocol, service.drop_unmatched),
-        (bare.protocol, bare.drop_unmatched)
-    );
-    assert_eq!(
-        service
-            .backends
-            .iter()
-            .map(|backend| backend.weight)
-            .collect::<Vec<_>>(),
-        [1, 1, 1]
-    );
+    let bare = &accepted("services: [{name: kubernetes, vips: [192.0.2.10], ports: [6443]}]").desired.services[0];
+    assert_eq!((service.probe, service.ring_size, service.delivery), (bare.probe, bare.ring_size, bare.delivery));
+    assert_eq!((service.protocol, service.drop_unmatched), (bare.protocol, bare.drop_unmatched));
+    assert_eq!(service.backends.iter().map(|backend| backend.weight).collect::<Vec<_>>(), [1, 1, 1]);
     assert_eq!(config.desired.announcements.len(), 2);
 }
 
@@ -95,81 +74,36 @@ announcements: [{vips: [192.0.2.2, 192.0.2.1], when: always, lifetime: 1m}]
 http: off
 ",
     );
-    let [a, b] = &config.desired.services[..] else {
-        panic!("two services")
-    };
-    assert_eq!(
-        (a.name.as_str(), a.protocol, a.delivery, a.probe),
-        ("a", Protocol::Udp, Delivery::Gue, None)
-    );
+    let [a, b] = &config.desired.services[..] else { panic!("two services") };
+    assert_eq!((a.name.as_str(), a.protocol, a.delivery, a.probe), ("a", Protocol::Udp, Delivery::Gue, None));
     assert_eq!((a.ring_size.slots(), a.drop_unmatched), (64, false));
     assert_eq!((&b.ports[..], b.probe), (&[80, 443][..], None));
-    let backends: Vec<_> = b
-        .backends
-        .iter()
-        .map(|backend| (backend.address, backend.port, backend.weight))
-        .collect();
+    let backends: Vec<_> = b.backends.iter().map(|backend| (backend.address, backend.port, backend.weight)).collect();
     assert_eq!(backends, [(ip("10.0.1.2"), 0, 0), (ip("10.0.2.2"), 0, 1)]);
-    let announced: Vec<_> = config
-        .desired
-        .announcements
-        .iter()
-        .map(|entry| (entry.vip, entry.when))
-        .collect();
-    assert_eq!(
-        announced,
-        [
-            (ip("192.0.2.1"), AnnounceWhen::Always),
-            (ip("192.0.2.2"), AnnounceWhen::Always)
-        ]
-    );
+    let announced: Vec<_> = config.desired.announcements.iter().map(|entry| (entry.vip, entry.when)).collect();
+    assert_eq!(announced, [(ip("192.0.2.1"), AnnounceWhen::Always), (ip("192.0.2.2"), AnnounceWhen::Always)]);
     assert_eq!(config.desired.announcements[0].lifetime, Duration::from_secs(60));
     assert_eq!(config.agent.http, None);
     let warnings: Vec<_> = config.warnings.iter().map(ToString::to_string).collect();
-    assert_eq!(
-        warnings,
-        ["levee.yaml:7:3: service `a` has no backends; its packets are dropped until it has some"]
-    );
+    assert_eq!(warnings, ["levee.yaml:7:3: service `a` has no backends; its packets are dropped until it has some"]);
 }
 
 #[test]
 fn a_probe_follows_the_service_where_it_says_nothing() {
     let probe = |service: &str| {
-        accepted(&format!("services: [{{name: s, vips: [192.0.2.1], {service}}}]"))
-            .desired
-            .services[0]
-            .probe
+        accepted(&format!("services: [{{name: s, vips: [192.0.2.1], {service}}}]")).desired.services[0].probe
     };
-    let default = Probe {
-        port: 80,
-        interval: Duration::from_secs(2),
-        timeout: Duration::from_secs(1),
-        rise: 2,
-        fall: 3,
-    };
+    let default =
+        Probe { port: 80, interval: Duration::from_secs(2), timeout: Duration::from_secs(1), rise: 2, fall: 3 };
     assert_eq!(probe("ports: [80]"), Some(default));
     assert_eq!(probe("ports: [80], probe: none"), None);
     assert_eq!(probe("ports: [0]"), None);
     assert_eq!(probe("ports: [80, 81]"), None);
     assert_eq!(probe("ports: [80], protocol: udp"), None);
-    assert_eq!(
-        probe("ports: [80], protocol: udp, probe: {tcp: {port: 81}}"),
-        Some(Probe { port: 81, ..default })
-    );
-    let quick = Probe {
-        interval: Duration::from_millis(100),
-        timeout: Duration::from_millis(100),
-        ..default
-    };
+    assert_eq!(probe("ports: [80], protocol: udp, probe: {tcp: {port: 81}}"), Some(Probe { port: 81, ..default }));
+    let quick = Probe { interval: Duration::from_millis(100), timeout: Duration::from_millis(100), ..default };
     assert_eq!(probe("ports: [80], probe: {interval: 100ms}"), Some(quick));
-    assert_eq!(
-        probe("ports: [80], probe: {rise: 5, fall: 1}"),
-        Some(Probe {
-            rise: 5,
-            fall: 1,
-            ..default
-        })
-    );
+    assert_eq!(probe("ports: [80], probe: {rise: 5, fall: 1}"), Some(Probe { rise: 5, fall: 1, ..default }));
 }
 
 #[test]
@@ -225,11 +159,9 @@ levee.yaml:3:9: `secret` is empty; give it a value or leave the key out
 #[test]
 fn secrets_are_refused_without_being_shown() {
     let with = |secret: &str| {
-        read(&format!(
-            "node: {{name: n, addresses: [10.0.0.1]}}\ninterfaces: [{{name: e}}]\n{secret}\n"
-        ))
-        .unwrap_err()
-        .to_string()
+        read(&format!("node: {{name: n, addresses: [10.0.0.1]}}\ninterfaces: [{{name: e}}]\n{secret}\n"))
+            .unwrap_err()
+            .to_string()
     };
     insta::assert_snapshot!(with("secret: 1234567890"), @r#"levee.yaml:3:9: the secret has 10 characters; write 32 hexadecimal digits, for instance from `od -An -N16 -tx1 /dev/urandom | tr -d ' \n'`"#);
     insta::assert_snapshot!(with("secret: 12345678901234567890123456789012\nsecretFile: x"), @"levee.yaml:3:9: both `secret` and `secretFile` are there; keep one of them");
@@ -309,17 +241,11 @@ fn one_service_takes_a_port_of_a_vip() {
 fn backends_fit_their_service() {
     insta::assert_snapshot!(service_refusal("backends: [{address: \"fd00::1\"}]"), @"levee.yaml:6:66: backend fd00::1 takes a tunnel over IPv6 (delivery `auto`), but this node has no IPv6 address to send it from; add one to `node.addresses`");
     insta::assert_snapshot!(service_refusal("delivery: ipip, backends: [{address: \"fd00::1\"}]"), @"levee.yaml:6:82: backend fd00::1 takes a tunnel over IPv6 (delivery `ipip`), but this node has no IPv6 address to send it from; add one to `node.addresses`");
-    assert_eq!(
-        service_refusal("delivery: l2, backends: [{address: \"fd00::1\"}]"),
-        "accepted"
-    );
+    assert_eq!(service_refusal("delivery: l2, backends: [{address: \"fd00::1\"}]"), "accepted");
     insta::assert_snapshot!(service_refusal("delivery: local, backends: [{address: 10.0.2.2}]"), @"levee.yaml:6:55: service `s` is delivered on this node only (`local`), but none of its backends is an address of this node; add one or choose another delivery");
     insta::assert_snapshot!(service_refusal("backends: [{address: 10.0.2.2}, {address: 10.0.2.2, weight: 2}]"), @"levee.yaml:6:87: backend 10.0.2.2 is on line 6 already; remove one of them");
     insta::assert_snapshot!(service_refusal("backends: [{address: 192.0.2.1}]"), @"levee.yaml:6:66: backend 192.0.2.1 is itself a VIP (line 6); its packets would come back: name the host's own address");
-    assert_eq!(
-        service_refusal("backends: [{address: 10.0.2.2, weight: 0}]"),
-        "accepted"
-    );
+    assert_eq!(service_refusal("backends: [{address: 10.0.2.2, weight: 0}]"), "accepted");
 }
 
 #[test]
@@ -376,10 +302,7 @@ levee.yaml:9:14: 320 ring slots (every ring, and the largest once more to swap) 
 levee.yaml:10:14: 2 VIP addresses are configured, but `capacities.addresses` is 1; set `capacities.addresses` to 2 or more
 ");
     let ports: Vec<String> = (1..=2000).map(|port| port.to_string()).collect();
-    let many = format!(
-        "services: [{{name: s, vips: [192.0.2.1], ports: [{}]}}]\n",
-        ports.join(", ")
-    );
+    let many = format!("services: [{{name: s, vips: [192.0.2.1], ports: [{}]}}]\n", ports.join(", "));
     insta::assert_snapshot!(refusal(&many), @"
 levee.yaml:5:12: 2000 (VIP, protocol, port) entries are configured, but `capacities.services` is 1024 by default; set `capacities.services` to 2000 or more
 levee.yaml:5:12: 8196096 ring slots (every ring, and the largest once more to swap) are configured, but `capacities.ringSlots` is 4194304 by default; set `capacities.ringSlots` to 8196096 or more
@@ -398,20 +321,10 @@ fn peers_fit_their_capacity() {
 
 #[test]
 fn an_absurd_product_of_vips_and_ports_is_refused_quickly() {
-    let vips: Vec<String> = (0..60_000)
-        .map(|n: u32| format!("100.{}.{}.{}", n >> 16, n >> 8 & 255, n & 255))
-        .collect();
+    let vips: Vec<String> = (0..60_000).map(|n: u32| format!("100.{}.{}.{}", n >> 16, n >> 8 & 255, n & 255)).collect();
     let ports: Vec<String> = (1..=60_000).map(|port: u32| port.to_string()).collect();
-    let text = format!(
-        "services: [{{name: s, vips: [{}], ports: [{}]}}]\n",
-        vips.join(","),
-        ports.join(",")
-    );
-    assert!(
-        refusal(&text).contains("3600000000 (VIP, protocol, port) entries"),
-        "{}",
-        refusal(&text)
-    );
+    let text = format!("services: [{{name: s, vips: [{}], ports: [{}]}}]\n", vips.join(","), ports.join(","));
+    assert!(refusal(&text).contains("3600000000 (VIP, protocol, port) entries"), "{}", refusal(&text));
 }
 
 #[test]
@@ -420,10 +333,7 @@ fn a_file_that_is_no_text_is_refused() {
     let path = dir.path().join("levee.yaml");
     let message = |bytes: &[u8]| {
         fs::write(&path, bytes).unwrap();
-        load(&path)
-            .unwrap_err()
-            .to_string()
-            .replace(&path.display().to_string(), "levee.yaml")
+        load(&path).unwrap_err().to_string().replace(&path.display().to_string(), "levee.yaml")
     };
     insta::assert_snapshot!(message(b""), @"levee.yaml: the file is empty; `lbctl sample config` shows one to begin with");
     insta::assert_snapshot!(message(b"# only a comment\n"), @"levee.yaml: the file is empty; `lbctl sample config` shows one to begin with");
@@ -447,27 +357,13 @@ fn merge_keys_share_settings() {
 fn host() -> Network {
     let mut network = Network::default();
     for (index, name, kind) in [(1, "lo", InterfaceKind::Loopback), (2, "eth0", InterfaceKind::Ethernet)] {
-        let interface = Interface {
-            index,
-            name: name.to_owned(),
-            mac: MacAddr::default(),
-            mtu: 1500,
-            up: true,
-            kind,
-        };
+        let interface = Interface { index, name: name.to_owned(), mac: MacAddr::default(), mtu: 1500, up: true, kind };
         network.interfaces.insert(index, interface);
     }
-    for (interface, net) in [
-        (1, "127.0.0.1/8"),
-        (1, "192.0.2.9/24"),
-        (2, "10.0.1.2/24"),
-        (2, "fd00:1::2/64"),
-        (2, "198.51.100.1/32"),
-    ] {
-        network.addresses.push(InterfaceAddress {
-            interface,
-            net: net.parse::<IpNet>().unwrap(),
-        });
+    for (interface, net) in
+        [(1, "127.0.0.1/8"), (1, "192.0.2.9/24"), (2, "10.0.1.2/24"), (2, "fd00:1::2/64"), (2, "198.51.100.1/32")]
+    {
+        network.addresses.push(InterfaceAddress { interface, net: net.parse::<IpNet>().unwrap() });
     }
     network
 }
@@ -479,10 +375,7 @@ fn host_refusal(config: &Config) -> String {
 #[test]
 fn a_config_is_compared_with_the_host() {
     let service = |vips: &str| accepted(&format!("services: [{{name: s, ports: [80], vips: [{vips}]}}]\n"));
-    assert_eq!(
-        host_refusal(&service("192.0.2.1, 198.51.100.2, \"2001:db8::1\"")),
-        "accepted"
-    );
+    assert_eq!(host_refusal(&service("192.0.2.1, 198.51.100.2, \"2001:db8::1\"")), "accepted");
     insta::assert_snapshot!(host_refusal(&service("10.0.1.9, \"fd00:1::9\"")), @"
 levee.yaml:5:42: VIP 10.0.1.9 lies in the connected subnet 10.0.1.0/24 of eth0: hosts there would ask for it by ARP, which this version does not answer; choose an address outside
 levee.yaml:5:52: VIP fd00:1::9 lies in the connected subnet fd00:1::/64 of eth0: hosts there would ask for it by NDP, which this version does not answer; choose an address outside

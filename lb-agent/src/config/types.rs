@@ -132,23 +132,12 @@ pub struct Capacities {
 
 impl Capacities {
     /// The largest value of each.
-    pub(super) const MAX: Self = Self {
-        services: 1 << 16,
-        backends: 1 << 20,
-        ring_slots: 1 << 28,
-        peers: 1 << 16,
-        addresses: 1 << 16,
-    };
+    pub(super) const MAX: Self =
+        Self { services: 1 << 16, backends: 1 << 20, ring_slots: 1 << 28, peers: 1 << 16, addresses: 1 << 16 };
 }
 
 impl Default for Capacities {
     fn default() -> Self {
-        Self {
-            services: 1024,
-            backends: 8192,
-            ring_slots: 4_194_304,
-            peers: 1024,
-            addresses: 1024,
-        }
+        Self { services: 1024, backends: 8192, ring_slots: 4_194_304, peers: 1024, addresses: 1024 }
     }
 }

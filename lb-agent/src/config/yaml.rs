@@ -59,21 +59,10 @@ pub(super) fn read(file: &str, text: &str) -> Result<Node, Problem> {
     match serde_saphyr::from_str_with_options::<Spanned<Raw>>(text, options()) {
         Ok(raw) => Ok(node(raw, text)),
         Err(error) => {
-            let place = error
-                .location()
-                .filter(|location| *location != Location::UNKNOWN)
-                .map(place);
-            let hint = if has_bare_ipv6(text, place) {
-                "; write IPv6 addresses in quotes"
-            } else {
-                ""
-            };
+            let place = error.location().filter(|location| *location != Location::UNKNOWN).map(place);
+            let hint = if has_bare_ipv6(text, place) { "; write IPv6 addresses in quotes" } else { "" };
             let message = format!("not valid YAML: {}{hint}", reason(&error));
-            Err(Problem {
-                file: file.to_owned(),
-                place,
-                message,
-            })
+            Err(Problem { file: file.to_owned(), place, message })
         }
     }
 }
@@ -116,17 +105,13 @@ fn reason(error: &serde_saphyr::Error) -> String {
 }
 
 fn has_bare_ipv6(text: &str, place: Option<Place>) -> bool {
-    let line = place
-        .and_then(|place| usize::try_from(place.line).ok())
-        .and_then(|line| text.lines().nth(line.max(1) - 1));
+    let line =
+        place.and_then(|place| usize::try_from(place.line).ok()).and_then(|line| text.lines().nth(line.max(1) - 1));
     line.is_some_and(|line| line.contains("::") && !line.contains(['"', '\'']))
 }
 
 fn place(location: Location) -> Place {
-    Place {
-        line: location.line(),
-        column: location.column(),
-    }
+    Place { line: location.line(), column: location.column() }
 }
 
 fn node(raw: Spanned<Raw>, text: &str) -> Node {
@@ -136,33 +121,22 @@ fn node(raw: Spanned<Raw>, text: &str) -> Node {
         Raw::Text(value) => Value::Scalar(value),
         Raw::Typed(value) => Value::Scalar(spelling.map_or(value, str::to_owned)),
         Raw::List(items) => Value::List(items.into_iter().map(|item| node(item, text)).collect()),
-        Raw::Map(entries) => Value::Map(
-            entries
-                .into_iter()
-                .map(|(key, value)| (self::key(key), node(value, text)))
-                .collect(),
-        ),
+        Raw::Map(entries) => {
+            Value::Map(entries.into_iter().map(|(key, value)| (self::key(key), node(value, text))).collect())
+        }
     };
-    Node {
-        place: place(raw.referenced),
-        value,
-    }
+    Node { place: place(raw.referenced), value }
 }
 
 fn key(key: Spanned<String>) -> Key {
-    Key {
-        place: place(key.referenced),
-        name: key.value,
-    }
+    Key { place: place(key.referenced), name: key.value }
 }
 
 /// The bytes of a scalar in the file.
 fn spelling(location: Location, text: &str) -> Option<&str> {
     let start = usize::try_from(location.span().byte_offset()?).ok()?;
     let length = usize::try_from(location.span().byte_len()?).ok()?;
-    text.get(start..start.checked_add(length)?)
-        .map(str::trim)
-        .filter(|spelling| !spelling.is_empty())
+    text.get(start..start.checked_add(length)?).map(str::trim).filter(|spelling| !spelling.is_empty())
 }
 
 /// The tree as the library hands it out.
@@ -254,10 +228,8 @@ mod tests {
             Value::Scalar(text) => format!("{line}:{column} {text}"),
             Value::List(items) => format!("[{}]", items.iter().map(show).collect::<Vec<_>>().join(", ")),
             Value::Map(entries) => {
-                let entries: Vec<_> = entries
-                    .iter()
-                    .map(|(key, value)| format!("{}={}", key.name, show(value)))
-                    .collect();
+                let entries: Vec<_> =
+                    entries.iter().map(|(key, value)| format!("{}={}", key.name, show(value))).collect();
                 format!("{{{}}}", entries.join(", "))
             }
         }
@@ -272,24 +244,12 @@ mod tests {
 
     #[test]
     fn scalars_keep_their_spelling() {
-        for text in [
-            "off",
-            "007",
-            "1.10",
-            "0x1f",
-            "1e5",
-            "12345678901234567890123456789012",
-            "1e99999",
-            ".inf",
-            "yes",
-            "1_0",
-        ] {
+        for text in
+            ["off", "007", "1.10", "0x1f", "1e5", "12345678901234567890123456789012", "1e99999", ".inf", "yes", "1_0"]
+        {
             assert_eq!(shown(&format!("a: {text} # comment\n")), format!("{{a=1:4 {text}}}"));
         }
-        assert_eq!(
-            shown("a: \"on\"\nb: '1.50'\nc:\nd: ~\n"),
-            "{a=1:4 on, b=2:4 1.50, c=3:2 null, d=4:4 null}"
-        );
+        assert_eq!(shown("a: \"on\"\nb: '1.50'\nc:\nd: ~\n"), "{a=1:4 on, b=2:4 1.50, c=3:2 null, d=4:4 null}");
         assert_eq!(shown("a: &x 007\nb: [*x, 1.0]\n"), "{a=1:7 007, b=[2:5 007, 2:9 1.0]}");
     }
 

@@ -30,12 +30,7 @@ impl MappedWords {
             .len(words * 8)
             .map_raw(data.fd().as_fd().as_raw_fd())
             .map_err(|error| DataplaneError::map(map, "mapping into memory", &error))?;
-        Ok(Self {
-            map,
-            mapping,
-            words,
-            _data: data,
-        })
+        Ok(Self { map, mapping, words, _data: data })
     }
 
     /// The word at `index`.
@@ -69,11 +64,7 @@ impl MappedWords {
     fn word(&self, index: usize, action: &'static str) -> Result<&AtomicU64, DataplaneError> {
         if index >= self.words {
             let reason = format!("index {index} of {}", self.words);
-            return Err(DataplaneError::Map {
-                map: self.map,
-                action,
-                reason,
-            });
+            return Err(DataplaneError::Map { map: self.map, action, reason });
         }
         // SAFETY: the mapping is page-aligned, `words` words long and lives as long as `self`; `index` was checked.
         // The kernel and other processes access the same memory a word at a time.

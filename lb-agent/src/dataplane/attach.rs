@@ -56,31 +56,16 @@ impl Attachments {
         mode: XdpMode,
         present: Option<Present>,
     ) -> Result<Attachment, DataplaneError> {
-        if let Some(known) = self
-            .by_interface
-            .get(interface)
-            .filter(|known| known.index == index && present.is_some())
+        if let Some(known) = self.by_interface.get(interface).filter(|known| known.index == index && present.is_some())
         {
             return Ok(known.clone());
         }
         let attachment = if adopt(programs, pins, interface, present)? {
-            let mode = if present.is_some_and(|present| present.is_native) {
-                NATIVE
-            } else {
-                GENERIC
-            };
-            Attachment {
-                interface: interface.to_owned(),
-                index,
-                mode,
-                fallback: None,
-            }
+            let mode = if present.is_some_and(|present| present.is_native) { NATIVE } else { GENERIC };
+            Attachment { interface: interface.to_owned(), index, mode, fallback: None }
         } else if let Some(foreign) = present {
             let program = format!(" (id {})", foreign.program_id);
-            return Err(DataplaneError::ForeignProgram {
-                interface: interface.to_owned(),
-                program,
-            });
+            return Err(DataplaneError::ForeignProgram { interface: interface.to_owned(), program });
         } else {
             attach_anew(programs, pins, interface, index, mode)?
         };
@@ -116,11 +101,8 @@ fn adopt(
     let Ok(pinned) = PinnedLink::from_pin(&path) else {
         return Ok(false);
     };
-    let refused = |reason| DataplaneError::AttachRefused {
-        interface: interface.to_owned(),
-        mode: "its present",
-        reason,
-    };
+    let refused =
+        |reason| DataplaneError::AttachRefused { interface: interface.to_owned(), mode: "its present", reason };
     let link: FdLink = pinned.into();
     let program_id = link.info().map_err(|error| refused(chain(&error)))?.program_id();
     if present.is_none_or(|present| present.program_id != program_id) {
@@ -128,10 +110,7 @@ fn adopt(
         return Ok(false);
     }
     let link = XdpLink::try_from(link).map_err(|error| refused(chain(&error)))?;
-    programs
-        .live()?
-        .attach_to_link(link)
-        .map_err(|error| refused(chain(&error)))?;
+    programs.live()?.attach_to_link(link).map_err(|error| refused(chain(&error)))?;
     Ok(true)
 }
 
@@ -142,12 +121,7 @@ fn attach_anew(
     index: u32,
     mode: XdpMode,
 ) -> Result<Attachment, DataplaneError> {
-    let attached = |mode, fallback| Attachment {
-        interface: interface.to_owned(),
-        index,
-        mode,
-        fallback,
-    };
+    let attached = |mode, fallback| Attachment { interface: interface.to_owned(), index, mode, fallback };
     let native = match mode {
         XdpMode::Generic => None,
         XdpMode::Auto | XdpMode::Native => Some(attach_in(programs, pins, interface, index, NATIVE)),
@@ -156,11 +130,7 @@ fn attach_anew(
         (Some(Ok(())), _) => Ok(attached(NATIVE, None)),
         (Some(Err(DataplaneError::AttachRefused { reason, .. })), XdpMode::Auto) => {
             attach_in(programs, pins, interface, index, GENERIC)?;
-            tracing::warn!(
-                interface,
-                reason,
-                "no native XDP here: attached in generic mode, which is slower"
-            );
+            tracing::warn!(interface, reason, "no native XDP here: attached in generic mode, which is slower");
             Ok(attached(GENERIC, Some(reason)))
         }
         (Some(Err(error)), _) => Err(error),
@@ -179,24 +149,12 @@ fn attach_in(
     index: u32,
     mode: &'static str,
 ) -> Result<(), DataplaneError> {
-    let refused = |reason| DataplaneError::AttachRefused {
-        interface: interface.to_owned(),
-        mode,
-        reason,
-    };
-    let flags = if mode == NATIVE {
-        aya::programs::XdpMode::Driver
-    } else {
-        aya::programs::XdpMode::Skb
-    };
+    let refused = |reason| DataplaneError::AttachRefused { interface: interface.to_owned(), mode, reason };
+    let flags = if mode == NATIVE { aya::programs::XdpMode::Driver } else { aya::programs::XdpMode::Skb };
     let program = programs.live()?;
-    let id = program
-        .attach_to_if_index(index, flags)
-        .map_err(|error| refuse(interface, mode, &error))?;
+    let id = program.attach_to_if_index(index, flags).map_err(|error| refuse(interface, mode, &error))?;
     let link = program.take_link(id).map_err(|error| refused(chain(&error)))?;
-    let link = FdLink::try_from(link).map_err(|_| DataplaneError::NoLinks {
-        interface: interface.to_owned(),
-    })?;
+    let link = FdLink::try_from(link).map_err(|_| DataplaneError::NoLinks { interface: interface.to_owned() })?;
     link.pin(pins.link(interface)).map_err(|error| refused(chain(&error)))?;
     Ok(())
 }
@@ -206,14 +164,7 @@ fn refuse(interface: &str, mode: &'static str, error: &ProgramError) -> Dataplan
     let is_busy = matches!(error, ProgramError::SyscallError(error)
         if error.io_error.kind() == std::io::ErrorKind::ResourceBusy);
     if is_busy {
-        return DataplaneError::ForeignProgram {
-            interface: interface.to_owned(),
-            program: String::new(),
-        };
+        return DataplaneError::ForeignProgram { interface: interface.to_owned(), program: String::new() };
     }
-    DataplaneError::AttachRefused {
-        interface: interface.to_owned(),
-        mode,
-        reason: chain(error),
-    }
+    DataplaneError::AttachRefused { interface: interface.to_owned(), mode, reason: chain(error) }
 }

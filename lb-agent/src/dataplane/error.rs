@@ -113,20 +113,12 @@ pub enum DataplaneError {
 impl DataplaneError {
     /// A failed map operation.
     pub(crate) fn map(map: &'static str, action: &'static str, error: &dyn std::error::Error) -> Self {
-        Self::Map {
-            map,
-            action,
-            reason: chain(error),
-        }
+        Self::Map { map, action, reason: chain(error) }
     }
 
     /// A failed file operation.
     pub(crate) fn io(action: &'static str, path: &std::path::Path, source: io::Error) -> Self {
-        Self::Io {
-            action,
-            path: path.to_owned(),
-            source,
-        }
+        Self::Io { action, path: path.to_owned(), source }
     }
 }
 

@@ -87,25 +87,14 @@ impl Dataplane for FakeDataplane {
 
 impl FakeDataplane {
     fn enter(&mut self, id: BackendId, info: BackendInfo, hop: Hop) {
-        assert!(
-            !self.backends.contains_key(&id.index()),
-            "backend {} is in use",
-            id.index()
-        );
-        self.backends
-            .insert(id.index(), (Head::new(id.generation(), 0), [hop, Hop::default()]));
+        assert!(!self.backends.contains_key(&id.index()), "backend {} is in use", id.index());
+        self.backends.insert(id.index(), (Head::new(id.generation(), 0), [hop, Hop::default()]));
         self.info.insert(id.index(), info);
     }
 
     fn change_hop(&mut self, index: u32, head: Head, hop: Hop) {
-        assert!(
-            !self.in_flight.hops.contains(&(index, head.active())),
-            "hop of {index} is written while it is read"
-        );
-        let entry = self
-            .backends
-            .get_mut(&index)
-            .expect("only backends in use change their hop");
+        assert!(!self.in_flight.hops.contains(&(index, head.active())), "hop of {index} is written while it is read");
+        let entry = self.backends.get_mut(&index).expect("only backends in use change their hop");
         self.in_flight.hops.insert((index, entry.0.active()));
         assert_ne!(entry.0.active(), head.active(), "the hop in force is never written");
         entry.1[head.active()] = hop;
@@ -114,10 +103,7 @@ impl FakeDataplane {
 
     fn write_ring(&mut self, offset: u32, slots: &[BackendId]) {
         for (slot, id) in (offset..).zip(slots) {
-            assert!(
-                !self.in_flight.slots.contains(&slot),
-                "slot {slot} is written while packets may read it"
-            );
+            assert!(!self.in_flight.slots.contains(&slot), "slot {slot} is written while packets may read it");
             assert!(!self.is_published(slot), "slot {slot} of a ring in force is written");
             self.rings.insert(slot, *id);
         }
@@ -131,10 +117,7 @@ impl FakeDataplane {
     }
 
     fn remove_service(&mut self, key: &VipKey) {
-        let index = self
-            .services
-            .remove(key)
-            .expect("only services that are there are removed");
+        let index = self.services.remove(key).expect("only services that are there are removed");
         self.retire(self.published.get(&index).copied());
     }
 
@@ -161,11 +144,7 @@ impl FakeDataplane {
     /// What every slot of a service's ring leads to, as a packet would find it; panics on a dangling reference.
     pub fn owners(&self, key: &VipKey) -> Vec<(IpAddr16, Hop)> {
         let index = self.services[key];
-        let word = self
-            .published
-            .get(&index)
-            .copied()
-            .expect("a service has a published word");
+        let word = self.published.get(&index).copied().expect("a service has a published word");
         if word.is_empty() {
             return Vec::new();
         }
@@ -174,11 +153,7 @@ impl FakeDataplane {
             .map(|slot| {
                 let id = self.rings[&slot];
                 let (head, hops) = self.backends.get(&id.index()).expect("a slot names a backend in use");
-                assert_eq!(
-                    head.generation(),
-                    id.generation(),
-                    "a slot names the present generation"
-                );
+                assert_eq!(head.generation(), id.generation(), "a slot names the present generation");
                 let info = self.info[&id.index()];
                 assert_eq!(info.service, index, "a ring names backends of its own service");
                 (info.address, hops[head.active()])
@@ -190,15 +165,9 @@ impl FakeDataplane {
     pub fn assert_consistent(&self) {
         for key in self.services.keys() {
             self.owners(key);
-            assert!(
-                self.filter.contains(&filter_bit(&key.address)),
-                "a service's VIP passes the filter"
-            );
+            assert!(self.filter.contains(&filter_bit(&key.address)), "a service's VIP passes the filter");
             let flags = self.addresses.get(&key.address).copied().unwrap_or(0);
-            assert!(
-                AddressEntry { flags }.has(AddressEntry::VIP),
-                "a service's VIP is known as one"
-            );
+            assert!(AddressEntry { flags }.has(AddressEntry::VIP), "a service's VIP is known as one");
         }
     }
 }

@@ -37,8 +37,6 @@ impl Grace {
     }
 
     fn wait_by_update(&mut self) -> Result<(), DataplaneError> {
-        self.outer
-            .set(0, &self.inner, 0)
-            .map_err(|error| DataplaneError::map("GRACE", "updating", &error))
+        self.outer.set(0, &self.inner, 0).map_err(|error| DataplaneError::map("GRACE", "updating", &error))
     }
 }

@@ -23,9 +23,7 @@ impl KernelVersion {
     }
 
     fn parse(release: &str) -> Self {
-        let mut numbers = release
-            .split(|c: char| !c.is_ascii_digit())
-            .map(|part| part.parse().unwrap_or(0));
+        let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
         Self(numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
     }
 }
@@ -60,13 +58,7 @@ pub(super) fn check() -> Result<(), DataplaneError> {
         return Err(DataplaneError::KernelTooOld { found });
     }
     let missing = missing_capabilities();
-    if missing.is_empty() {
-        Ok(())
-    } else {
-        Err(DataplaneError::Capabilities {
-            missing: missing.join(", "),
-        })
-    }
+    if missing.is_empty() { Ok(()) } else { Err(DataplaneError::Capabilities { missing: missing.join(", ") }) }
 }
 
 #[cfg(test)]

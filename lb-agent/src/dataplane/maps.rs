@@ -78,12 +78,9 @@ impl Maps {
             MapOp::RemoveAddress(address) => removed("ADDRESSES", self.tables.addresses.remove(address)),
             MapOp::Peer(address, id) => written("PEERS", self.tables.peers.insert(address, PeerEntry { id: *id }, 0)),
             MapOp::RemovePeer(address) => removed("PEERS", self.tables.peers.remove(address)),
-            MapOp::PeerMac(mac, id) => written(
-                "PEER_MACS",
-                self.tables
-                    .peer_macs
-                    .insert(PeerMacKey::new(*mac), PeerEntry { id: *id }, 0),
-            ),
+            MapOp::PeerMac(mac, id) => {
+                written("PEER_MACS", self.tables.peer_macs.insert(PeerMacKey::new(*mac), PeerEntry { id: *id }, 0))
+            }
             MapOp::RemovePeerMac(mac) => removed("PEER_MACS", self.tables.peer_macs.remove(&PeerMacKey::new(*mac))),
             MapOp::Device(index) => self
                 .tables
@@ -100,24 +97,20 @@ impl Maps {
                 written("BACKEND_INFO", self.tables.backend_info.set(*index, info, 0))
             }
             MapOp::ForgetBackend { index, generation } => self.forget_backend(*index, *generation),
-            MapOp::Ring { offset, slots } => self
-                .rings
-                .store_all(*offset as usize, slots.iter().map(|id| Slot::settled(*id).bits())),
+            MapOp::Ring { offset, slots } => {
+                self.rings.store_all(*offset as usize, slots.iter().map(|id| Slot::settled(*id).bits()))
+            }
             MapOp::Publish { service, word } => self.published.store(*service as usize, word.bits()),
             MapOp::ServiceInfo { index, info } => {
                 written("SERVICE_INFO", self.tables.service_info.set(*index, **info, 0))
             }
             MapOp::ResetService { index } => {
                 self.published.store(*index as usize, 0)?;
-                written(
-                    "SERVICE_COUNTERS",
-                    self.tables.service_counters.set(*index, zeroes(self.cpus)?, 0),
-                )
+                written("SERVICE_COUNTERS", self.tables.service_counters.set(*index, zeroes(self.cpus)?, 0))
             }
-            MapOp::Service { key, index } => written(
-                "SERVICES",
-                self.tables.services.insert(key, ServiceEntry { index: *index }, 0),
-            ),
+            MapOp::Service { key, index } => {
+                written("SERVICES", self.tables.services.insert(key, ServiceEntry { index: *index }, 0))
+            }
             MapOp::RemoveService { key } => removed("SERVICES", self.tables.services.remove(key)),
             MapOp::Grace => self.grace.wait(),
         }
@@ -128,17 +121,13 @@ impl Maps {
         let mut state = MapState::empty(self.sizes);
         let read = |error| DataplaneError::map("SETTINGS", "reading", &error);
         state.settings = self.tables.settings.get(&0, 0).map_err(read)?;
-        state.addresses = entries("ADDRESSES", self.tables.addresses.iter(), |entry: AddressEntry| {
-            entry.flags
-        })?;
+        state.addresses = entries("ADDRESSES", self.tables.addresses.iter(), |entry: AddressEntry| entry.flags)?;
         state.peers = entries("PEERS", self.tables.peers.iter(), |peer: PeerEntry| peer.id)?;
         let macs = entries("PEER_MACS", self.tables.peer_macs.iter(), |peer: PeerEntry| peer.id)?;
         state.peer_macs = macs.into_iter().map(|(key, id)| (key.mac, id)).collect();
         state.devices = self.tables.devices.keys().filter_map(Result::ok).collect();
         let backends = self.backends(&mut state)?;
-        let keys = entries("SERVICES", self.tables.services.iter(), |entry: ServiceEntry| {
-            entry.index
-        })?;
+        let keys = entries("SERVICES", self.tables.services.iter(), |entry: ServiceEntry| entry.index)?;
         state.arena = RingArena::new(self.sizes.ring_slots);
         for (key, index) in keys {
             state.free_services.remove(&index);
@@ -150,9 +139,8 @@ impl Maps {
 
     /// Writes who keeps these maps.
     pub(super) fn sign(&mut self, node: &str) -> Result<(), DataplaneError> {
-        let started = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .map_or(0, |time| time.as_secs());
+        let started =
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_secs());
         let info = AgentInfo {
             started,
             pid: std::process::id(),
@@ -171,22 +159,15 @@ impl Maps {
     }
 
     fn enter_backend(&mut self, id: BackendId, info: &BackendInfo, hop: &Hop) -> Result<(), DataplaneError> {
-        written(
-            "BACKEND_COUNTERS",
-            self.tables.backend_counters.set(id.index(), zeroes(self.cpus)?, 0),
-        )?;
+        written("BACKEND_COUNTERS", self.tables.backend_counters.set(id.index(), zeroes(self.cpus)?, 0))?;
         written("BACKEND_INFO", self.tables.backend_info.set(id.index(), info, 0))?;
         self.write_hop(id.index(), 0, hop)?;
-        self.backends
-            .store(entry(id.index()), Head::new(id.generation(), 0).bits())
+        self.backends.store(entry(id.index()), Head::new(id.generation(), 0).bits())
     }
 
     fn forget_backend(&mut self, index: u32, generation: u16) -> Result<(), DataplaneError> {
         self.backends.store(entry(index), 0)?;
-        let info = BackendInfo {
-            generation,
-            ..BackendInfo::default()
-        };
+        let info = BackendInfo { generation, ..BackendInfo::default() };
         written("BACKEND_INFO", self.tables.backend_info.set(index, info, 0))
     }
 
@@ -244,9 +225,7 @@ impl Maps {
             name: tables::text(&info.name),
             word,
             ring: RingOrigin::Adopted(owners),
-            backends: of_service
-                .map(|(info, state)| ((info.address, info.port), *state))
-                .collect(),
+            backends: of_service.map(|(info, state)| ((info.address, info.port), *state)).collect(),
         })
     }
 }

@@ -11,7 +11,9 @@ mod pins;
 mod tables;
 
 #[cfg(test)]
-pub mod fake;
+mod fake;
+#[cfg(test)]
+mod plan_tests;
 
 use std::path::Path;
 
@@ -57,12 +59,7 @@ impl Kernel {
         let pins = lock.directory().clone();
         let set = pins.choose_set(sizes)?;
         let (programs, maps) = object::load(&set, sizes)?;
-        Ok(Self {
-            maps,
-            programs,
-            attachments: attach::Attachments::default(),
-            pins,
-        })
+        Ok(Self { maps, programs, attachments: attach::Attachments::default(), pins })
     }
 
     /// What the maps hold.
@@ -85,8 +82,7 @@ impl Kernel {
         mode: XdpMode,
         present: Option<Present>,
     ) -> Result<Attachment, DataplaneError> {
-        self.attachments
-            .attach(&mut self.programs, &self.pins, interface, index, mode, present)
+        self.attachments.attach(&mut self.programs, &self.pins, interface, index, mode, present)
     }
 
     /// Takes the program off interfaces that are not among `wanted`.

@@ -43,23 +43,17 @@ pub fn load(set: &MapSet, sizes: Sizes) -> Result<(Programs, Maps), DataplaneErr
             loader.map_max_entries(fact.name, entries);
         }
     }
-    let mut ebpf = loader.load(bytes).map_err(|error| DataplaneError::Load {
-        program: "object",
-        reason: chain(&error),
-    })?;
+    let mut ebpf =
+        loader.load(bytes).map_err(|error| DataplaneError::Load { program: "object", reason: chain(&error) })?;
     let maps = Maps::new(&mut ebpf, set, sizes)?;
     let has_frags = KernelVersion::running() >= KernelVersion::FRAGS;
-    let (live, dry) = if has_frags {
-        ("levee_frags", "levee_lookup_frags")
-    } else {
-        ("levee", "levee_lookup")
-    };
+    let (live, dry) = if has_frags { ("levee_frags", "levee_lookup_frags") } else { ("levee", "levee_lookup") };
     let mut programs = Programs { ebpf, live, dry };
     for name in [live, dry] {
-        programs.program(name)?.load().map_err(|error| DataplaneError::Load {
-            program: name,
-            reason: chain(&error),
-        })?;
+        programs
+            .program(name)?
+            .load()
+            .map_err(|error| DataplaneError::Load { program: name, reason: chain(&error) })?;
     }
     Ok((programs, maps))
 }
@@ -72,10 +66,7 @@ impl Programs {
 
     fn program(&mut self, name: &'static str) -> Result<&mut Xdp, DataplaneError> {
         let program = self.ebpf.program_mut(name).and_then(|program| program.try_into().ok());
-        program.ok_or_else(|| DataplaneError::Load {
-            program: name,
-            reason: "not in the object".to_owned(),
-        })
+        program.ok_or_else(|| DataplaneError::Load { program: name, reason: "not in the object".to_owned() })
     }
 }
 
@@ -85,10 +76,7 @@ pub fn pin_lookup(programs: &mut Programs, pins: &PinDirectory) -> Result<(), Da
     let new = path.with_file_name("lookup-new");
     let _ = std::fs::remove_file(&new);
     let dry = programs.dry;
-    programs.program(dry)?.pin(&new).map_err(|error| DataplaneError::Load {
-        program: dry,
-        reason: chain(&error),
-    })?;
+    programs.program(dry)?.pin(&new).map_err(|error| DataplaneError::Load { program: dry, reason: chain(&error) })?;
     std::fs::rename(&new, &path).map_err(|source| DataplaneError::io("renaming to", &path, source))
 }
 
@@ -96,27 +84,14 @@ pub fn pin_lookup(programs: &mut Programs, pins: &PinDirectory) -> Result<(), Da
 pub fn lookup(pins: &PinDirectory, frame: &[u8]) -> Result<Report, DataplaneError> {
     let path = pins.lookup_program();
     if !path.exists() {
-        return Err(DataplaneError::NothingPinned {
-            path: pins.root().to_owned(),
-        });
+        return Err(DataplaneError::NothingPinned { path: pins.root().to_owned() });
     }
-    let failed = |reason: String| DataplaneError::Load {
-        program: "levee_lookup",
-        reason,
-    };
+    let failed = |reason: String| DataplaneError::Load { program: "levee_lookup", reason };
     let program = Xdp::from_pin(&path, XdpAttachType::Interface).map_err(|error| failed(chain(&error)))?;
     let mut out = vec![0; frame.len()];
-    let options = TestRunOptions {
-        data_in: Some(frame),
-        data_out: Some(&mut out),
-        ..TestRunOptions::default()
-    };
+    let options = TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), ..TestRunOptions::default() };
     program.test_run(options).map_err(|error| failed(chain(&error)))?;
-    let word = |at: usize| {
-        out.get(at * 8..at * 8 + 8)
-            .and_then(|bytes| bytes.try_into().ok())
-            .map(u64::from_ne_bytes)
-    };
+    let word = |at: usize| out.get(at * 8..at * 8 + 8).and_then(|bytes| bytes.try_into().ok()).map(u64::from_ne_bytes);
     let mut words = [0; report::LEN / 8];
     for (at, slot) in words.iter_mut().enumerate() {
         *slot = word(at).ok_or_else(|| failed("the report is shorter than the frame".to_owned()))?;

@@ -86,18 +86,10 @@ impl PinDirectory {
         fs::create_dir_all(&self.root).map_err(|source| DataplaneError::io("creating", &self.root, source))?;
         let directory = File::open(&self.root).map_err(|source| DataplaneError::io("opening", &self.root, source))?;
         match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => Ok(PinLock {
-                directory: self.clone(),
-                _lock: lock,
-            }),
+            Ok(lock) => Ok(PinLock { directory: self.clone(), _lock: lock }),
             Err((_, nix::Error::EWOULDBLOCK)) => {
-                let owner = self
-                    .owner()
-                    .map_or_else(|| "not known by name".to_owned(), |owner| owner.to_string());
-                Err(DataplaneError::Locked {
-                    path: self.root.clone(),
-                    owner,
-                })
+                let owner = self.owner().map_or_else(|| "not known by name".to_owned(), |owner| owner.to_string());
+                Err(DataplaneError::Locked { path: self.root.clone(), owner })
             }
             Err((_, error)) => Err(DataplaneError::io("locking", &self.root, error.into())),
         }
@@ -109,10 +101,7 @@ impl PinDirectory {
         let Ok(directory) = File::open(&self.root) else {
             return false;
         };
-        matches!(
-            Flock::lock(directory, FlockArg::LockSharedNonblock),
-            Err((_, nix::Error::EWOULDBLOCK))
-        )
+        matches!(Flock::lock(directory, FlockArg::LockSharedNonblock), Err((_, nix::Error::EWOULDBLOCK)))
     }
 
     /// The agent that signed the maps last.
@@ -152,11 +141,7 @@ impl PinDirectory {
         fs::create_dir_all(&links).map_err(|source| DataplaneError::io("creating", &links, source))?;
         remove_directory(&self.next())?;
         let in_force = MapSet { directory: self.maps() };
-        let directory = if in_force.fits(sizes) || !in_force.directory.exists() {
-            self.maps()
-        } else {
-            self.next()
-        };
+        let directory = if in_force.fits(sizes) || !in_force.directory.exists() { self.maps() } else { self.next() };
         fs::create_dir_all(&directory).map_err(|source| DataplaneError::io("creating", &directory, source))?;
         Ok(MapSet { directory })
     }
@@ -186,19 +171,12 @@ impl PinDirectory {
     }
 
     fn check_bpffs(&self) -> Result<(), DataplaneError> {
-        let existing = self
-            .root
-            .ancestors()
-            .find(|path| path.exists())
-            .unwrap_or(Path::new("/"));
+        let existing = self.root.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
         match statfs(existing) {
             Ok(info) if info.filesystem_type() == BPF_FS_MAGIC => Ok(()),
             Ok(_) => {
                 let mount = self.root.parent().unwrap_or(&self.root).to_owned();
-                Err(DataplaneError::NoBpffs {
-                    path: self.root.clone(),
-                    mount,
-                })
+                Err(DataplaneError::NoBpffs { path: self.root.clone(), mount })
             }
             Err(error) => Err(DataplaneError::io("examining", existing, error.into())),
         }
@@ -228,10 +206,7 @@ impl MapSet {
     fn fits(&self, sizes: Sizes) -> bool {
         maps::ALL.iter().all(|fact| {
             let info = MapData::from_pin(self.path(fact.name)).and_then(|data| data.info());
-            info.is_ok_and(|info| {
-                self.entries(fact.name, sizes)
-                    .is_none_or(|entries| info.max_entries() == entries)
-            })
+            info.is_ok_and(|info| self.entries(fact.name, sizes).is_none_or(|entries| info.max_entries() == entries))
         })
     }
 }
@@ -258,20 +233,14 @@ impl PinLock {
 
 impl std::fmt::Display for PinOwner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "process {} of node {}, version {}",
-            self.pid, self.node, self.version
-        )
+        write!(f, "process {} of node {}, version {}", self.pid, self.node, self.version)
     }
 }
 
 /// Names in a directory; none if it is not there.
 fn names(directory: &Path) -> Vec<String> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    entries
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .collect()
+    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
 
 fn remove_directory(path: &Path) -> Result<(), DataplaneError> {

@@ -20,10 +20,7 @@ use lb_common::{
 use super::error::DataplaneError;
 
 /// Every pinned map.
-#[expect(
-    missing_docs,
-    reason = "each field is the map of its name, described in lb_common::maps"
-)]
+#[expect(missing_docs, reason = "each field is the map of its name, described in lb_common::maps")]
 pub struct Tables {
     pub settings: Array<MapData, Settings>,
     pub vip_filter: Array<MapData, u64>,
@@ -78,9 +75,7 @@ fn open<T: TryFrom<Map, Error = MapError>>(
     name: &'static str,
 ) -> Result<T, DataplaneError> {
     let data = MapData::from_pin(path(name)).map_err(|error| DataplaneError::map(name, "opening", &error))?;
-    Map::from_map_data(data)
-        .and_then(TryInto::try_into)
-        .map_err(|error| DataplaneError::map(name, "opening", &error))
+    Map::from_map_data(data).and_then(TryInto::try_into).map_err(|error| DataplaneError::map(name, "opening", &error))
 }
 
 /// The text in a field that is padded with zeros.

@@ -18,12 +18,7 @@ pub(super) struct Hysteresis {
 impl Hysteresis {
     /// Nothing known yet.
     pub(super) const fn new(probe: &Probe) -> Self {
-        Self {
-            rise: probe.rise,
-            fall: probe.fall,
-            state: ProbeState::Unknown,
-            against: 0,
-        }
+        Self { rise: probe.rise, fall: probe.fall, state: ProbeState::Unknown, against: 0 }
     }
 
     /// The verdict so far.
@@ -70,13 +65,7 @@ mod tests {
 
     fn hysteresis(rise: u8, fall: u8) -> Hysteresis {
         let (interval, timeout) = (Duration::from_secs(2), Duration::from_secs(1));
-        Hysteresis::new(&Probe {
-            port: 80,
-            interval,
-            timeout,
-            rise,
-            fall,
-        })
+        Hysteresis::new(&Probe { port: 80, interval, timeout, rise, fall })
     }
 
     /// The states after each answer: `+` success, `-` failure, `?` no probe; `h`ealthy, `f`ailed, `u`nknown.
@@ -107,20 +96,14 @@ mod tests {
             (2, 2, "+-?-+?+", "hhhfffh"),
             (100, 1, "-++", "fff"),
         ] {
-            assert_eq!(
-                states(hysteresis(rise, fall), answers),
-                expected,
-                "rise {rise}, fall {fall}: {answers}"
-            );
+            assert_eq!(states(hysteresis(rise, fall), answers), expected, "rise {rise}, fall {fall}: {answers}");
         }
     }
 
     #[test]
     fn a_failure_carries_its_latest_reason() {
         let mut hysteresis = hysteresis(2, 1);
-        let failed = |reason: &str| ProbeState::Failed {
-            reason: reason.to_owned(),
-        };
+        let failed = |reason: &str| ProbeState::Failed { reason: reason.to_owned() };
         assert!(hysteresis.take(Answer::No("a".to_owned())));
         assert!(!hysteresis.take(Answer::No("a".to_owned())));
         assert!(hysteresis.take(Answer::No("b".to_owned())));

@@ -48,9 +48,7 @@ where
 {
     let (report, receiver) = watch::channel(HealthReport::default());
     tokio::spawn(async move {
-        cancel
-            .run_until_cancelled(Collector::new(report, probe).run(targets))
-            .await;
+        cancel.run_until_cancelled(Collector::new(report, probe).run(targets)).await;
     });
     receiver
 }
@@ -83,13 +81,7 @@ where
     F: Future<Output = Answer> + Send,
 {
     fn new(report: watch::Sender<HealthReport>, probe: P) -> Self {
-        Self {
-            report,
-            probe,
-            tasks: BTreeMap::new(),
-            started: 0,
-            verdicts: mpsc::channel(QUEUED),
-        }
+        Self { report, probe, tasks: BTreeMap::new(), started: 0, verdicts: mpsc::channel(QUEUED) }
     }
 
     async fn run(mut self, mut targets: watch::Receiver<BTreeSet<ProbeTarget>>) {
@@ -138,13 +130,9 @@ where
         let (probe, verdicts) = (self.probe.clone(), self.verdicts.0.clone());
         let stop = cancel.clone();
         tokio::spawn(async move {
-            stop.run_until_cancelled(watch_target(target, id, probe, verdicts))
-                .await;
+            stop.run_until_cancelled(watch_target(target, id, probe, verdicts)).await;
         });
-        Task {
-            id,
-            _running: cancel.drop_guard(),
-        }
+        Task { id, _running: cancel.drop_guard() }
     }
 
     fn record(&self, verdict: Verdict) {
@@ -177,15 +165,7 @@ where
         if !hysteresis.take(answer) {
             continue;
         }
-        if verdicts
-            .send(Verdict {
-                target,
-                task,
-                state: hysteresis.state().clone(),
-            })
-            .await
-            .is_err()
-        {
+        if verdicts.send(Verdict { target, task, state: hysteresis.state().clone() }).await.is_err() {
             return;
         }
     }
@@ -230,23 +210,12 @@ mod tests {
     const INTERVAL: Duration = Duration::from_secs(2);
 
     fn target(last: u8, port: u16) -> ProbeTarget {
-        let probe = Probe {
-            port,
-            interval: INTERVAL,
-            timeout: Duration::from_secs(1),
-            rise: 2,
-            fall: 3,
-        };
-        ProbeTarget {
-            address: IpAddr::from([127, 0, 0, last]),
-            probe,
-        }
+        let probe = Probe { port, interval: INTERVAL, timeout: Duration::from_secs(1), rise: 2, fall: 3 };
+        ProbeTarget { address: IpAddr::from([127, 0, 0, last]), probe }
     }
 
     fn failed() -> ProbeState {
-        ProbeState::Failed {
-            reason: "refused".to_owned(),
-        }
+        ProbeState::Failed { reason: "refused".to_owned() }
     }
 
     /// Backends in memory.
@@ -270,14 +239,7 @@ mod tests {
         }
 
         fn asked(&self, target: &ProbeTarget) -> Vec<Instant> {
-            self.0
-                .lock()
-                .unwrap()
-                .asked
-                .iter()
-                .filter(|(asked, _)| asked == target)
-                .map(|(_, at)| *at)
-                .collect()
+            self.0.lock().unwrap().asked.iter().filter(|(asked, _)| asked == target).map(|(_, at)| *at).collect()
         }
 
         /// Takes a while to answer, as a probe does.
@@ -285,11 +247,7 @@ mod tests {
             self.0.lock().unwrap().asked.push((target, Instant::now()));
             tokio::time::sleep(Duration::from_millis(300)).await;
             let fails = self.0.lock().unwrap().failing.contains(&target.address);
-            if fails {
-                Answer::No("refused".to_owned())
-            } else {
-                Answer::Yes
-            }
+            if fails { Answer::No("refused".to_owned()) } else { Answer::Yes }
         }
     }
 
@@ -306,12 +264,7 @@ mod tests {
         let (targets, receiver) = watch::channel(wanted.iter().copied().collect());
         let (cancel, asked) = (CancellationToken::new(), backends.clone());
         let report = spawn_with(receiver, cancel.clone(), move |target| asked.clone().ask(target));
-        Running {
-            backends,
-            targets,
-            report,
-            cancel,
-        }
+        Running { backends, targets, report, cancel }
     }
 
     impl Running {
@@ -330,10 +283,7 @@ mod tests {
         let (good, bad) = (target(1, 80), target(2, 80));
         let running = start(&[good, bad], &[bad]);
         running.pass(1).await; // start spread, one answer
-        assert_eq!(
-            (running.state(&good), running.state(&bad)),
-            (Some(ProbeState::Healthy), Some(ProbeState::Unknown))
-        );
+        assert_eq!((running.state(&good), running.state(&bad)), (Some(ProbeState::Healthy), Some(ProbeState::Unknown)));
         running.pass(2).await;
         assert_eq!(running.state(&bad), Some(failed()));
         running.backends.fail(&bad, false);
@@ -363,10 +313,7 @@ mod tests {
         tokio::time::sleep(Duration::from_millis(1)).await;
         let states = [&kept, &removed, &added].map(|target| running.state(target));
         assert_eq!(states, [Some(failed()), None, Some(ProbeState::Unknown)]);
-        let (before, gone) = (
-            running.backends.asked(&kept).len(),
-            running.backends.asked(&removed).len(),
-        );
+        let (before, gone) = (running.backends.asked(&kept).len(), running.backends.asked(&removed).len());
         running.pass(3).await;
         assert_eq!(running.backends.asked(&kept).len(), before + 3);
         assert_eq!(running.backends.asked(&removed).len(), gone);
@@ -429,10 +376,7 @@ mod tests {
         assert!(delays.iter().all(|delay| *delay < START_SPREAD));
         for tenth in 0..10 {
             let begin = START_SPREAD * tenth / 10;
-            let here = delays
-                .iter()
-                .filter(|delay| (begin..begin + START_SPREAD / 10).contains(delay))
-                .count();
+            let here = delays.iter().filter(|delay| (begin..begin + START_SPREAD / 10).contains(delay)).count();
             assert!((10..=45).contains(&here), "{here} of 256 first probes in tenth {tenth}");
         }
     }
@@ -453,14 +397,8 @@ mod tests {
         let mut report = spawn(receiver, CancellationToken::new());
         let settled = |report: &HealthReport| {
             report.state(&quick(open)) == ProbeState::Healthy
-                && report.state(&quick(closed))
-                    == ProbeState::Failed {
-                        reason: "connection refused".to_owned(),
-                    }
+                && report.state(&quick(closed)) == ProbeState::Failed { reason: "connection refused".to_owned() }
         };
-        timeout(Duration::from_secs(60), report.wait_for(settled))
-            .await
-            .expect("verdicts")
-            .unwrap();
+        timeout(Duration::from_secs(60), report.wait_for(settled)).await.expect("verdicts").unwrap();
     }
 }

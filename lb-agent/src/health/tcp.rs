@@ -21,11 +21,7 @@ use crate::model::ProbeTarget;
 /// Connects once.
 pub(super) async fn probe(target: ProbeTarget) -> Answer {
     let address = SocketAddr::new(target.address, target.probe.port);
-    judge(
-        target.address,
-        target.probe.timeout,
-        timeout(target.probe.timeout, TcpStream::connect(address)).await,
-    )
+    judge(target.address, target.probe.timeout, timeout(target.probe.timeout, TcpStream::connect(address)).await)
 }
 
 fn judge(address: IpAddr, limit: Duration, result: Result<io::Result<TcpStream>, Elapsed>) -> Answer {
@@ -74,17 +70,8 @@ mod tests {
     use crate::model::Probe;
 
     fn target(port: u16, timeout: Duration) -> ProbeTarget {
-        let probe = Probe {
-            port,
-            interval: Duration::from_secs(60),
-            timeout,
-            rise: 2,
-            fall: 3,
-        };
-        ProbeTarget {
-            address: IpAddr::from([127, 0, 0, 1]),
-            probe,
-        }
+        let probe = Probe { port, interval: Duration::from_secs(60), timeout, rise: 2, fall: 3 };
+        ProbeTarget { address: IpAddr::from([127, 0, 0, 1]), probe }
     }
 
     fn port(listener: &TcpListener) -> u16 {
@@ -94,10 +81,7 @@ mod tests {
     #[tokio::test]
     async fn a_listener_answers_and_sees_an_ordinary_close() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        assert_eq!(
-            probe(target(port(&listener), Duration::from_secs(60))).await,
-            Answer::Yes
-        );
+        assert_eq!(probe(target(port(&listener), Duration::from_secs(60))).await, Answer::Yes);
         let (mut stream, _) = listener.accept().await.unwrap();
         assert_eq!(stream.read(&mut [0; 1]).await.unwrap(), 0, "end of stream, not a reset");
     }
@@ -137,11 +121,7 @@ mod tests {
             (Errno::EMFILE, unknown("too many open files")),
             (Errno::EADDRNOTAVAIL, unknown("cannot assign requested address")),
         ] {
-            assert_eq!(
-                classify(address, &io::Error::from_raw_os_error(errno as i32)),
-                expected,
-                "{errno}"
-            );
+            assert_eq!(classify(address, &io::Error::from_raw_os_error(errno as i32)), expected, "{errno}");
         }
     }
 }

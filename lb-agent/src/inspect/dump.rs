@@ -80,11 +80,7 @@ impl Inspector {
             "AGENT" => self.dump_agent(),
             _ => Ok(Vec::new()),
         };
-        Ok(Some(Dump {
-            name: fact.name,
-            purpose: fact.purpose,
-            entries: entries?,
-        }))
+        Ok(Some(Dump { name: fact.name, purpose: fact.purpose, entries: entries? }))
     }
 
     fn dump_settings(&self) -> Result<Vec<Fields>, DataplaneError> {
@@ -263,19 +259,13 @@ impl Inspector {
 
     fn dump_peer_macs(&self) -> Result<Vec<Fields>, DataplaneError> {
         let peers = sorted("PEER_MACS", self.tables.peer_macs.iter())?;
-        Ok(peers
-            .into_iter()
-            .map(|(key, peer)| fields! { "mac": MacAddr(key.mac), "peer": peer.id })
-            .collect())
+        Ok(peers.into_iter().map(|(key, peer)| fields! { "mac": MacAddr(key.mac), "peer": peer.id }).collect())
     }
 
     fn dump_devices(&self) -> Vec<Fields> {
         let mut devices: Vec<u32> = self.tables.devices.keys().filter_map(Result::ok).collect();
         devices.sort_unstable();
-        devices
-            .into_iter()
-            .map(|index| fields! { "interface": index, "name": interface_name(index) })
-            .collect()
+        devices.into_iter().map(|index| fields! { "interface": index, "name": interface_name(index) }).collect()
     }
 
     fn dump_agent(&self) -> Result<Vec<Fields>, DataplaneError> {
@@ -291,8 +281,5 @@ impl Inspector {
 }
 
 fn ends(counts: &[Count], field: &'static str) -> Vec<Fields> {
-    counts
-        .iter()
-        .map(|count| Fields(vec![(field, json!(count.name)), ("packets", json!(count.packets))]))
-        .collect()
+    counts.iter().map(|count| Fields(vec![(field, json!(count.name)), ("packets", json!(count.packets))])).collect()
 }

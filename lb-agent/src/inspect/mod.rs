@@ -61,8 +61,5 @@ pub fn detach(detachable: Detachable) -> Result<Vec<String>, DataplaneError> {
 }
 
 fn presence_of(pins: &PinDirectory) -> Presence {
-    Presence {
-        running: pins.is_locked(),
-        owner: pins.owner(),
-    }
+    Presence { running: pins.is_locked(), owner: pins.owner() }
 }

@@ -58,9 +58,7 @@ impl Inspector {
         match first.try_exists() {
             Ok(true) => {}
             Ok(false) => {
-                return Err(DataplaneError::NothingPinned {
-                    path: pin_path.to_owned(),
-                });
+                return Err(DataplaneError::NothingPinned { path: pin_path.to_owned() });
             }
             Err(source) => return Err(DataplaneError::io("examining", &first, source)),
         }
@@ -126,10 +124,7 @@ impl Inspector {
         for index in 0..self.tables.backend_info.len() {
             let info = read("BACKEND_INFO", &self.tables.backend_info, index)?;
             if info.used != 0 {
-                by_service
-                    .entry(info.service)
-                    .or_default()
-                    .push(self.backend(index, &info)?);
+                by_service.entry(info.service).or_default().push(self.backend(index, &info)?);
             }
         }
         for backends in by_service.values_mut() {
@@ -184,11 +179,7 @@ impl Inspector {
     pub(super) fn verdicts(&self) -> Result<Vec<Count>, DataplaneError> {
         let count = |verdict: &Verdict| {
             let packets = sum("VERDICTS", &self.tables.verdicts, *verdict as u32)?;
-            Ok(Count {
-                name: verdict.label(),
-                packets,
-                text: verdict.text(),
-            })
+            Ok(Count { name: verdict.label(), packets, text: verdict.text() })
         };
         Verdict::ALL.iter().map(count).collect()
     }
@@ -196,11 +187,7 @@ impl Inspector {
     pub(super) fn drops(&self) -> Result<Vec<Count>, DataplaneError> {
         let count = |reason: &DropReason| {
             let packets = sum("DROPS", &self.tables.drops, *reason as u32)?;
-            Ok(Count {
-                name: reason.label(),
-                packets,
-                text: reason.text(),
-            })
+            Ok(Count { name: reason.label(), packets, text: reason.text() })
         };
         DropReason::ALL.iter().map(count).collect()
     }
@@ -211,10 +198,7 @@ impl Inspector {
     }
 
     fn maps(&self, services: &[ServiceView]) -> Result<Vec<MapUse>, DataplaneError> {
-        maps::ALL
-            .iter()
-            .map(|fact| usage::of_map(&self.pins, fact, self.entries(fact.name, services)))
-            .collect()
+        maps::ALL.iter().map(|fact| usage::of_map(&self.pins, fact, self.entries(fact.name, services))).collect()
     }
 
     /// Entries of a map that are in use; `None` for maps that are always full.
@@ -308,8 +292,7 @@ pub(super) fn fingerprint(key: &HashKey) -> String {
 }
 
 pub(super) fn read<V: aya::Pod>(name: &'static str, map: &Array<MapData, V>, index: u32) -> Result<V, DataplaneError> {
-    map.get(&index, 0)
-        .map_err(|error| DataplaneError::map(name, "reading", &error))
+    map.get(&index, 0).map_err(|error| DataplaneError::map(name, "reading", &error))
 }
 
 /// The entries of a hash map in the order of their keys.
@@ -317,16 +300,12 @@ pub(super) fn sorted<K: Ord, V>(
     name: &'static str,
     entries: impl Iterator<Item = Result<(K, V), MapError>>,
 ) -> Result<BTreeMap<K, V>, DataplaneError> {
-    entries
-        .collect::<Result<_, _>>()
-        .map_err(|error| DataplaneError::map(name, "reading", &error))
+    entries.collect::<Result<_, _>>().map_err(|error| DataplaneError::map(name, "reading", &error))
 }
 
 /// What all CPUs counted.
 pub(super) fn sum(name: &'static str, map: &PerCpuArray<MapData, u64>, index: u32) -> Result<u64, DataplaneError> {
-    let values = map
-        .get(&index, 0)
-        .map_err(|error| DataplaneError::map(name, "reading", &error))?;
+    let values = map.get(&index, 0).map_err(|error| DataplaneError::map(name, "reading", &error))?;
     Ok(values.iter().sum())
 }
 
@@ -335,9 +314,7 @@ pub(super) fn sum_counters(
     map: &PerCpuArray<MapData, Counters>,
     index: u32,
 ) -> Result<Counters, DataplaneError> {
-    let values = map
-        .get(&index, 0)
-        .map_err(|error| DataplaneError::map(name, "reading", &error))?;
+    let values = map.get(&index, 0).map_err(|error| DataplaneError::map(name, "reading", &error))?;
     Ok(Counters {
         packets: values.iter().map(|value| value.packets).sum(),
         bytes: values.iter().map(|value| value.bytes).sum(),
@@ -368,19 +345,9 @@ mod tests {
         assert_eq!(view.tunnel_destination, Some([10, 0, 2, 2].into()));
         assert_eq!((view.vlan, view.mtu, view.interface_name), (None, Some(1500), None));
 
-        let l2 = HopView::of(&Hop {
-            mode: Mode::L2 as u8,
-            vlan: 7,
-            ..hop
-        });
+        let l2 = HopView::of(&Hop { mode: Mode::L2 as u8, vlan: 7, ..hop });
         assert_eq!((l2.tunnel_destination, l2.vlan), (None, Some(7)));
-        assert_eq!(
-            HopView::of(&Hop {
-                mode: Mode::Local as u8,
-                ..hop
-            }),
-            HopView::none("local")
-        );
+        assert_eq!(HopView::of(&Hop { mode: Mode::Local as u8, ..hop }), HopView::none("local"));
     }
 
     #[test]

@@ -16,11 +16,7 @@ pub(super) fn describe(owners: &[BackendId], backends: &[BackendView], key: &Has
         *counts.entry(*owner).or_default() += 1;
     }
     let in_ring = |backend: &&BackendView| backend.in_ring && backend.weight > 0;
-    let total_weight: u32 = backends
-        .iter()
-        .filter(in_ring)
-        .map(|backend| u32::from(backend.weight))
-        .sum();
+    let total_weight: u32 = backends.iter().filter(in_ring).map(|backend| u32::from(backend.weight)).sum();
     let all = f64::from(count(owners.len()));
     let mut owned = 0;
     let shares: Vec<_> = backends
@@ -39,9 +35,7 @@ pub(super) fn describe(owners: &[BackendId], backends: &[BackendView], key: &Has
             }
         })
         .collect();
-    let deviations = shares
-        .iter()
-        .map(|share| rounded((share.percent - share.ideal_percent).abs()));
+    let deviations = shares.iter().map(|share| rounded((share.percent - share.ideal_percent).abs()));
     RingView {
         slots: count(owners.len()),
         fingerprint: fingerprint(owners, backends, key),
@@ -116,16 +110,10 @@ mod tests {
     fn shares_are_compared_with_the_weights() {
         let backends = [backend(4, 1, 1), backend(5, 2, 3)];
         let view = describe(&owners(&[4, 5, 5, 4, 5, 5, 5, 5]), &backends, &KEY);
-        let shares: Vec<_> = view
-            .shares
-            .iter()
-            .map(|share| (share.slots, share.percent, share.ideal_percent))
-            .collect();
+        let shares: Vec<_> =
+            view.shares.iter().map(|share| (share.slots, share.percent, share.ideal_percent)).collect();
         assert_eq!(shares, [(2, 25.0, 25.0), (6, 75.0, 75.0)]);
-        assert_eq!(
-            (view.slots, view.stale_slots, view.largest_deviation_percent),
-            (8, 0, 0.0)
-        );
+        assert_eq!((view.slots, view.stale_slots, view.largest_deviation_percent), (8, 0, 0.0));
 
         let view = describe(&owners(&[4, 5, 5, 4, 5, 5, 5, 4]), &backends, &KEY);
         assert_eq!(view.largest_deviation_percent, 12.5);

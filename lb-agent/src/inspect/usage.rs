@@ -34,9 +34,7 @@ pub(super) fn of_map(pins: &PinDirectory, fact: &MapFact, entries: Option<u32>) 
 
 /// What the kernel says that a map takes, bytes.
 fn memlock(fdinfo: &str) -> Option<u64> {
-    fdinfo
-        .lines()
-        .find_map(|line| line.strip_prefix("memlock:")?.trim().parse().ok())
+    fdinfo.lines().find_map(|line| line.strip_prefix("memlock:")?.trim().parse().ok())
 }
 
 #[derive(Clone, Copy)]
@@ -63,11 +61,7 @@ fn shape(info: &MapInfo) -> Shape {
 /// hash maps add key and bookkeeping.
 fn estimate(shape: Shape, cpus: u64) -> u64 {
     let value = shape.value.next_multiple_of(8) * if shape.is_per_cpu { cpus } else { 1 };
-    let overhead = if shape.is_array {
-        0
-    } else {
-        shape.key.next_multiple_of(8) + HASH_OVERHEAD
-    };
+    let overhead = if shape.is_array { 0 } else { shape.key.next_multiple_of(8) + HASH_OVERHEAD };
     shape.entries * (value + overhead)
 }
 
@@ -84,33 +78,9 @@ mod tests {
 
     #[test]
     fn the_estimate_counts_what_each_kind_of_map_needs() {
-        let array = Shape {
-            entries: 100,
-            key: 4,
-            value: 20,
-            is_per_cpu: false,
-            is_array: true,
-        };
+        let array = Shape { entries: 100, key: 4, value: 20, is_per_cpu: false, is_array: true };
         assert_eq!(estimate(array, 4), 2_400);
-        assert_eq!(
-            estimate(
-                Shape {
-                    is_per_cpu: true,
-                    ..array
-                },
-                4
-            ),
-            9_600
-        );
-        assert_eq!(
-            estimate(
-                Shape {
-                    is_array: false,
-                    ..array
-                },
-                4
-            ),
-            100 * (24 + 8 + 64)
-        );
+        assert_eq!(estimate(Shape { is_per_cpu: true, ..array }, 4), 9_600);
+        assert_eq!(estimate(Shape { is_array: false, ..array }, 4), 100 * (24 + 8 + 64));
     }
 }

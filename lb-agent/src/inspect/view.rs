@@ -187,8 +187,7 @@ impl MapUse {
     /// Whether more than 80 % of the entries are in use.
     #[must_use]
     pub fn is_nearly_full(&self) -> bool {
-        self.entries
-            .is_some_and(|entries| u64::from(entries) * 100 > u64::from(self.capacity) * Self::NEARLY_FULL)
+        self.entries.is_some_and(|entries| u64::from(entries) * 100 > u64::from(self.capacity) * Self::NEARLY_FULL)
     }
 }
 

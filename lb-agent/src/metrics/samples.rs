@@ -26,11 +26,7 @@ fn of_agent(status: &AgentStatus) -> Vec<Family> {
     vec![
         labelled(facts::BUILD, "version", [(status.version.clone(), Value::Info)]),
         single(facts::READY, flag(status.ready)),
-        labelled(
-            facts::SECRET,
-            "fingerprint",
-            [(config.secret_fingerprint.clone(), Value::Info)],
-        ),
+        labelled(facts::SECRET, "fingerprint", [(config.secret_fingerprint.clone(), Value::Info)]),
         single(facts::CONFIG_GENERATION, gauge(config.generation)),
         single(facts::CONFIG_STALE, flag(config.refused.is_some())),
         single(facts::PLAN_DURATION, Value::Durations(dataplane.plan_seconds, plans)),
@@ -39,16 +35,9 @@ fn of_agent(status: &AgentStatus) -> Vec<Family> {
         labelled(
             facts::INTERFACE_NATIVE,
             "interface",
-            status
-                .interfaces
-                .iter()
-                .map(|interface| (interface.name.clone(), flag(interface.mode == "native"))),
+            status.interfaces.iter().map(|interface| (interface.name.clone(), flag(interface.mode == "native"))),
         ),
-        vips(
-            facts::VIP_HELD,
-            all_vips(status),
-            &status.held.iter().copied().collect(),
-        ),
+        vips(facts::VIP_HELD, all_vips(status), &status.held.iter().copied().collect()),
         vips(facts::VIP_ANNOUNCED, announced_or_not(status), &announced(status)),
         takes_flows(status),
     ]
@@ -59,27 +48,16 @@ fn all_vips(status: &AgentStatus) -> BTreeSet<IpAddr> {
 }
 
 fn announced_or_not(status: &AgentStatus) -> BTreeSet<IpAddr> {
-    status
-        .announcements
-        .iter()
-        .map(|announcement| announcement.vip)
-        .collect()
+    status.announcements.iter().map(|announcement| announcement.vip).collect()
 }
 
 fn announced(status: &AgentStatus) -> BTreeSet<IpAddr> {
-    let announced = status
-        .announcements
-        .iter()
-        .filter(|announcement| announcement.announced);
+    let announced = status.announcements.iter().filter(|announcement| announcement.announced);
     announced.map(|announcement| announcement.vip).collect()
 }
 
 fn vips(fact: &'static Fact, all: BTreeSet<IpAddr>, set: &BTreeSet<IpAddr>) -> Family {
-    labelled(
-        fact,
-        "vip",
-        all.into_iter().map(|vip| (vip.to_string(), flag(set.contains(&vip)))),
-    )
+    labelled(fact, "vip", all.into_iter().map(|vip| (vip.to_string(), flag(set.contains(&vip)))))
 }
 
 fn takes_flows(status: &AgentStatus) -> Family {
@@ -90,18 +68,12 @@ fn takes_flows(status: &AgentStatus) -> Family {
         ],
         value: flag(backend.takes_flows),
     });
-    Family {
-        fact: facts::BACKEND_TAKES_FLOWS,
-        samples: samples.collect(),
-    }
+    Family { fact: facts::BACKEND_TAKES_FLOWS, samples: samples.collect() }
 }
 
 fn of_maps(maps: &Inspection) -> Vec<Family> {
     let map = |fact, value: fn(&MapUse) -> Option<u64>| {
-        let values = maps
-            .maps
-            .iter()
-            .filter_map(|map| Some((map.name.to_owned(), gauge(value(map)?))));
+        let values = maps.maps.iter().filter_map(|map| Some((map.name.to_owned(), gauge(value(map)?))));
         labelled(fact, "map", values)
     };
     vec![
@@ -119,14 +91,11 @@ fn of_maps(maps: &Inspection) -> Vec<Family> {
 }
 
 fn services(fact: &'static Fact, maps: &Inspection, value: fn(&ServiceView) -> u64) -> Family {
-    let samples = maps.services.iter().map(|service| Sample {
-        labels: service_labels(service),
-        value: Value::Count(value(service)),
-    });
-    Family {
-        fact,
-        samples: samples.collect(),
-    }
+    let samples = maps
+        .services
+        .iter()
+        .map(|service| Sample { labels: service_labels(service), value: Value::Count(value(service)) });
+    Family { fact, samples: samples.collect() }
 }
 
 fn backends(fact: &'static Fact, maps: &Inspection, value: fn(&BackendView) -> u64) -> Family {
@@ -141,10 +110,7 @@ fn backends(fact: &'static Fact, maps: &Inspection, value: fn(&BackendView) -> u
         };
         service.backends.iter().map(sample).collect::<Vec<_>>()
     };
-    Family {
-        fact,
-        samples: maps.services.iter().flat_map(of_service).collect(),
-    }
+    Family { fact, samples: maps.services.iter().flat_map(of_service).collect() }
 }
 
 fn service_labels(service: &ServiceView) -> Labels {
@@ -157,31 +123,17 @@ fn service_labels(service: &ServiceView) -> Labels {
 }
 
 fn counts(fact: &'static Fact, label: &'static str, counts: &[Count]) -> Family {
-    let values = counts
-        .iter()
-        .map(|count| (count.name.to_owned(), Value::Count(count.packets)));
+    let values = counts.iter().map(|count| (count.name.to_owned(), Value::Count(count.packets)));
     labelled(fact, label, values)
 }
 
 fn labelled(fact: &'static Fact, label: &'static str, values: impl IntoIterator<Item = (String, Value)>) -> Family {
-    let sample = |(name, value)| Sample {
-        labels: vec![(label, name)],
-        value,
-    };
-    Family {
-        fact,
-        samples: values.into_iter().map(sample).collect(),
-    }
+    let sample = |(name, value)| Sample { labels: vec![(label, name)], value };
+    Family { fact, samples: values.into_iter().map(sample).collect() }
 }
 
 fn single(fact: &'static Fact, value: Value) -> Family {
-    Family {
-        fact,
-        samples: vec![Sample {
-            labels: Vec::new(),
-            value,
-        }],
-    }
+    Family { fact, samples: vec![Sample { labels: Vec::new(), value }] }
 }
 
 fn flag(is_set: bool) -> Value {

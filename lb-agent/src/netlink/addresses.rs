@@ -97,10 +97,7 @@ pub(super) fn visible(addresses: &[KernelAddress]) -> Vec<InterfaceAddress> {
         .filter(|address| !address.is_announcement())
         .filter_map(|address| {
             let net = IpNet::new(address.address, address.prefix_length).ok()?;
-            Some(InterfaceAddress {
-                interface: address.interface,
-                net,
-            })
+            Some(InterfaceAddress { interface: address.interface, net })
         })
         .collect();
     visible.sort_unstable();
@@ -130,54 +127,12 @@ mod tests {
         let cases = [
             ("the mark, IPv4", v4, true),
             ("the mark, IPv6", announced("2001:db8::10", 128), true),
-            (
-                "the mark, its lifetime made infinite by hand",
-                KernelAddress {
-                    valid_seconds: FOREVER,
-                    ..v4
-                },
-                true,
-            ),
-            (
-                "no mark, but the combination",
-                KernelAddress { protocol: None, ..v4 },
-                true,
-            ),
-            (
-                "no mark, permanent",
-                KernelAddress {
-                    protocol: None,
-                    valid_seconds: FOREVER,
-                    ..v4
-                },
-                false,
-            ),
-            (
-                "no mark, preferred",
-                KernelAddress {
-                    protocol: None,
-                    preferred_seconds: 30,
-                    ..v4
-                },
-                false,
-            ),
-            (
-                "no mark, with a prefix route",
-                KernelAddress {
-                    protocol: None,
-                    no_prefix_route: false,
-                    ..v4
-                },
-                false,
-            ),
-            (
-                "another's mark",
-                KernelAddress {
-                    protocol: Some(3),
-                    ..v4
-                },
-                false,
-            ),
+            ("the mark, its lifetime made infinite by hand", KernelAddress { valid_seconds: FOREVER, ..v4 }, true),
+            ("no mark, but the combination", KernelAddress { protocol: None, ..v4 }, true),
+            ("no mark, permanent", KernelAddress { protocol: None, valid_seconds: FOREVER, ..v4 }, false),
+            ("no mark, preferred", KernelAddress { protocol: None, preferred_seconds: 30, ..v4 }, false),
+            ("no mark, with a prefix route", KernelAddress { protocol: None, no_prefix_route: false, ..v4 }, false),
+            ("another's mark", KernelAddress { protocol: Some(3), ..v4 }, false),
             ("another interface", KernelAddress { interface: 2, ..v4 }, false),
             ("a subnet", announced("192.0.2.10", 24), false),
             ("IPv6 with IPv4's host prefix", announced("2001:db8::10", 32), false),
@@ -189,26 +144,12 @@ mod tests {
 
     #[test]
     fn a_plan_sees_every_address_but_the_announced() {
-        let own = KernelAddress {
-            interface: 2,
-            protocol: None,
-            ..announced("192.0.2.1", 24)
-        };
-        let foreign = KernelAddress {
-            protocol: None,
-            valid_seconds: FOREVER,
-            ..announced("192.0.2.11", 32)
-        };
+        let own = KernelAddress { interface: 2, protocol: None, ..announced("192.0.2.1", 24) };
+        let foreign = KernelAddress { protocol: None, valid_seconds: FOREVER, ..announced("192.0.2.11", 32) };
         let visible = visible(&[own, foreign, announced("192.0.2.10", 32)]);
         let expected = [
-            InterfaceAddress {
-                interface: 1,
-                net: "192.0.2.11/32".parse().unwrap(),
-            },
-            InterfaceAddress {
-                interface: 2,
-                net: "192.0.2.1/24".parse().unwrap(),
-            },
+            InterfaceAddress { interface: 1, net: "192.0.2.11/32".parse().unwrap() },
+            InterfaceAddress { interface: 2, net: "192.0.2.1/24".parse().unwrap() },
         ];
         assert_eq!(visible, expected);
     }

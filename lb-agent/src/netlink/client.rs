@@ -120,9 +120,7 @@ impl Client {
 
     /// Changes something. `flags` besides request and acknowledgement, `NLM_F_CREATE` for example.
     pub async fn change(&self, action: &str, request: RouteNetlinkMessage, flags: u16) -> Result<(), NetlinkError> {
-        self.exchange(action, request, NLM_F_REQUEST | NLM_F_ACK | flags)
-            .await
-            .map(drop)
+        self.exchange(action, request, NLM_F_REQUEST | NLM_F_ACK | flags).await.map(drop)
     }
 
     /// Sends `request`; returns the answers, and whether they are inconsistent with each other.
@@ -134,9 +132,7 @@ impl Client {
     ) -> Result<(Vec<RouteNetlinkMessage>, bool), NetlinkError> {
         let mut message = NetlinkMessage::from(request);
         message.header.flags = flags;
-        let closed = || NetlinkError::Closed {
-            action: action.to_owned(),
-        };
+        let closed = || NetlinkError::Closed { action: action.to_owned() };
         let mut handle = self.handle.clone();
         let mut answers = handle.request(message).map_err(|_| closed())?;
         let mut messages = Vec::new();
@@ -144,10 +140,7 @@ impl Client {
         loop {
             let answer = tokio::time::timeout(ANSWER_TIMEOUT, answers.next())
                 .await
-                .map_err(|_| NetlinkError::Silent {
-                    action: action.to_owned(),
-                    seconds: ANSWER_TIMEOUT.as_secs(),
-                })?;
+                .map_err(|_| NetlinkError::Silent { action: action.to_owned(), seconds: ANSWER_TIMEOUT.as_secs() })?;
             let Some(answer) = answer else {
                 return Ok((messages, interrupted));
             };
@@ -155,10 +148,7 @@ impl Client {
             match answer.payload {
                 NetlinkPayload::InnerMessage(message) => messages.push(message),
                 NetlinkPayload::Error(error) if error.code.is_some() => {
-                    return Err(NetlinkError::Refused {
-                        action: action.to_owned(),
-                        source: error.to_io(),
-                    });
+                    return Err(NetlinkError::Refused { action: action.to_owned(), source: error.to_io() });
                 }
                 _ => {}
             }

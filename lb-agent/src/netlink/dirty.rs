@@ -62,13 +62,7 @@ impl Routes {
 impl Dirty {
     /// Everything: at the start, after lost events, and from time to time in case the kernel kept something to itself.
     pub const fn all() -> Self {
-        Self {
-            links: true,
-            addresses: true,
-            neighbours: true,
-            routes: Routes::All,
-            snapshot: true,
-        }
+        Self { links: true, addresses: true, neighbours: true, routes: Routes::All, snapshot: true }
     }
 
     /// Whether the snapshot is right as it is.
@@ -157,9 +151,7 @@ mod tests {
         message.header.prefix_len = 32;
         message.attributes = vec![AddressAttribute::Local([192, 0, 2, 10].into())];
         if announced {
-            message
-                .attributes
-                .push(AddressAttribute::Protocol(super::super::IFA_PROTOCOL.into()));
+            message.attributes.push(AddressAttribute::Protocol(super::super::IFA_PROTOCOL.into()));
         }
         message
     }
@@ -172,52 +164,32 @@ mod tests {
             (
                 "a link",
                 vec![RouteNetlinkMessage::NewLink(LinkMessage::default())],
-                Dirty {
-                    links: true,
-                    routes: routes.clone(),
-                    ..Dirty::default()
-                },
+                Dirty { links: true, routes: routes.clone(), ..Dirty::default() },
             ),
             (
                 "a new address",
                 vec![RouteNetlinkMessage::NewAddress(address(false))],
-                Dirty {
-                    addresses: true,
-                    ..Dirty::default()
-                },
+                Dirty { addresses: true, ..Dirty::default() },
             ),
             (
                 "an address gone",
                 vec![RouteNetlinkMessage::DelAddress(address(false))],
-                Dirty {
-                    addresses: true,
-                    routes: routes.clone(),
-                    ..Dirty::default()
-                },
+                Dirty { addresses: true, routes: routes.clone(), ..Dirty::default() },
             ),
             (
                 "a renewed or withdrawn announcement",
-                vec![
-                    RouteNetlinkMessage::NewAddress(address(true)),
-                    RouteNetlinkMessage::DelAddress(address(true)),
-                ],
+                vec![RouteNetlinkMessage::NewAddress(address(true)), RouteNetlinkMessage::DelAddress(address(true))],
                 Dirty::default(),
             ),
             (
                 "a route, twice",
                 vec![route([10, 0, 0, 0], 8), route([10, 0, 0, 0], 8)],
-                Dirty {
-                    routes: Routes::Within(vec!["10.0.0.0/8".parse().unwrap()]),
-                    ..Dirty::default()
-                },
+                Dirty { routes: Routes::Within(vec!["10.0.0.0/8".parse().unwrap()]), ..Dirty::default() },
             ),
             (
                 "a rule",
                 vec![RouteNetlinkMessage::NewRule(RuleMessage::default())],
-                Dirty {
-                    routes,
-                    ..Dirty::default()
-                },
+                Dirty { routes, ..Dirty::default() },
             ),
         ];
         for (name, messages, expected) in cases {

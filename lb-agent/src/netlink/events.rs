@@ -54,10 +54,7 @@ impl EventSocket {
         for group in groups {
             socket.socket_ref().add_membership(*group as u32)?;
         }
-        Ok(Self {
-            socket,
-            buffer: Vec::with_capacity(DATAGRAM_BYTES),
-        })
+        Ok(Self { socket, buffer: Vec::with_capacity(DATAGRAM_BYTES) })
     }
 
     /// Waits for the next datagram and appends its events to `events`. Dropping the future loses nothing.
@@ -81,10 +78,7 @@ fn decode(mut datagram: &[u8], events: &mut Vec<Event>) {
         };
         let length = message.length() as usize;
         events.push(match NetlinkMessage::deserialize(&datagram[..length]) {
-            Ok(NetlinkMessage {
-                payload: NetlinkPayload::InnerMessage(message),
-                ..
-            }) => Event::Message(message),
+            Ok(NetlinkMessage { payload: NetlinkPayload::InnerMessage(message), .. }) => Event::Message(message),
             _ => Event::Unknown,
         });
         datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
@@ -115,10 +109,7 @@ mod tests {
     fn a_datagram_with_two_messages_is_two_events() {
         let message = frame(RouteNetlinkMessage::NewLink(LinkMessage::default()));
         let events = decoded(&[message.clone(), message].concat());
-        assert!(
-            matches!(events[..], [Event::Message(_), Event::Message(_)]),
-            "{events:?}"
-        );
+        assert!(matches!(events[..], [Event::Message(_), Event::Message(_)]), "{events:?}");
     }
 
     #[test]

@@ -58,10 +58,7 @@ pub async fn xdp_on_link(interface: u32) -> Result<Vec<XdpOnLink>, NetlinkError>
 /// Every link as the model has it, by index.
 pub(super) async fn interfaces(client: &Client) -> Result<BTreeMap<u32, Interface>, NetlinkError> {
     let messages = link_messages(client).await?;
-    Ok(messages
-        .iter()
-        .map(|message| (message.header.index, interface(message)))
-        .collect())
+    Ok(messages.iter().map(|message| (message.header.index, interface(message))).collect())
 }
 
 /// Whether `lo` is up; while it is down, no VIP can be delivered to this node.
@@ -71,9 +68,7 @@ pub(crate) async fn loopback_is_up(client: &Client) -> Result<bool, NetlinkError
 }
 
 async fn link_messages(client: &Client) -> Result<Vec<LinkMessage>, NetlinkError> {
-    let answers = client
-        .dump("list the links", RouteNetlinkMessage::GetLink(link_request()))
-        .await?;
+    let answers = client.dump("list the links", RouteNetlinkMessage::GetLink(link_request())).await?;
     Ok(answers.into_iter().filter_map(new_link).collect())
 }
 
@@ -81,18 +76,13 @@ async fn link_message(client: &Client, interface: u32) -> Result<Option<LinkMess
     let mut request = link_request();
     request.header.index = interface;
     let action = format!("show the link with index {interface}");
-    Ok(client
-        .get(&action, RouteNetlinkMessage::GetLink(request))
-        .await?
-        .and_then(new_link))
+    Ok(client.get(&action, RouteNetlinkMessage::GetLink(request)).await?.and_then(new_link))
 }
 
 /// A request for links without their counters, which are most of an answer.
 fn link_request() -> LinkMessage {
     let mut request = LinkMessage::default();
-    request
-        .attributes
-        .push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    request.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
     request
 }
 
@@ -140,11 +130,7 @@ fn kind(message: &LinkMessage) -> InterfaceKind {
         _ => None,
     });
     let info = info.unwrap_or_default();
-    if info.contains(&LinkInfo::Kind(InfoKind::Vlan)) {
-        vlan(message, info)
-    } else {
-        InterfaceKind::Ethernet
-    }
+    if info.contains(&LinkInfo::Kind(InfoKind::Vlan)) { vlan(message, info) } else { InterfaceKind::Ethernet }
 }
 
 /// The tag and the interface beneath. `Other` where frames can't leave by the parent with an 802.1Q tag: an 802.1ad
@@ -186,18 +172,9 @@ fn xdp_programs(message: &LinkMessage) -> Vec<XdpOnLink> {
             match value {
                 LinkXdp::Attached(value) => attached = mode(*value),
                 LinkXdp::ProgId(id) => only = Some(*id),
-                LinkXdp::DrvProgId(id) => programs.push(XdpOnLink {
-                    mode: XdpMode::Driver,
-                    program_id: *id,
-                }),
-                LinkXdp::SkbProgId(id) => programs.push(XdpOnLink {
-                    mode: XdpMode::Generic,
-                    program_id: *id,
-                }),
-                LinkXdp::HwProgId(id) => programs.push(XdpOnLink {
-                    mode: XdpMode::Offload,
-                    program_id: *id,
-                }),
+                LinkXdp::DrvProgId(id) => programs.push(XdpOnLink { mode: XdpMode::Driver, program_id: *id }),
+                LinkXdp::SkbProgId(id) => programs.push(XdpOnLink { mode: XdpMode::Generic, program_id: *id }),
+                LinkXdp::HwProgId(id) => programs.push(XdpOnLink { mode: XdpMode::Offload, program_id: *id }),
                 _ => {}
             }
         }
@@ -244,22 +221,13 @@ mod tests {
         let ad = InfoVlan::Protocol(VlanProtocol::Ieee8021Ad);
         let tagged = InterfaceKind::Vlan { parent: 2, id: 10 };
         let cases = [
-            (
-                link(LinkLayerType::Ether, LinkFlags::Up, vec![]),
-                InterfaceKind::Ethernet,
-            ),
+            (link(LinkLayerType::Ether, LinkFlags::Up, vec![]), InterfaceKind::Ethernet),
             (link(LinkLayerType::Ether, LinkFlags::Up, veth), InterfaceKind::Ethernet),
-            (
-                link(LinkLayerType::Loopback, LinkFlags::Loopback, vec![]),
-                InterfaceKind::Loopback,
-            ),
+            (link(LinkLayerType::Loopback, LinkFlags::Loopback, vec![]), InterfaceKind::Loopback),
             (link(LinkLayerType::None, LinkFlags::Up, vec![]), InterfaceKind::Other),
             (vlan_link(vec![InfoVlan::Id(10), q.clone()], vec![]), tagged),
             (vlan_link(vec![InfoVlan::Id(10), ad], vec![]), InterfaceKind::Other),
-            (
-                vlan_link(vec![InfoVlan::Id(10), q], vec![LinkAttribute::LinkNetNsId(0)]),
-                InterfaceKind::Other,
-            ),
+            (vlan_link(vec![InfoVlan::Id(10), q], vec![LinkAttribute::LinkNetNsId(0)]), InterfaceKind::Other),
             (vlan_link(vec![], vec![]), InterfaceKind::Other),
         ];
         for (message, expected) in cases {
@@ -269,11 +237,9 @@ mod tests {
 
     #[test]
     fn a_link_is_up_when_it_is_so_wanted_and_runs() {
-        for (flags, up) in [
-            (LinkFlags::Up | LinkFlags::Running, true),
-            (LinkFlags::Up, false),
-            (LinkFlags::Running, false),
-        ] {
+        for (flags, up) in
+            [(LinkFlags::Up | LinkFlags::Running, true), (LinkFlags::Up, false), (LinkFlags::Running, false)]
+        {
             assert_eq!(interface(&link(LinkLayerType::Ether, flags, vec![])).up, up, "{flags}");
         }
     }
@@ -283,33 +249,18 @@ mod tests {
         let on = |mode, program_id| XdpOnLink { mode, program_id };
         let cases = [
             (vec![LinkXdp::Attached(XdpAttached::None)], vec![]),
+            (vec![LinkXdp::Attached(XdpAttached::Driver), LinkXdp::ProgId(5)], vec![on(XdpMode::Driver, 5)]),
             (
-                vec![LinkXdp::Attached(XdpAttached::Driver), LinkXdp::ProgId(5)],
-                vec![on(XdpMode::Driver, 5)],
-            ),
-            (
-                vec![
-                    LinkXdp::Attached(XdpAttached::SocketBuffer),
-                    LinkXdp::ProgId(5),
-                    LinkXdp::SkbProgId(5),
-                ],
+                vec![LinkXdp::Attached(XdpAttached::SocketBuffer), LinkXdp::ProgId(5), LinkXdp::SkbProgId(5)],
                 vec![on(XdpMode::Generic, 5)],
             ),
             (
-                vec![
-                    LinkXdp::Attached(XdpAttached::Multiple),
-                    LinkXdp::HwProgId(6),
-                    LinkXdp::DrvProgId(5),
-                ],
+                vec![LinkXdp::Attached(XdpAttached::Multiple), LinkXdp::HwProgId(6), LinkXdp::DrvProgId(5)],
                 vec![on(XdpMode::Driver, 5), on(XdpMode::Offload, 6)],
             ),
         ];
         for (values, expected) in cases {
-            let message = link(
-                LinkLayerType::Ether,
-                LinkFlags::Up,
-                vec![LinkAttribute::Xdp(values.clone())],
-            );
+            let message = link(LinkLayerType::Ether, LinkFlags::Up, vec![LinkAttribute::Xdp(values.clone())]);
             assert_eq!(xdp_programs(&message), expected, "{values:?}");
         }
     }

@@ -74,9 +74,7 @@ pub(super) async fn neighbours(client: &Client) -> Result<Vec<(Key, Neighbour)>,
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
         let mut request = NeighbourMessage::default();
         request.header.family = family;
-        let answers = client
-            .dump("list the neighbours", RouteNetlinkMessage::GetNeighbour(request))
-            .await?;
+        let answers = client.dump("list the neighbours", RouteNetlinkMessage::GetNeighbour(request)).await?;
         neighbours.extend(answers.iter().filter_map(|answer| match answer {
             RouteNetlinkMessage::NewNeighbour(message) => parse(message),
             _ => None,
@@ -100,13 +98,7 @@ pub(super) async fn resolve(client: &Client, (interface, address): Key) -> Resul
         IpAddr::V6(address) => NeighbourAddress::Inet6(address),
     }));
     let action = format!("resolve the neighbour {address} on interface {interface}");
-    client
-        .change(
-            &action,
-            RouteNetlinkMessage::NewNeighbour(message),
-            NLM_F_CREATE | NLM_F_REPLACE,
-        )
-        .await
+    client.change(&action, RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE).await
 }
 
 #[cfg(test)]
@@ -136,11 +128,7 @@ mod tests {
                 NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()),
             ];
             let neighbour = Neighbour { trust, mac: expected };
-            assert_eq!(
-                parse(&message),
-                Some(((2, IpAddr::from([192, 0, 2, 1])), neighbour)),
-                "{state}"
-            );
+            assert_eq!(parse(&message), Some(((2, IpAddr::from([192, 0, 2, 1])), neighbour)), "{state}");
         }
     }
 

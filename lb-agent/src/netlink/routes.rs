@@ -37,9 +37,7 @@ pub(super) async fn hops(
     client: &Client,
     addresses: BTreeSet<IpAddr>,
 ) -> Result<Vec<(IpAddr, Option<Hop>)>, NetlinkError> {
-    let lookups = addresses
-        .into_iter()
-        .map(|address| async move { Ok((address, hop(client, address).await?)) });
+    let lookups = addresses.into_iter().map(|address| async move { Ok((address, hop(client, address).await?)) });
     stream::iter(lookups).buffered(LOOKUPS_AT_ONCE).try_collect().await
 }
 
@@ -48,13 +46,7 @@ async fn hop(client: &Client, address: IpAddr) -> Result<Option<Hop>, NetlinkErr
     request.header.address_family = family(address);
     request.header.destination_prefix_length = host_prefix(address);
     request.attributes.push(RouteAttribute::Destination(address.into()));
-    match client
-        .get(
-            &format!("look up the route to {address}"),
-            RouteNetlinkMessage::GetRoute(request),
-        )
-        .await
-    {
+    match client.get(&format!("look up the route to {address}"), RouteNetlinkMessage::GetRoute(request)).await {
         Ok(Some(RouteNetlinkMessage::NewRoute(answer))) => Ok(parse_hop(&answer)),
         Ok(_) => Ok(None),
         // Unreachable, prohibited, blackhole: each has an error number of its own.
@@ -77,10 +69,7 @@ fn parse_hop(message: &RouteMessage) -> Option<Hop> {
             _ => {}
         }
     }
-    Some(Hop {
-        interface: interface?,
-        gateway,
-    })
+    Some(Hop { interface: interface?, gateway })
 }
 
 /// The prefix whose lookups a route event can change; `None` if it cannot be told.
@@ -94,22 +83,14 @@ pub(super) fn prefix(message: &RouteMessage) -> Option<IpNet> {
         RouteAttribute::Destination(address) => Some(ip(address)),
         _ => None,
     });
-    IpNet::new(
-        destination.unwrap_or(Some(default))?,
-        message.header.destination_prefix_length,
-    )
-    .ok()
+    IpNet::new(destination.unwrap_or(Some(default))?, message.header.destination_prefix_length).ok()
 }
 
 /// The route that holds `vip`: `local VIP/32 dev lo table local proto 76 metric 7600`.
 pub(crate) fn held_route(vip: IpAddr) -> RouteMessage {
     let mut message = held_header(family(vip));
     message.header.destination_prefix_length = host_prefix(vip);
-    message.header.scope = if vip.is_ipv4() {
-        RouteScope::Host
-    } else {
-        RouteScope::Universe
-    };
+    message.header.scope = if vip.is_ipv4() { RouteScope::Host } else { RouteScope::Universe };
     message.attributes = vec![
         RouteAttribute::Destination(vip.into()),
         RouteAttribute::Oif(LOOPBACK_INDEX),
@@ -156,11 +137,7 @@ fn ip(address: &RouteAddress) -> Option<IpAddr> {
 }
 
 pub(super) const fn family(address: IpAddr) -> AddressFamily {
-    if address.is_ipv4() {
-        AddressFamily::Inet
-    } else {
-        AddressFamily::Inet6
-    }
+    if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
 }
 
 const fn host_prefix(address: IpAddr) -> u8 {
@@ -187,20 +164,8 @@ mod tests {
         let hop = |gateway| Some(Hop { interface: 3, gateway });
         let cases = [
             (route(RouteType::Unicast, vec![oif.clone()]), hop(None)),
-            (
-                route(
-                    RouteType::Unicast,
-                    vec![oif.clone(), RouteAttribute::Gateway(gateway.into())],
-                ),
-                hop(Some(gateway)),
-            ),
-            (
-                route(
-                    RouteType::Unicast,
-                    vec![oif.clone(), RouteAttribute::Via(gateway6.into())],
-                ),
-                hop(Some(gateway6)),
-            ),
+            (route(RouteType::Unicast, vec![oif.clone(), RouteAttribute::Gateway(gateway.into())]), hop(Some(gateway))),
+            (route(RouteType::Unicast, vec![oif.clone(), RouteAttribute::Via(gateway6.into())]), hop(Some(gateway6))),
             (route(RouteType::Unicast, vec![]), None),
             (route(RouteType::Local, vec![oif.clone()]), None),
             (route(RouteType::Broadcast, vec![oif.clone()]), None),

@@ -46,14 +46,9 @@ impl State {
             let hop = (*hop)?;
             let target = self.targets.get(&key(*address, hop))?;
             // The route of a link that has just gone is found missing at the next lookup.
-            self.interfaces.contains_key(&hop.interface).then_some((
-                *address,
-                NextHop {
-                    interface: hop.interface,
-                    gateway: hop.gateway,
-                    mac: target.mac,
-                },
-            ))
+            self.interfaces
+                .contains_key(&hop.interface)
+                .then_some((*address, NextHop { interface: hop.interface, gateway: hop.gateway, mac: target.mac }))
         });
         Network {
             next_hops: next_hops.collect(),
@@ -98,15 +93,10 @@ impl State {
     pub fn set_hops(&mut self, looked_up: Vec<(IpAddr, Option<Hop>)>, wanted: &BTreeSet<IpAddr>) {
         self.hops.extend(looked_up);
         self.hops.retain(|address, _| wanted.contains(address));
-        let ways = self
-            .hops
-            .iter()
-            .filter_map(|(address, hop)| Some(key(*address, (*hop)?)));
+        let ways = self.hops.iter().filter_map(|(address, hop)| Some(key(*address, (*hop)?)));
         let target = |key: Key| {
-            let known = || Target {
-                mac: self.neighbours.get(&key).and_then(|neighbour| neighbour.mac),
-                asked_at: None,
-            };
+            let known =
+                || Target { mac: self.neighbours.get(&key).and_then(|neighbour| neighbour.mac), asked_at: None };
             (key, self.targets.get(&key).copied().unwrap_or_else(known))
         };
         self.targets = ways.map(target).collect();
@@ -133,19 +123,12 @@ impl State {
         let resolvable = self.interfaces.get(&key.0).is_some_and(|interface| {
             interface.up && matches!(interface.kind, InterfaceKind::Ethernet | InterfaceKind::Vlan { .. })
         });
-        let pause = match self
-            .neighbours
-            .get(key)
-            .map_or(Trust::None, |neighbour| neighbour.trust)
-        {
+        let pause = match self.neighbours.get(key).map_or(Trust::None, |neighbour| neighbour.trust) {
             Trust::Fresh => return false,
             Trust::Stale => CONFIRM,
             Trust::None => ASK_AGAIN,
         };
-        resolvable
-            && target
-                .asked_at
-                .is_none_or(|asked_at| now.saturating_duration_since(asked_at) >= pause)
+        resolvable && target.asked_at.is_none_or(|asked_at| now.saturating_duration_since(asked_at) >= pause)
     }
 }
 
@@ -164,44 +147,23 @@ mod tests {
     const OTHER_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 2]);
 
     fn interface(index: u32, kind: InterfaceKind) -> Interface {
-        Interface {
-            index,
-            name: format!("eth{index}"),
-            mac: MacAddr::default(),
-            mtu: 1500,
-            up: true,
-            kind,
-        }
+        Interface { index, name: format!("eth{index}"), mac: MacAddr::default(), mtu: 1500, up: true, kind }
     }
 
     fn on_link(interface: u32) -> Option<Hop> {
-        Some(Hop {
-            interface,
-            gateway: None,
-        })
+        Some(Hop { interface, gateway: None })
     }
 
     fn fresh(mac: MacAddr) -> Neighbour {
-        Neighbour {
-            trust: Trust::Fresh,
-            mac: Some(mac),
-        }
+        Neighbour { trust: Trust::Fresh, mac: Some(mac) }
     }
 
-    const FAILED: Neighbour = Neighbour {
-        trust: Trust::None,
-        mac: None,
-    };
+    const FAILED: Neighbour = Neighbour { trust: Trust::None, mac: None };
 
     /// A node with two interfaces that wants one address, on the link of the first.
     fn state() -> State {
-        let interfaces = [1, 2]
-            .map(|index| (index, interface(index, InterfaceKind::Ethernet)))
-            .into();
-        let mut state = State {
-            interfaces,
-            ..State::default()
-        };
+        let interfaces = [1, 2].map(|index| (index, interface(index, InterfaceKind::Ethernet))).into();
+        let mut state = State { interfaces, ..State::default() };
         state.set_hops(vec![(ADDRESS, on_link(1))], &[ADDRESS].into());
         state
     }
@@ -217,20 +179,10 @@ mod tests {
     #[test]
     fn the_way_appears_before_its_mac_and_changes_with_it() {
         let mut state = state();
-        assert_eq!(
-            way(&state),
-            Some(NextHop {
-                interface: 1,
-                gateway: None,
-                mac: None
-            })
-        );
+        assert_eq!(way(&state), Some(NextHop { interface: 1, gateway: None, mac: None }));
         assert!(state.set_neighbour((1, ADDRESS), fresh(MAC)));
         assert_eq!(way(&state).unwrap().mac, Some(MAC));
-        assert!(
-            !state.set_neighbour((1, ADDRESS), fresh(MAC)),
-            "the same again is no change"
-        );
+        assert!(!state.set_neighbour((1, ADDRESS), fresh(MAC)), "the same again is no change");
         assert!(state.set_neighbour((1, ADDRESS), fresh(OTHER_MAC)));
         assert_eq!(way(&state).unwrap().mac, Some(OTHER_MAC));
     }
@@ -245,14 +197,7 @@ mod tests {
         assert_eq!(way(&state).unwrap().mac, Some(MAC));
 
         state.set_hops(vec![(ADDRESS, on_link(2))], &[ADDRESS].into());
-        assert_eq!(
-            way(&state),
-            Some(NextHop {
-                interface: 2,
-                gateway: None,
-                mac: None
-            })
-        );
+        assert_eq!(way(&state), Some(NextHop { interface: 2, gateway: None, mac: None }));
         state.set_hops(vec![(ADDRESS, on_link(1))], &[ADDRESS].into());
         assert_eq!(way(&state).unwrap().mac, None, "the way had not stood all the time");
     }
@@ -261,24 +206,8 @@ mod tests {
     fn behind_a_router_the_routers_mac_counts() {
         let mut state = state();
         state.set_neighbour((1, ROUTER), fresh(MAC));
-        state.set_hops(
-            vec![(
-                ADDRESS,
-                Some(Hop {
-                    interface: 1,
-                    gateway: Some(ROUTER),
-                }),
-            )],
-            &[ADDRESS].into(),
-        );
-        assert_eq!(
-            way(&state),
-            Some(NextHop {
-                interface: 1,
-                gateway: Some(ROUTER),
-                mac: Some(MAC)
-            })
-        );
+        state.set_hops(vec![(ADDRESS, Some(Hop { interface: 1, gateway: Some(ROUTER) }))], &[ADDRESS].into());
+        assert_eq!(way(&state), Some(NextHop { interface: 1, gateway: Some(ROUTER), mac: Some(MAC) }));
     }
 
     #[test]
@@ -310,13 +239,7 @@ mod tests {
     #[test]
     fn a_stale_neighbour_is_asked_every_five_seconds() {
         let (mut state, t0) = (state(), Instant::now());
-        state.set_neighbour(
-            (1, ADDRESS),
-            Neighbour {
-                trust: Trust::Stale,
-                mac: Some(MAC),
-            },
-        );
+        state.set_neighbour((1, ADDRESS), Neighbour { trust: Trust::Stale, mac: Some(MAC) });
         assert_eq!(state.due(t0, 10), [(1, ADDRESS)]);
         assert_eq!(state.due(t0 + secs(4), 10), []);
         assert_eq!(state.due(t0 + secs(5), 10), [(1, ADDRESS)]);
@@ -324,19 +247,11 @@ mod tests {
 
     #[test]
     fn nobody_is_asked_for_where_nobody_can_answer() {
-        for (kind, up) in [
-            (InterfaceKind::Loopback, true),
-            (InterfaceKind::Other, true),
-            (InterfaceKind::Ethernet, false),
-        ] {
+        for (kind, up) in
+            [(InterfaceKind::Loopback, true), (InterfaceKind::Other, true), (InterfaceKind::Ethernet, false)]
+        {
             let mut state = state();
-            state.interfaces.insert(
-                1,
-                Interface {
-                    up,
-                    ..interface(1, kind)
-                },
-            );
+            state.interfaces.insert(1, Interface { up, ..interface(1, kind) });
             assert_eq!(state.due(Instant::now(), 10), [], "{kind:?}, up: {up}");
         }
     }

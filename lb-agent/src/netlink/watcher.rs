@@ -103,31 +103,19 @@ impl Watcher {
     /// Listens first and reads then, so that no change falls between the two.
     fn open(wanted: watch::Receiver<BTreeSet<IpAddr>>) -> Result<Self, NetlinkError> {
         let events = EventSocket::open(&GROUPS)?;
-        Ok(Self {
-            events,
-            client: Client::open()?,
-            wanted,
-            state: State::default(),
-            table_full: false,
-        })
+        Ok(Self { events, client: Client::open()?, wanted, state: State::default(), table_full: false })
     }
 
     /// Follows the network; after an error with new sockets.
     async fn run(&mut self, sender: &watch::Sender<Network>) {
         let mut dirty = Dirty::default();
         while let Err(error) = self.follow(sender, dirty).await {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "following the network failed, starting again"
-            );
+            tracing::warn!(error = &error as &dyn std::error::Error, "following the network failed, starting again");
             tokio::time::sleep(REOPEN_PAUSE).await;
             match (EventSocket::open(&GROUPS), Client::open()) {
                 (Ok(events), Ok(client)) => (self.events, self.client) = (events, client),
                 (Err(error), _) | (_, Err(error)) => {
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "no netlink sockets, trying again"
-                    );
+                    tracing::warn!(error = &error as &dyn std::error::Error, "no netlink sockets, trying again");
                 }
             }
             dirty = Dirty::all();
@@ -140,9 +128,7 @@ impl Watcher {
         let mut refresh_at = (!dirty.is_clean()).then(Instant::now);
         let (mut ready_at, mut resync_at, mut ask_at) = (Instant::now(), Instant::now() + RESYNC, Instant::now());
         loop {
-            let wake_at = resync_at
-                .min(ask_at)
-                .min(refresh_at.map_or(resync_at, |at| at.max(ready_at)));
+            let wake_at = resync_at.min(ask_at).min(refresh_at.map_or(resync_at, |at| at.max(ready_at)));
             tokio::select! {
                 () = sender.closed() => return Ok(()),
                 Ok(()) = self.wanted.changed() => (dirty.snapshot, refresh_at) = (true, Some(Instant::now())),
@@ -201,11 +187,7 @@ impl Watcher {
             return;
         }
         let resolve = |key: Key| neighbours::resolve(&self.client, key);
-        let results: Vec<_> = stream::iter(due)
-            .map(resolve)
-            .buffer_unordered(REQUESTS_AT_ONCE)
-            .collect()
-            .await;
+        let results: Vec<_> = stream::iter(due).map(resolve).buffer_unordered(REQUESTS_AT_ONCE).collect().await;
         let errors: Vec<_> = results.into_iter().filter_map(Result::err).collect();
         for error in &errors {
             tracing::debug!(error = error as &dyn std::error::Error, "not resolving a neighbour");

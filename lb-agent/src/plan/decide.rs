@@ -92,12 +92,7 @@ pub struct AnnounceDecision {
 #[must_use]
 pub fn decide(inputs: &Inputs<'_>) -> Decision {
     let mut decision = Decision::default();
-    let verdicts: Vec<Vec<Verdict>> = inputs
-        .desired
-        .services
-        .iter()
-        .map(|service| judge(inputs, service))
-        .collect();
+    let verdicts: Vec<Vec<Verdict>> = inputs.desired.services.iter().map(|service| judge(inputs, service)).collect();
     for (service, verdicts) in inputs.desired.services.iter().zip(&verdicts) {
         if verdicts.iter().any(|verdict| verdict.holds) {
             decision.held.extend(&service.vips);
@@ -125,18 +120,8 @@ struct Verdict {
 
 /// Judges the backends of a service. When the probes fail all of them, the probes are not believed.
 fn judge(inputs: &Inputs<'_>, service: &Service) -> Vec<Verdict> {
-    let health: Vec<_> = service
-        .backends
-        .iter()
-        .map(|backend| health(inputs, service, backend))
-        .collect();
-    let weighted = || {
-        service
-            .backends
-            .iter()
-            .zip(&health)
-            .filter(|(backend, _)| backend.weight > 0)
-    };
+    let health: Vec<_> = service.backends.iter().map(|backend| health(inputs, service, backend)).collect();
+    let weighted = || service.backends.iter().zip(&health).filter(|(backend, _)| backend.weight > 0);
     let none_believed = weighted().count() > 0 && weighted().all(|(_, state)| !state.takes_flows());
     service
         .backends
@@ -162,21 +147,10 @@ fn health(inputs: &Inputs<'_>, service: &Service, backend: &Backend) -> ProbeSta
     let Some(probe) = service.probe else {
         return ProbeState::Healthy;
     };
-    let state = inputs.health.state(&ProbeTarget {
-        address: backend.address,
-        probe,
-    });
-    let name = (
-        service.name.clone(),
-        BackendAddress {
-            address: backend.address,
-            port: backend.port,
-        },
-    );
+    let state = inputs.health.state(&ProbeTarget { address: backend.address, probe });
+    let name = (service.name.clone(), BackendAddress { address: backend.address, port: backend.port });
     if state == ProbeState::Unknown && inputs.distrusted.contains(&name) {
-        return ProbeState::Failed {
-            reason: "it had failed before this agent started".to_owned(),
-        };
+        return ProbeState::Failed { reason: "it had failed before this agent started".to_owned() };
     }
     state
 }
@@ -201,32 +175,20 @@ fn reason(backend: &Backend, state: &ProbeState, none_believed: bool, allowed: b
 /// How packets to a backend leave this node, and the same in words.
 fn hop(inputs: &Inputs<'_>, service: &Service, backend: &Backend, is_local: bool) -> (Hop, String) {
     if is_local {
-        return (
-            Hop {
-                mode: Mode::Local as u8,
-                ..Hop::default()
-            },
-            "on this node".to_owned(),
-        );
+        return (Hop { mode: Mode::Local as u8, ..Hop::default() }, "on this node".to_owned());
     }
     let unknown = |why: String| (Hop::default(), why);
     let Some(way) = inputs.network.next_hops.get(&backend.address) else {
         return unknown(format!("no route to {}", backend.address));
     };
     let Some(interface) = inputs.network.interfaces.get(&way.interface) else {
-        return unknown(format!(
-            "the route to {} names an interface that is gone",
-            backend.address
-        ));
+        return unknown(format!("the route to {} names an interface that is gone", backend.address));
     };
     let (device, vlan) = match interface.kind {
         InterfaceKind::Ethernet => (interface.index, 0),
         InterfaceKind::Vlan { parent, id } => (parent, id),
         InterfaceKind::Loopback | InterfaceKind::Other => {
-            return unknown(format!(
-                "{} is no Ethernet interface: packets cannot leave by it",
-                interface.name
-            ));
+            return unknown(format!("{} is no Ethernet interface: packets cannot leave by it", interface.name));
         }
     };
     let Some(mode) = mode(service.delivery, way.on_link(), backend.address) else {
@@ -234,23 +196,11 @@ fn hop(inputs: &Inputs<'_>, service: &Service, backend: &Backend, is_local: bool
     };
     let Some(mac) = way.mac else {
         let neighbour = way.gateway.unwrap_or(backend.address);
-        return unknown(format!(
-            "{neighbour} on {} has not answered ARP or neighbour discovery yet",
-            interface.name
-        ));
+        return unknown(format!("{neighbour} on {} has not answered ARP or neighbour discovery yet", interface.name));
     };
-    let source = inputs
-        .desired
-        .node
-        .addresses
-        .iter()
-        .find(|address| address.is_ipv4() == backend.address.is_ipv4());
+    let source = inputs.desired.node.addresses.iter().find(|address| address.is_ipv4() == backend.address.is_ipv4());
     let hop = Hop {
-        tunnel_destination: if mode == Mode::L2 {
-            IpAddr16::default()
-        } else {
-            backend.address.into()
-        },
+        tunnel_destination: if mode == Mode::L2 { IpAddr16::default() } else { backend.address.into() },
         tunnel_source: if mode == Mode::L2 {
             IpAddr16::default()
         } else {
@@ -299,24 +249,13 @@ fn enter_service(decision: &mut Decision, service: &Service, verdicts: &[Verdict
         .iter()
         .zip(verdicts)
         .map(|(backend, verdict)| {
-            let wanted = TargetBackend {
-                weight: backend.weight,
-                in_ring: verdict.takes_flows,
-                hop: verdict.hop,
-            };
+            let wanted = TargetBackend { weight: backend.weight, in_ring: verdict.takes_flows, hop: verdict.hop };
             ((backend.address.into(), Be16::new(backend.port)), wanted)
         })
         .collect();
     for vip in &service.vips {
-        let unmatched = if service.drop_unmatched {
-            0
-        } else {
-            AddressEntry::PASS_UNMATCHED
-        };
-        decision
-            .target
-            .addresses
-            .insert((*vip).into(), AddressEntry::VIP | unmatched);
+        let unmatched = if service.drop_unmatched { 0 } else { AddressEntry::PASS_UNMATCHED };
+        decision.target.addresses.insert((*vip).into(), AddressEntry::VIP | unmatched);
         for port in &service.ports {
             let key = VipKey::new((*vip).into(), Be16::new(*port), service.protocol.number());
             let held = decision.held.contains(vip);
@@ -332,13 +271,8 @@ fn enter_service(decision: &mut Decision, service: &Service, verdicts: &[Verdict
 }
 
 fn announce(decision: &mut Decision, desired: &DesiredState, announcement: &Announcement, verdicts: &[Vec<Verdict>]) {
-    let of_vip = || {
-        desired
-            .services
-            .iter()
-            .zip(verdicts)
-            .filter(|(service, _)| service.vips.contains(&announcement.vip))
-    };
+    let of_vip =
+        || desired.services.iter().zip(verdicts).filter(|(service, _)| service.vips.contains(&announcement.vip));
     let (announced, reason) = match announcement.when {
         AnnounceWhen::Always => (true, "configured to announce always".to_owned()),
         AnnounceWhen::LocalBackend => {
@@ -353,11 +287,7 @@ fn announce(decision: &mut Decision, desired: &DesiredState, announcement: &Anno
     if announced {
         decision.announced.insert(announcement.vip, announcement.lifetime);
     }
-    decision.announcements.push(AnnounceDecision {
-        vip: announcement.vip,
-        announced,
-        reason,
-    });
+    decision.announcements.push(AnnounceDecision { vip: announcement.vip, announced, reason });
 }
 
 fn addresses_and_peers(inputs: &Inputs<'_>, target: &mut TargetState) {
@@ -372,10 +302,7 @@ fn addresses_and_peers(inputs: &Inputs<'_>, target: &mut TargetState) {
             }
         }
     }
-    target.settings = Settings {
-        hash_key: inputs.hash_key,
-        peer_macs: [0; 8],
-    };
+    target.settings = Settings { hash_key: inputs.hash_key, peer_macs: [0; 8] };
     for mac in target.peer_macs.keys() {
         let bit = mac_bit(mac) as usize;
         target.settings.peer_macs[bit / 64] |= 1 << (bit % 64);

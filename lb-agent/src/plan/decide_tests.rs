@@ -2,13 +2,8 @@ use super::*;
 use crate::model::{AnnouncerKind, Interface, NextHop, Node, Peer, Probe, Protocol, RingSize};
 
 const VIP: &str = "192.0.2.10";
-const PROBE: Probe = Probe {
-    port: 6443,
-    interval: Duration::from_secs(2),
-    timeout: Duration::from_secs(1),
-    rise: 2,
-    fall: 3,
-};
+const PROBE: Probe =
+    Probe { port: 6443, interval: Duration::from_secs(2), timeout: Duration::from_secs(1), rise: 2, fall: 3 };
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -28,11 +23,7 @@ struct World {
 
 impl World {
     fn new(delivery: Delivery) -> Self {
-        let backend = |address| Backend {
-            address: ip(address),
-            port: 6443,
-            weight: 1,
-        };
+        let backend = |address| Backend { address: ip(address), port: 6443, weight: 1 };
         let service = Service {
             name: "api".to_owned(),
             vips: vec![ip(VIP)],
@@ -51,33 +42,16 @@ impl World {
             lifetime: Duration::from_secs(30),
         };
         let desired = DesiredState {
-            node: Node {
-                name: "node-1".to_owned(),
-                addresses: vec![ip("10.0.0.1")],
-            },
-            peers: vec![Peer {
-                name: "node-2".to_owned(),
-                addresses: vec![ip("10.0.0.2")],
-            }],
+            node: Node { name: "node-1".to_owned(), addresses: vec![ip("10.0.0.1")] },
+            peers: vec![Peer { name: "node-2".to_owned(), addresses: vec![ip("10.0.0.2")] }],
             services: vec![service],
             announcements: vec![announcement],
         };
-        Self {
-            desired,
-            network: network(),
-            health: HealthReport::default(),
-            distrusted: BTreeSet::new(),
-        }
+        Self { desired, network: network(), health: HealthReport::default(), distrusted: BTreeSet::new() }
     }
 
     fn probe(&mut self, address: &str, state: ProbeState) {
-        self.health.targets.insert(
-            ProbeTarget {
-                address: ip(address),
-                probe: PROBE,
-            },
-            state,
-        );
+        self.health.targets.insert(ProbeTarget { address: ip(address), probe: PROBE }, state);
     }
 
     fn decide(&self) -> Decision {
@@ -98,46 +72,23 @@ impl World {
 }
 
 fn network() -> Network {
-    let interface = |index, kind, mtu| Interface {
-        index,
-        name: format!("eth{index}"),
-        mac: mac(100),
-        mtu,
-        up: true,
-        kind,
-    };
+    let interface =
+        |index, kind, mtu| Interface { index, name: format!("eth{index}"), mac: mac(100), mtu, up: true, kind };
     let mut network = Network::default();
-    network
-        .interfaces
-        .insert(2, interface(2, InterfaceKind::Ethernet, 1500));
-    network
-        .interfaces
-        .insert(3, interface(3, InterfaceKind::Vlan { parent: 2, id: 42 }, 1450));
-    let way = |gateway, last| NextHop {
-        interface: 2,
-        gateway,
-        mac: Some(mac(last)),
-    };
+    network.interfaces.insert(2, interface(2, InterfaceKind::Ethernet, 1500));
+    network.interfaces.insert(3, interface(3, InterfaceKind::Vlan { parent: 2, id: 42 }, 1450));
+    let way = |gateway, last| NextHop { interface: 2, gateway, mac: Some(mac(last)) };
     network.next_hops.insert(ip("10.0.0.2"), way(None, 2));
-    network
-        .next_hops
-        .insert(ip("10.0.9.3"), way(Some(ip("10.0.0.254")), 254));
+    network.next_hops.insert(ip("10.0.9.3"), way(Some(ip("10.0.0.254")), 254));
     network
 }
 
 fn failed() -> ProbeState {
-    ProbeState::Failed {
-        reason: "connection refused".to_owned(),
-    }
+    ProbeState::Failed { reason: "connection refused".to_owned() }
 }
 
 fn takers(decision: &Decision) -> Vec<String> {
-    decision
-        .backends
-        .iter()
-        .filter(|backend| backend.takes_flows)
-        .map(|backend| backend.address.to_string())
-        .collect()
+    decision.backends.iter().filter(|backend| backend.takes_flows).map(|backend| backend.address.to_string()).collect()
 }
 
 #[test]
@@ -145,10 +96,7 @@ fn auto_is_l2_on_the_link_and_gue_behind_a_router() {
     let world = World::new(Delivery::Auto);
     assert_eq!(world.hop("10.0.0.1").mode, Mode::Local as u8);
     let on_link = world.hop("10.0.0.2");
-    assert_eq!(
-        (on_link.mode, on_link.interface, on_link.mtu),
-        (Mode::L2 as u8, 2, 1500)
-    );
+    assert_eq!((on_link.mode, on_link.interface, on_link.mtu), (Mode::L2 as u8, 2, 1500));
     assert_eq!(on_link.macs, eth::addresses(mac(2).0, mac(100).0));
     let routed = world.hop("10.0.9.3");
     assert_eq!(routed.mode, Mode::Gue4 as u8);
@@ -162,10 +110,7 @@ fn a_vlan_device_sends_tagged_through_the_interface_beneath() {
     let mut world = World::new(Delivery::Ipip);
     world.network.next_hops.get_mut(&ip("10.0.9.3")).unwrap().interface = 3;
     let hop = world.hop("10.0.9.3");
-    assert_eq!(
-        (hop.mode, hop.interface, hop.vlan, hop.mtu),
-        (Mode::Ipip4 as u8, 2, 42, 1450)
-    );
+    assert_eq!((hop.mode, hop.interface, hop.vlan, hop.mtu), (Mode::Ipip4 as u8, 2, 42, 1450));
 }
 
 #[test]
@@ -173,16 +118,8 @@ fn a_way_that_is_not_known_is_said_and_does_not_change_the_ring() {
     let mut world = World::new(Delivery::L2);
     world.network.next_hops.get_mut(&ip("10.0.0.2")).unwrap().mac = None;
     let decision = world.decide();
-    assert_eq!(
-        takers(&decision).len(),
-        3,
-        "directors agree on the ring, whatever their neighbours answer"
-    );
-    let reasons: Vec<_> = decision
-        .backends
-        .iter()
-        .map(|backend| backend.reason.as_str())
-        .collect();
+    assert_eq!(takers(&decision).len(), 3, "directors agree on the ring, whatever their neighbours answer");
+    let reasons: Vec<_> = decision.backends.iter().map(|backend| backend.reason.as_str()).collect();
     assert_eq!(
         reasons,
         [
@@ -192,10 +129,7 @@ fn a_way_that_is_not_known_is_said_and_does_not_change_the_ring() {
         ]
     );
     world.network.next_hops.clear();
-    assert_eq!(
-        world.decide().backends[1].reason,
-        "not probed yet, taken for healthy; no route to 10.0.0.2"
-    );
+    assert_eq!(world.decide().backends[1].reason, "not probed yet, taken for healthy; no route to 10.0.0.2");
 }
 
 #[test]
@@ -225,11 +159,7 @@ fn when_all_probes_fail_none_is_believed() {
     let decision = world.decide();
     assert_eq!(takers(&decision).len(), 3);
     assert!(decision.held.contains(&ip(VIP)) && decision.announced.contains_key(&ip(VIP)));
-    assert!(
-        decision.backends[0].reason.contains("not believed"),
-        "{}",
-        decision.backends[0].reason
-    );
+    assert!(decision.backends[0].reason.contains("not believed"), "{}", decision.backends[0].reason);
 }
 
 #[test]
@@ -243,13 +173,7 @@ fn backends_without_weight_do_not_make_the_others_probes_unbelievable() {
 #[test]
 fn what_an_earlier_agent_found_failed_stays_out_until_a_probe_succeeds() {
     let mut world = World::new(Delivery::Auto);
-    world.distrusted.insert((
-        "api".to_owned(),
-        BackendAddress {
-            address: ip("10.0.0.2"),
-            port: 6443,
-        },
-    ));
+    world.distrusted.insert(("api".to_owned(), BackendAddress { address: ip("10.0.0.2"), port: 6443 }));
     assert_eq!(takers(&world.decide()), ["10.0.0.1", "10.0.9.3"]);
     world.probe("10.0.0.2", ProbeState::Healthy);
     assert_eq!(takers(&world.decide()).len(), 3);

@@ -22,11 +22,7 @@ impl RingArena {
 
     /// Takes a region of `slots` slots; `None` if no free region is as long.
     pub fn take(&mut self, slots: u32) -> Option<u32> {
-        let (offset, length) = self
-            .free
-            .iter()
-            .find(|(_, length)| **length >= slots)
-            .map(|(at, len)| (*at, *len))?;
+        let (offset, length) = self.free.iter().find(|(_, length)| **length >= slots).map(|(at, len)| (*at, *len))?;
         self.free.remove(&offset);
         if length > slots {
             self.free.insert(offset + slots, length - slots);

@@ -19,11 +19,7 @@ pub async fn attach(
     kernel.detach_others(&names);
     let (mut statuses, mut refused) = (Vec::new(), Vec::new());
     for spec in wanted {
-        let not_attached = |reason| InterfaceStatus {
-            name: spec.name.clone(),
-            mode: "none".to_owned(),
-            reason,
-        };
+        let not_attached = |reason| InterfaceStatus { name: spec.name.clone(), mode: "none".to_owned(), reason };
         let Some(interface) = network.interface_named(&spec.name) else {
             statuses.push(not_attached(Some("there is no such interface at present".to_owned())));
             continue;
@@ -48,8 +44,5 @@ pub async fn attach(
 async fn present(index: u32) -> Option<Present> {
     let programs = netlink::xdp_on_link(index).await.unwrap_or_default();
     let program = programs.first()?;
-    Some(Present {
-        program_id: program.program_id,
-        is_native: program.mode == netlink::XdpMode::Driver,
-    })
+    Some(Present { program_id: program.program_id, is_native: program.mode == netlink::XdpMode::Driver })
 }

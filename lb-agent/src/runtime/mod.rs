@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use self::reconcile::Reconciler;
 use crate::{
     announce, api,
-    config::{self, AgentConfig, Config, ConfigErrors, LogLevel, OnTerminate},
+    config::{self, AgentConfig, Config, ConfigErrors, LogFormat, LogLevel, OnTerminate},
     dataplane::PinDirectory,
     health,
     http::{self, StatusSource},
@@ -34,13 +34,14 @@ use crate::{
 /// The agent's state, shared with whoever reports it.
 type SharedStatus = Arc<Mutex<AgentStatus>>;
 
-/// Runs the agent until SIGTERM or SIGINT.
+/// Runs the agent until SIGTERM or SIGINT. `log_level` and `log_format` go before the configuration's.
 ///
 /// # Errors
 /// Whatever keeps it from starting: the configuration, the kernel, an agent that is there already.
-pub fn run(config_path: &Path, log_level: Option<LogLevel>) -> Result<()> {
+pub fn run(config_path: &Path, log_level: Option<LogLevel>, log_format: Option<LogFormat>) -> Result<()> {
     let config = config::load(config_path)?;
-    logging::start(&config.agent.log, log_level)?;
+    let log = &config.agent.log;
+    logging::start(log_level.unwrap_or(log.level), log_format.unwrap_or(log.format))?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
@@ -59,9 +60,7 @@ async fn serve(path: PathBuf, config: Config) -> Result<()> {
     let lock = pins.lock()?;
     let cancel = CancellationToken::new();
     let (wanted_hops, hops) = watch::channel(reconcile::wanted_hops(&config.desired));
-    let network = netlink::start(hops, cancel.clone())
-        .await
-        .context("following the network over netlink")?;
+    let network = netlink::start(hops, cancel.clone()).await.context("following the network over netlink")?;
     config::check_against(&config, &network.borrow())?;
     let (wanted_probes, probes) = watch::channel(reconcile::wanted_probes(&config.desired));
     let health = health::spawn(probes, cancel.clone());
@@ -73,16 +72,8 @@ async fn serve(path: PathBuf, config: Config) -> Result<()> {
     let mut servers = serve_status(&config.agent, &status, &cancel).await?;
     let (source, outcomes) = FileSource::spawn(&path, cancel.clone()).context("watching the configuration")?;
     let agent = config.agent.clone();
-    let outputs = reconcile::Outputs {
-        wanted_hops,
-        wanted_probes,
-        wanted_announcements,
-    };
-    let inputs = reconcile::Streams {
-        network,
-        health,
-        announced: announced.clone(),
-    };
+    let outputs = reconcile::Outputs { wanted_hops, wanted_probes, wanted_announcements };
+    let inputs = reconcile::Streams { network, health, announced: announced.clone() };
     let mut reconciler = Reconciler::open(&lock, &path, config, inputs, outputs, status.clone())?;
     let on_terminate = watch::Sender::new(agent.on_terminate);
     let ending = tokio::select! {
@@ -155,7 +146,7 @@ async fn end(
     while announced.changed().await.is_ok() {}
     match on_terminate {
         OnTerminate::Keep => {
-            tracing::info!("keeping the data plane, held routes and announced addresses (onTerminate: keep)")
+            tracing::info!("keeping the data plane, held routes and announced addresses (onTerminate: keep)");
         }
         OnTerminate::Withdraw => match announce::withdraw_all().await {
             Ok(applied) => tracing::info!(withdrawn = applied.removed.len(), "withdrew (onTerminate: withdraw)"),
@@ -173,11 +164,7 @@ fn pending_restart(now: &AgentConfig, wanted: &AgentConfig) -> Vec<String> {
         (now.log != wanted.log, "log"),
         (now.capacities != wanted.capacities, "capacities"),
     ];
-    differences
-        .into_iter()
-        .filter(|(differs, _)| *differs)
-        .map(|(_, key)| key.to_owned())
-        .collect()
+    differences.into_iter().filter(|(differs, _)| *differs).map(|(_, key)| key.to_owned()).collect()
 }
 
 /// Refuses a configuration that does not fit this host.

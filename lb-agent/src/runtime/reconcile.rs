@@ -59,28 +59,17 @@ pub struct Reconciler {
 
 /// Addresses whose way a plan depends on.
 pub fn wanted_hops(desired: &DesiredState) -> BTreeSet<IpAddr> {
-    let backends = desired
-        .services
-        .iter()
-        .flat_map(|service| service.backends.iter().map(|backend| backend.address));
+    let backends = desired.services.iter().flat_map(|service| service.backends.iter().map(|backend| backend.address));
     let peers = desired.peers.iter().flat_map(|peer| peer.addresses.iter().copied());
-    backends
-        .chain(peers)
-        .filter(|address| !desired.node.addresses.contains(address))
-        .collect()
+    backends.chain(peers).filter(|address| !desired.node.addresses.contains(address)).collect()
 }
 
 /// What has to be probed.
 pub fn wanted_probes(desired: &DesiredState) -> BTreeSet<ProbeTarget> {
     let of_service = |service: &crate::model::Service| {
         let probe = service.probe;
-        let targets = service
-            .backends
-            .iter()
-            .filter_map(|backend| Some((backend.address, probe?)));
-        targets
-            .map(|(address, probe)| ProbeTarget { address, probe })
-            .collect::<Vec<_>>()
+        let targets = service.backends.iter().filter_map(|backend| Some((backend.address, probe?)));
+        targets.map(|(address, probe)| ProbeTarget { address, probe }).collect::<Vec<_>>()
     };
     desired.services.iter().flat_map(of_service).collect()
 }
@@ -107,16 +96,7 @@ impl Reconciler {
         let state = kernel.state()?;
         let distrusted = failed_before(&state);
         let running = config.agent.clone();
-        let reconciler = Self {
-            config,
-            running,
-            kernel,
-            state,
-            distrusted,
-            streams,
-            outputs,
-            status,
-        };
+        let reconciler = Self { config, running, kernel, state, distrusted, streams, outputs, status };
         reconciler.introduce(path);
         Ok(reconciler)
     }
@@ -250,10 +230,7 @@ impl Reconciler {
 
     /// When the maps have changed: announces and holds just what was decided.
     fn announce_all(&self, decision: &Decision) {
-        let all = DesiredAnnouncements {
-            held: decision.held.clone(),
-            announced: decision.announced.clone(),
-        };
+        let all = DesiredAnnouncements { held: decision.held.clone(), announced: decision.announced.clone() };
         self.outputs.wanted_announcements.send_if_modified(|now| {
             let differs = now.as_ref() != Some(&all);
             *now = Some(all);
@@ -320,14 +297,8 @@ impl Reconciler {
 /// Backends that the maps' last agent kept out of the ring though they have a weight.
 fn failed_before(state: &MapState) -> BTreeSet<(String, BackendAddress)> {
     let of_service = |service: &plan::ServiceState| {
-        let failed = service
-            .backends
-            .iter()
-            .filter(|(_, backend)| !backend.in_ring && backend.weight > 0);
-        let named = failed.map(|((address, port), _)| BackendAddress {
-            address: (*address).into(),
-            port: port.get(),
-        });
+        let failed = service.backends.iter().filter(|(_, backend)| !backend.in_ring && backend.weight > 0);
+        let named = failed.map(|((address, port), _)| BackendAddress { address: (*address).into(), port: port.get() });
         named.map(|backend| (service.name.clone(), backend)).collect::<Vec<_>>()
     };
     state.services.values().flat_map(of_service).collect()

@@ -12,9 +12,7 @@ use crate::{
 
 /// Seconds of Unix time.
 pub fn unix_now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |time| time.as_secs())
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }
 
 /// Enters what a plan decided.
@@ -22,11 +20,7 @@ pub fn decision(status: &mut AgentStatus, decision: &Decision) {
     status.announcements = decision
         .announcements
         .iter()
-        .map(|one| AnnouncementStatus {
-            vip: one.vip,
-            announced: one.announced,
-            reason: one.reason.clone(),
-        })
+        .map(|one| AnnouncementStatus { vip: one.vip, announced: one.announced, reason: one.reason.clone() })
         .collect();
     status.backends = decision
         .backends

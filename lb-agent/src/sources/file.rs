@@ -69,13 +69,7 @@ impl FileSource {
         let watcher = watch(config::base_dir(path), Arc::clone(&changed))?;
         let (outcomes, receiver) = mpsc::channel(QUEUED);
         wanted.notify_one(); // the first outcome needs no event
-        let task = Task {
-            path: path.to_owned(),
-            changed,
-            wanted: Arc::clone(&wanted),
-            outcomes,
-            last: None,
-        };
+        let task = Task { path: path.to_owned(), changed, wanted: Arc::clone(&wanted), outcomes, last: None };
         tokio::spawn(async move {
             let _watcher = watcher; // events end when it is dropped
             cancel.run_until_cancelled(task.run()).await;
@@ -90,10 +84,7 @@ impl FileSource {
 }
 
 fn watch(folder: &Path, changed: Arc<Notify>) -> Result<RecommendedWatcher, WatchError> {
-    let refused = |source| WatchError::Refused {
-        path: folder.to_owned(),
-        source,
-    };
+    let refused = |source| WatchError::Refused { path: folder.to_owned(), source };
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         // An error can mean lost events, so the file is looked at then, too.
         if event.map_or(true, |event| is_change(event.kind)) {
@@ -253,12 +244,7 @@ mod tests {
             prepare(folder.path());
             let cancel = CancellationToken::new();
             let (source, outcomes) = FileSource::spawn(&folder.path().join("levee.yaml"), cancel.clone()).unwrap();
-            Self {
-                folder,
-                source,
-                outcomes,
-                _cancel: cancel.drop_guard(),
-            }
+            Self { folder, source, outcomes, _cancel: cancel.drop_guard() }
         }
 
         fn path(&self, name: &str) -> PathBuf {
@@ -267,13 +253,8 @@ mod tests {
 
         /// The node's name in the next outcome, or what is wrong.
         async fn next(&mut self) -> Result<String, String> {
-            let outcome = timeout(PATIENCE, self.outcomes.recv())
-                .await
-                .expect("an outcome")
-                .expect("a source");
-            outcome
-                .map(|config| config.desired.node.name)
-                .map_err(|errors| errors.to_string())
+            let outcome = timeout(PATIENCE, self.outcomes.recv()).await.expect("an outcome").expect("a source");
+            outcome.map(|config| config.desired.node.name).map_err(|errors| errors.to_string())
         }
 
         async fn assert_silent(&mut self) {
@@ -352,8 +333,7 @@ mod tests {
         let mut file = fs::File::create(watched.path("levee.yaml")).unwrap();
         file.write_all(b"node: {name: b, ").unwrap();
         watched.assert_silent().await;
-        file.write_all(text("b").trim_start_matches("node: {name: b, ").as_bytes())
-            .unwrap();
+        file.write_all(text("b").trim_start_matches("node: {name: b, ").as_bytes()).unwrap();
         drop(file);
         assert_eq!(watched.next().await, Ok("b".to_owned()));
     }

@@ -81,15 +81,7 @@ pub enum Mode {
 
 impl Mode {
     /// Every mode, in the order of the values.
-    pub const ALL: [Self; 7] = [
-        Self::Unknown,
-        Self::Local,
-        Self::L2,
-        Self::Ipip4,
-        Self::Ipip6,
-        Self::Gue4,
-        Self::Gue6,
-    ];
+    pub const ALL: [Self; 7] = [Self::Unknown, Self::Local, Self::L2, Self::Ipip4, Self::Ipip6, Self::Gue4, Self::Gue6];
 
     /// The mode with this value; [`Mode::Unknown`] for a value that none has.
     #[must_use]

@@ -44,72 +44,21 @@ pub struct MapFact {
 
 /// Every pinned map.
 pub const ALL: &[MapFact] = &[
-    MapFact {
-        name: "SETTINGS",
-        purpose: "Hash key and what else every packet may need; one entry.",
-    },
-    MapFact {
-        name: "VIP_FILTER",
-        purpose: "A bit per hash of a VIP: packets whose bit is clear are not ours.",
-    },
-    MapFact {
-        name: "ADDRESSES",
-        purpose: "What this node's addresses and the VIPs mean.",
-    },
-    MapFact {
-        name: "SERVICES",
-        purpose: "VIP, protocol and port to the index of a service.",
-    },
-    MapFact {
-        name: "PUBLISHED",
-        purpose: "Per service, one word: where its ring is, how large, which generation.",
-    },
-    MapFact {
-        name: "RINGS",
-        purpose: "The arena of all rings: slots that name backends.",
-    },
-    MapFact {
-        name: "BACKENDS",
-        purpose: "Per backend, how its packets leave this node.",
-    },
-    MapFact {
-        name: "PEERS",
-        purpose: "Addresses of the other directors.",
-    },
-    MapFact {
-        name: "PEER_MACS",
-        purpose: "Link-layer addresses of directors on a shared link.",
-    },
-    MapFact {
-        name: "DEVICES",
-        purpose: "Interfaces that packets may be redirected to.",
-    },
-    MapFact {
-        name: "VERDICTS",
-        purpose: "Packets per verdict and CPU.",
-    },
-    MapFact {
-        name: "DROPS",
-        purpose: "Packets per drop reason and CPU.",
-    },
-    MapFact {
-        name: "SERVICE_COUNTERS",
-        purpose: "Packets and bytes per service and CPU.",
-    },
-    MapFact {
-        name: "BACKEND_COUNTERS",
-        purpose: "Packets and bytes per backend and CPU.",
-    },
-    MapFact {
-        name: "SERVICE_INFO",
-        purpose: "Names of services, for people; the packet path does not read it.",
-    },
-    MapFact {
-        name: "BACKEND_INFO",
-        purpose: "Identity of backends, for adoption; the packet path does not read it.",
-    },
-    MapFact {
-        name: "AGENT",
-        purpose: "The agent that keeps these maps; one entry.",
-    },
+    MapFact { name: "SETTINGS", purpose: "Hash key and what else every packet may need; one entry." },
+    MapFact { name: "VIP_FILTER", purpose: "A bit per hash of a VIP: packets whose bit is clear are not ours." },
+    MapFact { name: "ADDRESSES", purpose: "What this node's addresses and the VIPs mean." },
+    MapFact { name: "SERVICES", purpose: "VIP, protocol and port to the index of a service." },
+    MapFact { name: "PUBLISHED", purpose: "Per service, one word: where its ring is, how large, which generation." },
+    MapFact { name: "RINGS", purpose: "The arena of all rings: slots that name backends." },
+    MapFact { name: "BACKENDS", purpose: "Per backend, how its packets leave this node." },
+    MapFact { name: "PEERS", purpose: "Addresses of the other directors." },
+    MapFact { name: "PEER_MACS", purpose: "Link-layer addresses of directors on a shared link." },
+    MapFact { name: "DEVICES", purpose: "Interfaces that packets may be redirected to." },
+    MapFact { name: "VERDICTS", purpose: "Packets per verdict and CPU." },
+    MapFact { name: "DROPS", purpose: "Packets per drop reason and CPU." },
+    MapFact { name: "SERVICE_COUNTERS", purpose: "Packets and bytes per service and CPU." },
+    MapFact { name: "BACKEND_COUNTERS", purpose: "Packets and bytes per backend and CPU." },
+    MapFact { name: "SERVICE_INFO", purpose: "Names of services, for people; the packet path does not read it." },
+    MapFact { name: "BACKEND_INFO", purpose: "Identity of backends, for adoption; the packet path does not read it." },
+    MapFact { name: "AGENT", purpose: "The agent that keeps these maps; one entry." },
 ];

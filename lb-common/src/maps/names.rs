@@ -41,11 +41,8 @@ pub struct BackendInfo {
 
 impl ServiceInfo {
     /// An index that is not in use.
-    pub const UNUSED: Self = Self {
-        key: VipKey::new(IpAddr16::v6([0; 4]), Be16::new(0), 0),
-        used: 0,
-        name: [0; NAME_LEN],
-    };
+    pub const UNUSED: Self =
+        Self { key: VipKey::new(IpAddr16::v6([0; 4]), Be16::new(0), 0), used: 0, name: [0; NAME_LEN] };
 }
 
 pod!(ServiceInfo: 20 + 4 + 64, BackendInfo: 16 + 4 + 2 + 2 + 4 + 2 + 2);

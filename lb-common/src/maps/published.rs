@@ -72,10 +72,7 @@ mod tests {
     #[test]
     fn a_word_keeps_its_parts_apart() {
         let word = RingWord::new(u32::MAX, 20, true, 0xff_fffe);
-        assert_eq!(
-            (word.offset(), word.log2(), word.is_held(), word.generation()),
-            (u32::MAX, 20, true, 0xff_fffe)
-        );
+        assert_eq!((word.offset(), word.log2(), word.is_held(), word.generation()), (u32::MAX, 20, true, 0xff_fffe));
         assert!(!word.is_empty());
         assert!(RingWord::new(0, 0, false, 7).is_empty());
     }

@@ -72,9 +72,6 @@ mod tests {
     fn a_settled_slot_names_its_backend_only() {
         let id = BackendId::new(0xf_ffff, 0x7ff);
         let slot = Slot::settled(id);
-        assert_eq!(
-            (slot.current(), slot.old(), slot.state()),
-            (id, BackendId::NONE, Some(SlotState::Settled))
-        );
+        assert_eq!((slot.current(), slot.old(), slot.state()), (id, BackendId::NONE, Some(SlotState::Settled)));
     }
 }

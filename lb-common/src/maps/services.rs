@@ -22,12 +22,7 @@ impl VipKey {
     #[must_use]
     #[inline(always)]
     pub const fn new(address: IpAddr16, port: Be16, protocol: u8) -> Self {
-        Self {
-            address,
-            port,
-            protocol,
-            pad: 0,
-        }
+        Self { address, port, protocol, pad: 0 }
     }
 }
 

@@ -39,9 +39,5 @@ pub const fn tag(control: u16, ethertype: u16) -> WireWord {
 #[must_use]
 pub const fn addresses(destination: Mac, source: Mac) -> [WireWord; 3] {
     let (d, s) = (destination, source);
-    [
-        wire_word([d[0], d[1], d[2], d[3]]),
-        wire_word([d[4], d[5], s[0], s[1]]),
-        wire_word([s[2], s[3], s[4], s[5]]),
-    ]
+    [wire_word([d[0], d[1], d[2], d[3]]), wire_word([d[4], d[5], s[0], s[1]]), wire_word([s[2], s[3], s[4], s[5]])]
 }

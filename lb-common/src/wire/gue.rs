@@ -19,9 +19,5 @@ pub const fn header(payload: u8) -> WireWord {
 #[inline(always)]
 pub const fn payload(header: WireWord) -> Option<u8> {
     let header = header.to_ne_bytes();
-    if header[0] == 0 && header[2] == 0 && header[3] == 0 {
-        Some(header[1])
-    } else {
-        None
-    }
+    if header[0] == 0 && header[2] == 0 && header[3] == 0 { Some(header[1]) } else { None }
 }

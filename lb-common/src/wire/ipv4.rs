@@ -94,21 +94,9 @@ pub const fn outer(
 ) -> [WireWord; WORDS] {
     let length = total_length.to_be_bytes();
     let first = wire_word([0x45, traffic_class, length[0], length[1]]);
-    let header = [
-        first,
-        wire_word([0, 0, 0x40, 0]),
-        wire_word([64, protocol, 0, 0]),
-        source,
-        destination,
-    ];
+    let header = [first, wire_word([0, 0, 0x40, 0]), wire_word([64, protocol, 0, 0]), source, destination];
     let check = checksum::ipv4_header(&header).to_be_bytes();
-    [
-        first,
-        header[1],
-        wire_word([64, protocol, check[0], check[1]]),
-        source,
-        destination,
-    ]
+    [first, header[1], wire_word([64, protocol, check[0], check[1]]), source, destination]
 }
 
 #[cfg(test)]

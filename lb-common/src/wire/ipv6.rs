@@ -70,16 +70,5 @@ pub const fn outer(
 ) -> [WireWord; WORDS] {
     let (s, d, length) = (source, destination, payload_length.to_be_bytes());
     let first = (6u32 << 28 | (traffic_class as u32) << 20 | flow_label & 0xf_ffff).to_be();
-    [
-        first,
-        wire_word([length[0], length[1], next_header, 64]),
-        s[0],
-        s[1],
-        s[2],
-        s[3],
-        d[0],
-        d[1],
-        d[2],
-        d[3],
-    ]
+    [first, wire_word([length[0], length[1], next_header, 64]), s[0], s[1], s[2], s[3], d[0], d[1], d[2], d[3]]
 }

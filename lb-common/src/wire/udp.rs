@@ -12,10 +12,6 @@ pub const WORDS: usize = LEN / 4;
 #[must_use]
 #[inline(always)]
 pub const fn header(source_port: u16, destination_port: u16, length: u16) -> [WireWord; WORDS] {
-    let (s, d, l) = (
-        source_port.to_be_bytes(),
-        destination_port.to_be_bytes(),
-        length.to_be_bytes(),
-    );
+    let (s, d, l) = (source_port.to_be_bytes(), destination_port.to_be_bytes(), length.to_be_bytes());
     [wire_word([s[0], s[1], d[0], d[1]]), wire_word([l[0], l[1], 0, 0])]
 }

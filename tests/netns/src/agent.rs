@@ -46,14 +46,7 @@ impl Agent {
         write_whole(&file, config)?;
         let process = spawn(scope, netns, &name, &file)?;
         let (pin_path, socket) = (config.pin_path.clone(), config.socket.clone());
-        Ok(Self {
-            netns: NetnsRef::clone(netns),
-            name,
-            file,
-            pin_path,
-            socket,
-            process,
-        })
+        Ok(Self { netns: NetnsRef::clone(netns), name, file, pin_path, socket, process })
     }
 
     /// Starts the agent again, after it was killed or terminated. What it pinned is still there.
@@ -61,11 +54,7 @@ impl Agent {
     /// # Errors
     /// If the old process still runs or the new one does not start.
     pub fn start_again(&mut self, scope: &Scope) -> Result<()> {
-        ensure!(
-            self.process.exit_status()?.is_some(),
-            "the agent on {} still runs",
-            self.name
-        );
+        ensure!(self.process.exit_status()?.is_some(), "the agent on {} still runs", self.name);
         self.process = spawn(scope, &self.netns, &self.name, &self.file)?;
         Ok(())
     }
@@ -80,11 +69,7 @@ impl Agent {
         let what = format!("the agent on {name} to be ready");
         let waited = wait::until(&what, limit, || {
             ended = process.exit_status().ok().flatten();
-            let seen = if ended.is_some() {
-                Ok((0, String::new()))
-            } else {
-                http(netns, "/readyz")
-            };
+            let seen = if ended.is_some() { Ok((0, String::new())) } else { http(netns, "/readyz") };
             async {
                 let (status, body) = seen?;
                 ensure!(status == 200 || status == 0, "/readyz says {status}: {}", body.trim());
@@ -93,10 +78,7 @@ impl Agent {
         });
         let waited = waited.await.with_context(|| process.log_tail(LOG_LINES))?;
         if let Some(status) = ended {
-            bail!(
-                "the agent on {name} ended with {status}\n{}",
-                process.log_tail(LOG_LINES)
-            );
+            bail!("the agent on {name} ended with {status}\n{}", process.log_tail(LOG_LINES));
         }
         Ok(waited.1)
     }
@@ -157,17 +139,8 @@ impl Agent {
     pub fn metric(&self, series: &str) -> Result<Option<f64>> {
         let (status, text) = self.http("/metrics")?;
         ensure!(status == 200, "/metrics says {status}: {text}");
-        let value = text
-            .lines()
-            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        value
-            .map(|value| {
-                value
-                    .trim()
-                    .parse()
-                    .with_context(|| format!("reading {series} {value}"))
-            })
-            .transpose()
+        let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        value.map(|value| value.trim().parse().with_context(|| format!("reading {series} {value}"))).transpose()
     }
 
     /// Runs `lbctl` on this agent's pins and socket and returns what it wrote.
@@ -176,11 +149,7 @@ impl Agent {
     /// If it fails; the text holds its error output.
     pub fn lbctl(&self, arguments: &[&str]) -> Result<String> {
         let mut command = self.netns.command(binary("lbctl")?);
-        command
-            .arg("--pin-path")
-            .arg(&self.pin_path)
-            .arg("--socket")
-            .arg(&self.socket);
+        command.arg("--pin-path").arg(&self.pin_path).arg("--socket").arg(&self.socket);
         run(command.args(arguments))
     }
 
@@ -234,22 +203,12 @@ fn http(netns: &NetnsRef, path: &str) -> Result<(u16, String)> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, HTTP_PORT));
         let mut stream = TcpStream::connect_timeout(&address, limit).with_context(|| format!("asking {address}"))?;
         stream.set_read_timeout(Some(limit))?;
-        write!(
-            stream,
-            "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
-        )?;
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
         let mut answer = String::new();
-        stream
-            .read_to_string(&mut answer)
-            .with_context(|| format!("hearing from {address}"))?;
+        stream.read_to_string(&mut answer).with_context(|| format!("hearing from {address}"))?;
         Ok(answer)
     })??;
-    let (head, body) = answer
-        .split_once("\r\n\r\n")
-        .with_context(|| format!("no HTTP answer: {answer}"))?;
+    let (head, body) = answer.split_once("\r\n\r\n").with_context(|| format!("no HTTP answer: {answer}"))?;
     let status = head.split_whitespace().nth(1).and_then(|status| status.parse().ok());
-    Ok((
-        status.with_context(|| format!("no HTTP status: {head}"))?,
-        body.to_owned(),
-    ))
+    Ok((status.with_context(|| format!("no HTTP status: {head}"))?, body.to_owned()))
 }

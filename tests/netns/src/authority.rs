@@ -42,17 +42,11 @@ impl Authority {
     /// If a file cannot be written.
     pub fn issue(&self, scope: &Scope, name: &str, addresses: &[IpAddr]) -> Result<Identity> {
         let mut parameters = CertificateParams::new([name.to_owned()]).context("naming a certificate")?;
-        parameters
-            .subject_alt_names
-            .extend(addresses.iter().copied().map(SanType::IpAddress));
+        parameters.subject_alt_names.extend(addresses.iter().copied().map(SanType::IpAddress));
         let key = KeyPair::generate().context("making a key")?;
-        let certificate = parameters
-            .signed_by(&key, &self.issuer)
-            .context("signing a certificate")?;
-        let identity = Identity {
-            certificate: scope.file(&format!("{name}.crt")),
-            key: scope.file(&format!("{name}.key")),
-        };
+        let certificate = parameters.signed_by(&key, &self.issuer).context("signing a certificate")?;
+        let identity =
+            Identity { certificate: scope.file(&format!("{name}.crt")), key: scope.file(&format!("{name}.key")) };
         fs::write(&identity.certificate, certificate.pem()).context("writing a certificate")?;
         fs::write(&identity.key, key.serialize_pem()).context("writing a key")?;
         Ok(identity)
@@ -64,9 +58,7 @@ impl Authority {
     /// If the CA's certificate is not accepted.
     pub fn client_config(&self) -> Result<Arc<ClientConfig>> {
         let mut roots = RootCertStore::empty();
-        roots
-            .add(CertificateDer::from(self.issuer.der().to_vec()))
-            .context("trusting the CA")?;
+        roots.add(CertificateDer::from(self.issuer.der().to_vec())).context("trusting the CA")?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()

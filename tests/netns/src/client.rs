@@ -72,11 +72,7 @@ impl Client {
     /// A client of `target` that gives up on a connection or an answer after `limit`.
     #[must_use]
     pub fn new(tls: Arc<ClientConfig>, target: SocketAddr, limit: Duration) -> Self {
-        Self {
-            tls: TlsConnector::from(tls),
-            target,
-            limit,
-        }
+        Self { tls: TlsConnector::from(tls), target, limit }
     }
 
     /// Where it connects to.
@@ -90,33 +86,20 @@ impl Client {
     /// # Errors
     /// As [`Failure`] says; a certificate that is not the CA's is [`Failure::Other`].
     pub async fn connect(&self, source_port: u16) -> Result<Connection, Failure> {
-        timeout(self.limit, self.open(source_port))
-            .await
-            .map_err(|_| Failure::Timeout)?
+        timeout(self.limit, self.open(source_port)).await.map_err(|_| Failure::Timeout)?
     }
 
     async fn open(&self, source_port: u16) -> Result<Connection, Failure> {
-        let socket = if self.target.is_ipv4() {
-            TcpSocket::new_v4()?
-        } else {
-            TcpSocket::new_v6()?
-        };
+        let socket = if self.target.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         if source_port != 0 {
-            let any = if self.target.is_ipv4() {
-                IpAddr::from([0; 4])
-            } else {
-                IpAddr::from([0; 16])
-            };
+            let any = if self.target.is_ipv4() { IpAddr::from([0; 4]) } else { IpAddr::from([0; 16]) };
             socket.set_reuseaddr(true)?;
             socket.bind(SocketAddr::new(any, source_port))?;
         }
         let stream = socket.connect(self.target).await?;
         stream.set_nodelay(true)?;
         let stream = self.tls.connect(ServerName::from(self.target.ip()), stream).await?;
-        Ok(Connection {
-            stream,
-            limit: self.limit,
-        })
+        Ok(Connection { stream, limit: self.limit })
     }
 
     /// One request on a connection of its own: the answer and the time from the first packet to the answer.
@@ -147,9 +130,7 @@ impl Connection {
     /// As [`Failure`] says. The connection is of no use afterwards.
     pub async fn ask(&mut self, number: u64) -> Result<Greeting, Failure> {
         let limit = self.limit;
-        timeout(limit, self.exchange(number))
-            .await
-            .map_err(|_| Failure::Timeout)?
+        timeout(limit, self.exchange(number)).await.map_err(|_| Failure::Timeout)?
     }
 
     async fn exchange(&mut self, number: u64) -> Result<Greeting, Failure> {
@@ -162,10 +143,7 @@ impl Connection {
             head.push(self.stream.read_u8().await?);
         }
         let head = String::from_utf8_lossy(&head).to_ascii_lowercase();
-        let length = head
-            .split("content-length: ")
-            .nth(1)
-            .and_then(|rest| rest.lines().next()?.trim().parse().ok());
+        let length = head.split("content-length: ").nth(1).and_then(|rest| rest.lines().next()?.trim().parse().ok());
         let length = length.filter(|&length: &usize| length < 1 << 20 && head.starts_with("http/1.1 200 "));
         let Some(length) = length else {
             return Err(Failure::WrongAnswer(head));

@@ -73,9 +73,7 @@ impl Cluster {
     /// # Errors
     /// If one does not start.
     pub fn start_servers(&mut self) -> Result<()> {
-        self.servers = (0..self.topology.nodes.len())
-            .map(|node| self.spawn_server(node))
-            .collect::<Result<_>>()?;
+        self.servers = (0..self.topology.nodes.len()).map(|node| self.spawn_server(node)).collect::<Result<_>>()?;
         Ok(())
     }
 
@@ -101,9 +99,7 @@ impl Cluster {
     /// If one does not start.
     pub fn start_udp_echoes(&mut self, ports: &[u16]) -> Result<()> {
         let vips = self.vips.iter();
-        let targets: Vec<_> = vips
-            .flat_map(|&vip| ports.iter().map(move |&port| SocketAddr::new(vip, port)))
-            .collect();
+        let targets: Vec<_> = vips.flat_map(|&vip| ports.iter().map(move |&port| SocketAddr::new(vip, port))).collect();
         for node in &self.topology.nodes {
             let echo = echo::spawn(&self.scope, &node.netns, Kind::Udp, &node.name, &targets)?;
             self.echoes.push(echo);
@@ -126,10 +122,7 @@ impl Cluster {
     /// If one does not start.
     pub fn start_agents(&mut self, complete: impl Fn(&Topology, AgentConfig) -> AgentConfig) -> Result<()> {
         for (index, node) in self.topology.nodes.iter().enumerate() {
-            let config = complete(
-                &self.topology,
-                AgentConfig::for_node(&self.scope, &self.topology, index)?,
-            );
+            let config = complete(&self.topology, AgentConfig::for_node(&self.scope, &self.topology, index)?);
             self.agents.push(Agent::start(&self.scope, &node.netns, &config)?);
         }
         Ok(())
@@ -163,11 +156,7 @@ impl Cluster {
     /// # Errors
     /// If the CA's certificate is not accepted.
     pub fn client(&self, vip: IpAddr, limit: Duration) -> Result<Client> {
-        Ok(Client::new(
-            self.authority.client_config()?,
-            SocketAddr::new(vip, PORT),
-            limit,
-        ))
+        Ok(Client::new(self.authority.client_config()?, SocketAddr::new(vip, PORT), limit))
     }
 
     /// Names of the nodes in order.
@@ -184,22 +173,15 @@ impl Cluster {
         self.topology.nodes[node].set_link(false)?;
         self.agents[node].process().kill()?;
         self.servers[node].kill()?;
-        self.routing
-            .as_mut()
-            .map_or(Ok(()), |routing| routing.nodes[node].kill())
+        self.routing.as_mut().map_or(Ok(()), |routing| routing.nodes[node].kill())
     }
 
     /// The ends of all logs.
     pub fn log_tails(&mut self) -> String {
         let agents = self.agents.iter_mut().map(|agent| agent.process().log_tail(15));
         let servers = self.servers.iter().map(|server| server.log_tail(5));
-        let daemons = self
-            .routing
-            .iter()
-            .flat_map(|routing| routing.nodes.iter().chain([&routing.router]));
-        let daemons = daemons
-            .flat_map(|daemon| &daemon.processes)
-            .map(|process| process.log_tail(8));
+        let daemons = self.routing.iter().flat_map(|routing| routing.nodes.iter().chain([&routing.router]));
+        let daemons = daemons.flat_map(|daemon| &daemon.processes).map(|process| process.log_tail(8));
         agents.chain(servers).chain(daemons).collect::<Vec<_>>().join("\n")
     }
 }

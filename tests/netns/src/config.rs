@@ -103,9 +103,7 @@ impl AgentConfig {
             interfaces: vec![UPLINK.to_owned()],
             mode: "auto".to_owned(),
             secret: SECRET.to_owned(),
-            peers: others
-                .map(|other| (other.name.clone(), other.addresses.into()))
-                .collect(),
+            peers: others.map(|other| (other.name.clone(), other.addresses.into())).collect(),
             services: Vec::new(),
             announcements: Vec::new(),
             on_terminate: "keep".to_owned(),
@@ -135,12 +133,7 @@ impl ServiceConfig {
     pub fn on_all_nodes(topology: &Topology, name: &str, vips: &[IpAddr], protocol: Protocol, port: u16) -> Self {
         let interval = Duration::from_millis(200);
         // A UDP service has no port to connect to.
-        let probe = ProbeConfig {
-            interval,
-            timeout: interval,
-            rise: 2,
-            fall: 2,
-        };
+        let probe = ProbeConfig { interval, timeout: interval, rise: 2, fall: 2 };
         Self {
             name: name.to_owned(),
             vips: vips.to_vec(),
@@ -170,45 +163,21 @@ impl fmt::Display for AgentConfig {
         }
         writeln!(f, "services:{}", if self.services.is_empty() { " []" } else { "" })?;
         self.services.iter().try_for_each(|service| service.fmt(f))?;
-        writeln!(
-            f,
-            "announcements:{}",
-            if self.announcements.is_empty() { " []" } else { "" }
-        )?;
+        writeln!(f, "announcements:{}", if self.announcements.is_empty() { " []" } else { "" })?;
         for AnnouncementConfig { vips, when, lifetime } in &self.announcements {
-            let when = if *when == AnnounceWhen::Always {
-                "always"
-            } else {
-                "localBackend"
-            };
+            let when = if *when == AnnounceWhen::Always { "always" } else { "localBackend" };
             writeln!(f, "  - vips: {}\n    announcer: loopback\n    when: {when}", list(vips))?;
             writeln!(f, "    lifetime: {}s", lifetime.as_secs())?;
         }
-        writeln!(
-            f,
-            "onTerminate: {}\nhttp: 127.0.0.1:{}",
-            self.on_terminate,
-            crate::agent::HTTP_PORT
-        )?;
-        writeln!(
-            f,
-            "pinPath: {}\nsocket: {}",
-            self.pin_path.display(),
-            self.socket.display()
-        )?;
+        writeln!(f, "onTerminate: {}\nhttp: 127.0.0.1:{}", self.on_terminate, crate::agent::HTTP_PORT)?;
+        writeln!(f, "pinPath: {}\nsocket: {}", self.pin_path.display(), self.socket.display())?;
         f.write_str(&self.extra)
     }
 }
 
 impl fmt::Display for ServiceConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "  - name: {}\n    vips: {}\n    ports: {:?}",
-            self.name,
-            list(&self.vips),
-            self.ports
-        )?;
+        writeln!(f, "  - name: {}\n    vips: {}\n    ports: {:?}", self.name, list(&self.vips), self.ports)?;
         writeln!(f, "    protocol: {}\n    delivery: {}", self.protocol, self.delivery)?;
         writeln!(f, "    ringSize: {}", self.ring_size)?;
         writeln!(f, "    dropUnmatched: {}", self.drop_unmatched)?;
@@ -216,20 +185,11 @@ impl fmt::Display for ServiceConfig {
         for (address, weight) in &self.backends {
             writeln!(f, "      - {{address: \"{address}\", weight: {weight}}}")?;
         }
-        let Some(ProbeConfig {
-            interval,
-            timeout,
-            rise,
-            fall,
-        }) = self.probe
-        else {
+        let Some(ProbeConfig { interval, timeout, rise, fall }) = self.probe else {
             return writeln!(f, "    probe: none");
         };
         let (interval, timeout) = (interval.as_millis(), timeout.as_millis());
-        writeln!(
-            f,
-            "    probe: {{interval: {interval}ms, timeout: {timeout}ms, rise: {rise}, fall: {fall}}}"
-        )
+        writeln!(f, "    probe: {{interval: {interval}ms, timeout: {timeout}ms, rise: {rise}, fall: {fall}}}")
     }
 }
 

@@ -88,9 +88,7 @@ pub fn bind_udp(address: SocketAddr) -> Result<UdpSocket> {
     } else {
         socket.set_freebind_v6(true).context("allowing a foreign address")?;
     }
-    socket
-        .bind(&address.into())
-        .with_context(|| format!("binding {address}"))?;
+    socket.bind(&address.into()).with_context(|| format!("binding {address}"))?;
     Ok(socket.into())
 }
 
@@ -125,9 +123,7 @@ pub fn serve_udp(name: &str, listen: &[SocketAddr]) -> Result<()> {
 /// If the address is in use.
 pub fn serve_tcp(name: &str, listen: SocketAddr) -> Result<()> {
     let listener = listen_on(listen)?;
-    listener
-        .set_nonblocking(false)
-        .context("making the listener blocking")?;
+    listener.set_nonblocking(false).context("making the listener blocking")?;
     let name: Arc<str> = name.into();
     for stream in listener.incoming().flatten() {
         let name = Arc::clone(&name);
@@ -168,23 +164,15 @@ pub fn ask_tcp(target: SocketAddr, size: usize, limit: Duration) -> Result<Strin
 /// # Errors
 /// If there is no answer within `limit`, or it is not what was sent.
 pub fn ask_udp(target: SocketAddr, size: usize, limit: Duration) -> Result<String> {
-    let any: SocketAddr = if target.is_ipv4() {
-        ([0; 4], 0).into()
-    } else {
-        ([0u16; 8], 0).into()
-    };
+    let any: SocketAddr = if target.is_ipv4() { ([0; 4], 0).into() } else { ([0u16; 8], 0).into() };
     let socket = UdpSocket::bind(any).context("binding")?;
     // A connected socket takes answers from the address it asked only.
-    socket
-        .connect(target)
-        .with_context(|| format!("connecting to {target}"))?;
+    socket.connect(target).with_context(|| format!("connecting to {target}"))?;
     socket.set_read_timeout(Some(limit)).context("setting a limit")?;
     let message = message(7, size);
     socket.send(&message).with_context(|| format!("asking {target}"))?;
     let mut buffer = vec![0; LIMIT];
-    let length = socket
-        .recv(&mut buffer)
-        .with_context(|| format!("hearing from {target}"))?;
+    let length = socket.recv(&mut buffer).with_context(|| format!("hearing from {target}"))?;
     server_of(&buffer[..length], &message)
 }
 
@@ -192,11 +180,7 @@ pub fn ask_udp(target: SocketAddr, size: usize, limit: Duration) -> Result<Strin
 fn server_of(answer: &[u8], message: &[u8]) -> Result<String> {
     let (number, server, payload) = parse_answer(answer).context("the answer cannot be read")?;
     let intact = number.to_be_bytes() == message[..NUMBER] && payload == &message[NUMBER..];
-    ensure!(
-        intact,
-        "{server} answered number {number} with {} bytes, not what was sent",
-        payload.len()
-    );
+    ensure!(intact, "{server} answered number {number} with {} bytes, not what was sent", payload.len());
     Ok(server.to_owned())
 }
 

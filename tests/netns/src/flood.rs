@@ -97,10 +97,7 @@ impl Flood {
             inside.join()?;
             run(plan, &stopping, is_right)
         });
-        Ok(Self {
-            stop,
-            thread: Some(thread),
-        })
+        Ok(Self { stop, thread: Some(thread) })
     }
 
     /// Whether all packets have been sent and answered or given up.
@@ -177,18 +174,10 @@ fn run(plan: Plan, stop: &AtomicBool, mut is_right: impl FnMut(u64, &str) -> boo
 
 /// A socket with a source port of its own.
 fn open(plan: &Plan) -> Result<UdpSocket> {
-    let any: SocketAddr = if plan.target.is_ipv4() {
-        ([0; 4], 0).into()
-    } else {
-        ([0u16; 8], 0).into()
-    };
+    let any: SocketAddr = if plan.target.is_ipv4() { ([0; 4], 0).into() } else { ([0u16; 8], 0).into() };
     let socket = UdpSocket::bind(any).context("binding a source port")?;
-    socket
-        .connect(plan.target)
-        .with_context(|| format!("connecting to {}", plan.target))?;
-    socket
-        .set_read_timeout(Some(plan.patience))
-        .context("setting a limit")?;
+    socket.connect(plan.target).with_context(|| format!("connecting to {}", plan.target))?;
+    socket.set_read_timeout(Some(plan.patience)).context("setting a limit")?;
     Ok(socket)
 }
 
@@ -198,11 +187,7 @@ fn receive(socket: &UdpSocket, plan: &Plan, number: u64, deadline: Instant, repo
     let mut buffer = [0; LIMIT];
     loop {
         let is_late = Instant::now() >= deadline;
-        let received = if is_late {
-            receive_now(socket, &mut buffer)
-        } else {
-            socket.recv(&mut buffer)
-        };
+        let received = if is_late { receive_now(socket, &mut buffer) } else { socket.recv(&mut buffer) };
         match received.map(|length| parse_answer(&buffer[..length])) {
             Ok(Some((answered, server, payload))) if answered == number && *payload == expected[NUMBER..] => {
                 report.answered += 1;

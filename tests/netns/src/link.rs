@@ -28,10 +28,7 @@ pub struct End<'a> {
 /// If iproute2 or ethtool refuses, or is not installed.
 pub fn connect(left: End<'_>, right: End<'_>, mtu: u16) -> Result<()> {
     let (peer, netns) = (right.device, right.netns.name());
-    left.netns.ip(&format!(
-        "link add {} mtu {mtu} type veth peer name {peer} mtu {mtu} netns {netns}",
-        left.device
-    ))?;
+    left.netns.ip(&format!("link add {} mtu {mtu} type veth peer name {peer} mtu {mtu} netns {netns}", left.device))?;
     for End { netns, device } in [left, right] {
         let mut ethtool = vec!["-K", device];
         for feature in ["rx", "tx", "sg", "tso", "gso", "gro"] {
@@ -62,18 +59,7 @@ pub fn attach(scope: &Scope, end: End<'_>, action: Action) -> Result<()> {
     fs::write(&file, object(action)).with_context(|| format!("writing {}", file.display()))?;
     // `ip` mounts a bpffs when it loads an object. With `-n` it does so in mounts of its own, and the machine's stay.
     let mut command = Command::new("ip");
-    command
-        .args([
-            "-n",
-            end.netns.name(),
-            "link",
-            "set",
-            "dev",
-            end.device,
-            "xdpdrv",
-            "obj",
-        ])
-        .arg(&file);
+    command.args(["-n", end.netns.name(), "link", "set", "dev", end.device, "xdpdrv", "obj"]).arg(&file);
     run(command.args(["sec", SECTION]))?;
     Ok(())
 }

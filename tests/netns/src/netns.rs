@@ -79,10 +79,7 @@ impl NetnsRef {
     #[must_use]
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("nsenter");
-        command
-            .arg(format!("--net={}", self.path().display()))
-            .arg("--")
-            .arg(program);
+        command.arg(format!("--net={}", self.path().display())).arg("--").arg(program);
         command
     }
 
@@ -118,9 +115,7 @@ impl NetnsRef {
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
         thread::scope(|scope| {
             let worker = scope.spawn(|| self.handle()?.join().map(|()| work()));
-            worker
-                .join()
-                .map_err(|_| anyhow!("the thread in {} panicked", self.name))?
+            worker.join().map_err(|_| anyhow!("the thread in {} panicked", self.name))?
         })
     }
 
@@ -130,10 +125,7 @@ impl NetnsRef {
     /// If the namespace is gone.
     pub fn handle(&self) -> Result<NetnsHandle> {
         let file = File::open(self.path()).with_context(|| format!("opening {}", self.path().display()))?;
-        Ok(NetnsHandle {
-            file,
-            name: self.name.clone(),
-        })
+        Ok(NetnsHandle { file, name: self.name.clone() })
     }
 
     /// Ids of the processes inside. A process whose first thread is elsewhere does not count.
@@ -185,10 +177,7 @@ impl NetnsRuntime {
     /// If the namespace cannot be entered.
     pub fn start(netns: &Netns) -> Result<Self> {
         let inside = netns.handle()?;
-        let runtime = Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context("starting a runtime")?;
+        let runtime = Builder::new_current_thread().enable_all().build().context("starting a runtime")?;
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel();
         let (entered, entering) = std::sync::mpsc::channel();
@@ -201,11 +190,7 @@ impl NetnsRuntime {
             }
         });
         entering.recv().context("the runtime's thread ended")??;
-        Ok(Self {
-            handle,
-            stop: Some(stop),
-            thread: Some(thread),
-        })
+        Ok(Self { handle, stop: Some(stop), thread: Some(thread) })
     }
 
     /// Starts a task inside; its handle can be awaited anywhere.
@@ -232,10 +217,7 @@ impl Drop for NetnsRuntime {
 /// # Errors
 /// If it cannot be started or fails; the text holds its error output.
 pub fn run(command: &mut Command) -> Result<String> {
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("starting {command:?}"))?;
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("starting {command:?}"))?;
     if !output.status.success() {
         let complaint = String::from_utf8_lossy(&output.stderr);
         bail!("{command:?} failed with {}: {}", output.status, complaint.trim());

@@ -22,10 +22,7 @@ pub fn inspect(agent: &Agent) -> Result<Inspection> {
 /// As [`inspect`].
 pub fn backends(agent: &Agent, name: &str) -> Result<Vec<BackendView>> {
     let services = inspect(agent)?.services.into_iter();
-    Ok(services
-        .filter(|service| service.name == name)
-        .flat_map(|service| service.backends)
-        .collect())
+    Ok(services.filter(|service| service.name == name).flat_map(|service| service.backends).collect())
 }
 
 /// Packets by verdict and by drop reason, under their labels.
@@ -73,10 +70,8 @@ pub async fn wait_for_hops(agent: &Agent, limit: Duration) -> Result<Duration> {
         let services = inspect(agent)?.services;
         ensure!(!services.is_empty(), "no service");
         let all = services.iter().flat_map(|service| &service.backends);
-        let unknown: Vec<_> = all
-            .filter(|backend| backend.hop.mode == "unknown")
-            .map(|backend| backend.address)
-            .collect();
+        let unknown: Vec<_> =
+            all.filter(|backend| backend.hop.mode == "unknown").map(|backend| backend.address).collect();
         ensure!(unknown.is_empty(), "no way to {unknown:?}");
         Ok(())
     };

@@ -36,12 +36,8 @@ pub fn object(action: Action) -> Vec<u8> {
     let mut body = Vec::new();
     let mut headers = vec![0; usize::from(SECTION_HEADER)];
     // (name, type: 1 program data, 2 symbols, 3 strings, flags: 2 allocated, 4 executable, 1 writable, content)
-    let sections: [(u32, u32, u64, &[u8]); 4] = [
-        (1, 3, 0, STRINGS),
-        (17, 1, 2 | 4, &program),
-        (21, 1, 2 | 1, LICENSE),
-        (9, 2, 0, &symbols),
-    ];
+    let sections: [(u32, u32, u64, &[u8]); 4] =
+        [(1, 3, 0, STRINGS), (17, 1, 2 | 4, &program), (21, 1, 2 | 1, LICENSE), (9, 2, 0, &symbols)];
     for (name, kind, flags, content) in sections {
         let offset = (FILE_HEADER + body.len()) as u64;
         body.extend(content);

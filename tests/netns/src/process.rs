@@ -43,9 +43,7 @@ impl Process {
             .append(true)
             .open(&log)
             .with_context(|| format!("opening {}", log.display()))?;
-        let errors = file
-            .try_clone()
-            .with_context(|| format!("opening {} twice", log.display()))?;
+        let errors = file.try_clone().with_context(|| format!("opening {} twice", log.display()))?;
         let child = command
             .stdin(Stdio::null())
             .stdout(file)
@@ -54,11 +52,7 @@ impl Process {
             .process_group(0)
             .spawn()
             .with_context(|| format!("starting {name}: {command:?}"))?;
-        Ok(Self {
-            name: name.to_owned(),
-            child,
-            log,
-        })
+        Ok(Self { name: name.to_owned(), child, log })
     }
 
     /// The name it was started under.
@@ -84,10 +78,7 @@ impl Process {
     pub fn log_tail(&self, lines: usize) -> String {
         let text = fs::read_to_string(&self.log).unwrap_or_default();
         let all: Vec<_> = text.lines().collect();
-        let tail = all
-            .get(all.len().saturating_sub(lines)..)
-            .unwrap_or_default()
-            .join("\n");
+        let tail = all.get(all.len().saturating_sub(lines)..).unwrap_or_default().join("\n");
         format!("--- last lines of {}:\n{tail}", self.name)
     }
 
@@ -96,9 +87,7 @@ impl Process {
     /// # Errors
     /// If the system refuses to tell.
     pub fn exit_status(&mut self) -> Result<Option<ExitStatus>> {
-        self.child
-            .try_wait()
-            .with_context(|| format!("asking for the end of {}", self.name))
+        self.child.try_wait().with_context(|| format!("asking for the end of {}", self.name))
     }
 
     /// Sends a signal.
@@ -118,10 +107,7 @@ impl Process {
     /// # Errors
     /// If the system refuses.
     pub fn kill(&mut self) -> Result<()> {
-        self.child
-            .kill()
-            .and_then(|()| self.child.wait())
-            .with_context(|| format!("killing {}", self.name))?;
+        self.child.kill().and_then(|()| self.child.wait()).with_context(|| format!("killing {}", self.name))?;
         Ok(())
     }
 

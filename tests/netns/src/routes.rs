@@ -43,18 +43,8 @@ pub fn next_hops(netns: &Netns, vip: IpAddr) -> Result<BTreeSet<String>> {
     let routes: Vec<Route> = serde_json::from_str(&text).with_context(|| format!("reading {text}"))?;
     let mut hops = BTreeSet::new();
     for route in routes {
-        let single = route.dev.map(|dev| NextHop {
-            gateway: route.gateway,
-            via: route.via,
-            dev,
-            flags: route.flags,
-        });
-        for hop in route
-            .nexthops
-            .into_iter()
-            .chain(single)
-            .filter(|hop| is_usable(&hop.flags))
-        {
+        let single = route.dev.map(|dev| NextHop { gateway: route.gateway, via: route.via, dev, flags: route.flags });
+        for hop in route.nexthops.into_iter().chain(single).filter(|hop| is_usable(&hop.flags)) {
             let gateway = hop.gateway.or(hop.via.map(|via| via.host)).unwrap_or_default();
             hops.insert(format!("{gateway} {}", hop.dev));
         }

@@ -86,11 +86,7 @@ pub fn binary(name: &str) -> Result<PathBuf> {
     let executable = env::current_exe().context("finding the running executable")?;
     // Test executables lie in `deps`, one below the binaries.
     let around = executable.ancestors().skip(1).take(2).map(Path::to_path_buf);
-    let directories: Vec<_> = env::var_os("LEVEE_BIN_DIR")
-        .map(PathBuf::from)
-        .into_iter()
-        .chain(around)
-        .collect();
+    let directories: Vec<_> = env::var_os("LEVEE_BIN_DIR").map(PathBuf::from).into_iter().chain(around).collect();
     directories
         .iter()
         .map(|directory| directory.join(name))
@@ -113,10 +109,7 @@ pub fn sweep() {
     let names = PLACES.into_iter().flat_map(|directory| names_in(Path::new(directory)));
     let prefixes: BTreeSet<_> = names.filter_map(|name| orphan(&name)).collect();
     for prefix in prefixes {
-        for pid in marked_processes(&prefix)
-            .into_iter()
-            .filter_map(|pid| i32::try_from(pid).ok())
-        {
+        for pid in marked_processes(&prefix).into_iter().filter_map(|pid| i32::try_from(pid).ok()) {
             // It may have ended meanwhile.
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
@@ -147,11 +140,8 @@ fn marked_processes(prefix: &str) -> Vec<u32> {
         .filter_map(|name| name.parse().ok())
         .filter(|&pid| pid != process::id())
         .filter(|pid| {
-            fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environment| {
-                environment
-                    .split(|&byte| byte == 0)
-                    .any(|entry| entry == mark.as_bytes())
-            })
+            fs::read(format!("/proc/{pid}/environ"))
+                .is_ok_and(|environment| environment.split(|&byte| byte == 0).any(|entry| entry == mark.as_bytes()))
         })
         .collect()
 }
@@ -174,8 +164,7 @@ fn names_in(directory: &Path) -> impl Iterator<Item = String> {
 /// Whether `name` is `prefix` itself or goes on with a dash, with or without the word that pin directories begin with.
 fn bears(name: &str, prefix: &str) -> bool {
     let name = name.strip_prefix("levee-").unwrap_or(name);
-    name.strip_prefix(prefix)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+    name.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
 }
 
 #[cfg(test)]

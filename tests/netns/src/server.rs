@@ -50,11 +50,7 @@ pub struct Greeting {
 pub fn spawn(scope: &Scope, netns: &Netns, name: &str, identity: &Identity, port: u16) -> Result<Process> {
     let mut command: Command = netns.command(binary("testpeer")?);
     command.args(["tls-server", "--name", name, "--listen", &format!("[::]:{port}")]);
-    command
-        .arg("--certificate")
-        .arg(&identity.certificate)
-        .arg("--key")
-        .arg(&identity.key);
+    command.arg("--certificate").arg(&identity.certificate).arg("--key").arg(&identity.key);
     Process::spawn(scope, &format!("server-{name}"), &mut command)
 }
 
@@ -88,15 +84,9 @@ pub fn listen_on(address: SocketAddr) -> Result<StdListener> {
         socket.set_only_v6(false).context("listening for both families")?;
     }
     socket.set_reuse_address(true).context("reusing the address")?;
-    socket
-        .set_nonblocking(true)
-        .context("making the listener non-blocking")?;
-    socket
-        .bind(&address.into())
-        .with_context(|| format!("binding {address}"))?;
-    socket
-        .listen(libc::SOMAXCONN)
-        .with_context(|| format!("listening on {address}"))?;
+    socket.set_nonblocking(true).context("making the listener non-blocking")?;
+    socket.bind(&address.into()).with_context(|| format!("binding {address}"))?;
+    socket.listen(libc::SOMAXCONN).with_context(|| format!("listening on {address}"))?;
     Ok(socket.into())
 }
 
@@ -124,11 +114,7 @@ async fn converse(name: &str, client: SocketAddr, acceptor: &TlsAcceptor, stream
     while let Some(head) = read_head(&mut stream).await? {
         let path = head.split_whitespace().nth(1).unwrap_or("/").to_owned();
         let close = head.to_ascii_lowercase().contains("\r\nconnection: close");
-        let body = serde_json::to_string(&Greeting {
-            server: name.to_owned(),
-            client,
-            path,
-        })?;
+        let body = serde_json::to_string(&Greeting { server: name.to_owned(), client, path })?;
         let connection = if close { "close" } else { "keep-alive" };
         let answer = format!(
             "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: {connection}\r\n\r\n{body}",

@@ -24,17 +24,13 @@ use crate::{
 };
 
 /// The VIP of the control plane, IPv4 (RFC 5737) and IPv6 (RFC 3849).
-pub const VIPS: [IpAddr; 2] = [
-    IpAddr::V4(Ipv4Addr::new(192, 0, 2, 10)),
-    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x10)),
-];
+pub const VIPS: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 10)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x10))];
 /// The interface of the client and of every node.
 pub const UPLINK: &str = "eth0";
 /// The client's addresses.
-pub const CLIENT: [IpAddr; 2] = [
-    IpAddr::V4(Ipv4Addr::new(10, 9, 0, 2)),
-    IpAddr::V6(Ipv6Addr::new(0xfd00, 9, 0, 0, 0, 0, 0, 2)),
-];
+pub const CLIENT: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::new(10, 9, 0, 2)), IpAddr::V6(Ipv6Addr::new(0xfd00, 9, 0, 0, 0, 0, 0, 2))];
 /// MTU of the links of nodes, in bytes.
 const NODE_MTU: u16 = 1600;
 /// MTU of the client's link, in bytes.
@@ -70,13 +66,8 @@ impl Node {
     /// # Errors
     /// If `ip` refuses.
     pub fn set_link(&self, up: bool) -> Result<()> {
-        self.netns
-            .ip(&format!("link set {UPLINK} {}", if up { "up" } else { "down" }))?;
-        if up {
-            add_default_routes(&self.netns, self.gateways)
-        } else {
-            Ok(())
-        }
+        self.netns.ip(&format!("link set {UPLINK} {}", if up { "up" } else { "down" }))?;
+        if up { add_default_routes(&self.netns, self.gateways) } else { Ok(()) }
     }
 }
 
@@ -104,19 +95,11 @@ impl Topology {
         ensure!((1..=8).contains(&nodes), "{nodes} nodes are not within 1..=8");
         let router = build_router(scope)?;
         let client = build_client(scope, &router)?;
-        let switch = (fabric == Fabric::Segment)
-            .then(|| build_switch(scope, &router))
-            .transpose()?;
+        let switch = (fabric == Fabric::Segment).then(|| build_switch(scope, &router)).transpose()?;
         let nodes = (1..=nodes)
             .map(|number| build_node(scope, number, &router, switch.as_ref()))
             .collect::<Result<Vec<_>>>()?;
-        Ok(Self {
-            client,
-            router,
-            nodes,
-            fabric,
-            switch,
-        })
+        Ok(Self { client, router, nodes, fabric, switch })
     }
 
     /// The namespace that holds the far ends of the nodes' links, named `node1` and so on: the router or the switch.
@@ -152,10 +135,8 @@ impl Topology {
     /// If there is no such node.
     pub fn enter_by(&self, vip: IpAddr, nodes: &[usize]) -> Result<()> {
         let (family, which) = if vip.is_ipv4() { ("-4", 0) } else { ("-6", 1) };
-        let hops: String = nodes
-            .iter()
-            .map(|&node| format!(" nexthop via {}", self.nodes[node].addresses[which]))
-            .collect();
+        let hops: String =
+            nodes.iter().map(|&node| format!(" nexthop via {}", self.nodes[node].addresses[which])).collect();
         self.router.ip(&format!("{family} route replace {vip}{hops}"))?;
         Ok(())
     }
@@ -166,12 +147,7 @@ impl Topology {
     /// # Errors
     /// If `ip` fails.
     pub fn link_drops(&self) -> Result<u64> {
-        let ends = self
-            .nodes
-            .iter()
-            .map(|node| &node.netns)
-            .chain([&self.client, &self.router])
-            .chain(&self.switch);
+        let ends = self.nodes.iter().map(|node| &node.netns).chain([&self.client, &self.router]).chain(&self.switch);
         let mut drops = 0;
         for netns in ends {
             let links: Vec<serde_json::Value> = serde_json::from_str(&netns.ip("-j -s link show")?)?;
@@ -195,17 +171,7 @@ fn build_router(scope: &Scope) -> Result<Netns> {
 fn build_client(scope: &Scope, router: &Netns) -> Result<Netns> {
     let client = Netns::create(scope, "client")?;
     let gateways = [v4(10, 9, 0, 1), v6(9, 1)];
-    connect(
-        End {
-            netns: &client,
-            device: UPLINK,
-        },
-        End {
-            netns: router,
-            device: "client",
-        },
-        CLIENT_MTU,
-    )?;
+    connect(End { netns: &client, device: UPLINK }, End { netns: router, device: "client" }, CLIENT_MTU)?;
     add_addresses(&client, UPLINK, CLIENT)?;
     add_addresses(router, "client", gateways)?;
     add_default_routes(&client, gateways)?;
@@ -215,21 +181,9 @@ fn build_client(scope: &Scope, router: &Netns) -> Result<Netns> {
 /// A namespace with a bridge, and the router's link to it.
 fn build_switch(scope: &Scope, router: &Netns) -> Result<Netns> {
     let switch = Netns::create(scope, "switch")?;
-    switch.ip(&format!(
-        "link add br0 mtu {NODE_MTU} type bridge forward_delay 0 stp_state 0 mcast_snooping 0"
-    ))?;
+    switch.ip(&format!("link add br0 mtu {NODE_MTU} type bridge forward_delay 0 stp_state 0 mcast_snooping 0"))?;
     switch.ip("link set br0 up")?;
-    connect(
-        End {
-            netns: router,
-            device: "segment",
-        },
-        End {
-            netns: &switch,
-            device: "router",
-        },
-        NODE_MTU,
-    )?;
+    connect(End { netns: router, device: "segment" }, End { netns: &switch, device: "router" }, NODE_MTU)?;
     switch.ip("link set router master br0")?;
     add_addresses(router, "segment", [v4(10, 0, 0, 1), v6(0, 1)])?;
     Ok(switch)
@@ -243,10 +197,7 @@ fn build_node(scope: &Scope, number: u8, router: &Netns, switch: Option<&Netns>)
     link_node(scope, &netns, switch.unwrap_or(router), &port)?;
     let (addresses, gateways) = if let Some(switch) = switch {
         switch.ip(&format!("link set {port} master br0"))?;
-        (
-            [v4(10, 0, 0, 10 + number), v6(0, 0x10 + u16::from(number))],
-            [v4(10, 0, 0, 1), v6(0, 1)],
-        )
+        ([v4(10, 0, 0, 10 + number), v6(0, 0x10 + u16::from(number))], [v4(10, 0, 0, 1), v6(0, 1)])
     } else {
         let gateways = [v4(10, 0, number, 1), v6(u16::from(number), 1)];
         add_addresses(router, &port, gateways)?;
@@ -254,22 +205,13 @@ fn build_node(scope: &Scope, number: u8, router: &Netns, switch: Option<&Netns>)
     };
     add_addresses(&netns, UPLINK, addresses)?;
     add_default_routes(&netns, gateways)?;
-    Ok(Node {
-        name,
-        number,
-        addresses,
-        gateways,
-        netns,
-    })
+    Ok(Node { name, number, addresses, gateways, netns })
 }
 
 /// Connects a node's uplink to `port` in `far`.
 fn link_node(scope: &Scope, netns: &Netns, far: &Netns, port: &str) -> Result<()> {
     let device = UPLINK;
-    let peer = End {
-        netns: far,
-        device: port,
-    };
+    let peer = End { netns: far, device: port };
     connect(End { netns, device }, peer, NODE_MTU)?;
     attach_pass(scope, peer)
 }

@@ -80,11 +80,7 @@ pub async fn burst(runtime: &NetnsRuntime, client: &Client, count: usize, parall
 async fn attempt(client: Client) -> Attempt {
     let started = Instant::now();
     let outcome = client.request().await;
-    Attempt {
-        started,
-        took: started.elapsed(),
-        outcome: outcome.map(|(greeting, _)| greeting.server),
-    }
+    Attempt { started, took: started.elapsed(), outcome: outcome.map(|(greeting, _)| greeting.server) }
 }
 
 /// A new request at every tick, whatever became of the ones before.
@@ -150,11 +146,7 @@ impl LongLived {
     /// `first_port` 0 the kernel chooses.
     #[must_use]
     pub fn open(runtime: &NetnsRuntime, client: &Client, count: u16, first_port: u16, period: Duration) -> Self {
-        let unborn = Life {
-            server: None,
-            answered: 0,
-            broken: None,
-        };
+        let unborn = Life { server: None, answered: 0, broken: None };
         let lives = Arc::new(Mutex::new(vec![unborn; usize::from(count)]));
         let (stop, stopped) = watch::channel(false);
         let tasks = (0..count).map(|n| {
@@ -172,11 +164,7 @@ impl LongLived {
                 }
             })
         });
-        Self {
-            tasks: tasks.collect(),
-            lives,
-            stop,
-        }
+        Self { tasks: tasks.collect(), lives, stop }
     }
 
     /// How the connections fare now, in the order of their opening.

@@ -48,9 +48,7 @@ async fn build(on_terminate: &str) -> Cluster {
 /// VIPs with an address on `lo`.
 fn announced(netns: &Netns) -> Vec<IpAddr> {
     let shown = netns.ip("-o addr show dev lo").unwrap();
-    VIPS.into_iter()
-        .filter(|vip| shown.contains(&format!(" {vip}/")))
-        .collect()
+    VIPS.into_iter().filter(|vip| shown.contains(&format!(" {vip}/"))).collect()
 }
 
 /// VIPs with a `local` route of the agent's protocol number.
@@ -58,9 +56,7 @@ fn held(netns: &Netns) -> Vec<IpAddr> {
     let show = |family| netns.ip(&format!("{family} route show table local proto 76")).unwrap();
     let shown = show("-4") + &show("-6");
     let words: Vec<&str> = shown.split_whitespace().collect();
-    VIPS.into_iter()
-        .filter(|vip| words.contains(&vip.to_string().as_str()))
-        .collect()
+    VIPS.into_iter().filter(|vip| words.contains(&vip.to_string().as_str())).collect()
 }
 
 async fn wait_for(what: &str, limit: Duration, look: impl Fn() -> Vec<IpAddr>, wanted: &[IpAddr]) {
@@ -83,9 +79,7 @@ async fn what_is_removed_by_hand_returns_within_a_second() {
         netns.ip(&format!("addr del {vip}/{length} dev lo")).unwrap();
         wait_for("the address", REPAIR, || announced(netns), &VIPS).await;
         let family = if vip.is_ipv4() { "-4" } else { "-6" };
-        netns
-            .ip(&format!("{family} route del local {vip} table local proto 76"))
-            .unwrap();
+        netns.ip(&format!("{family} route del local {vip} table local proto 76")).unwrap();
         wait_for("the held route", REPAIR, || held(netns), &VIPS).await;
     }
 }
@@ -133,31 +127,19 @@ async fn when_every_server_is_dead_the_probes_are_not_believed() {
         let look = || async {
             let status = agent.lbctl_json(&["status"])?;
             let backends = status["status"]["backends"].as_array().cloned().unwrap_or_default();
-            let all = backends
-                .iter()
-                .all(|backend| backend["health"] == "failed" && backend["takesFlows"] == true);
+            let all = backends.iter().all(|backend| backend["health"] == "failed" && backend["takesFlows"] == true);
             ensure!(all && !backends.is_empty(), "{backends:?}");
             Ok(())
         };
-        wait::until("all backends to fail and to stay", PATIENCE, look)
-            .await
-            .unwrap();
+        wait::until("all backends to fail and to stay", PATIENCE, look).await.unwrap();
     }
     bed.wait_for_routes(3, PATIENCE).await.unwrap();
     for node in &bed.topology.nodes {
-        assert_eq!(
-            (announced(&node.netns), held(&node.netns)),
-            (VIPS.to_vec(), VIPS.to_vec()),
-            "{}",
-            node.name
-        );
+        assert_eq!((announced(&node.netns), held(&node.netns)), (VIPS.to_vec(), VIPS.to_vec()), "{}", node.name);
     }
     // Refused by the servers' nodes, not lost in the network.
     let tally = Tally::of(&burst(&bed.runtime, &bed.client(VIPS[0], LIMIT).unwrap(), 20, 4).await);
-    assert_eq!(
-        tally.failures.into_iter().collect::<Vec<_>>(),
-        [(Failure::Refused.to_string(), 20)]
-    );
+    assert_eq!(tally.failures.into_iter().collect::<Vec<_>>(), [(Failure::Refused.to_string(), 20)]);
 }
 
 #[tokio::test]
@@ -170,11 +152,7 @@ async fn on_terminate_withdraw_takes_the_address_and_keeps_what_is_held() {
     // Its server goes on, by way of the other directors.
     for vip in VIPS {
         let tally = Tally::of(&burst(&bed.runtime, &bed.client(vip, LIMIT).unwrap(), 30, 6).await);
-        assert_eq!(
-            (tally.answered(), tally.failed(), tally.answers.len()),
-            (30, 0, 3),
-            "{tally:?}"
-        );
+        assert_eq!((tally.answered(), tally.failed(), tally.answers.len()), (30, 0, 3), "{tally:?}");
     }
 }
 
@@ -191,11 +169,7 @@ async fn detach_leaves_nothing_and_is_refused_while_the_agent_runs() {
     assert_eq!((announced(netns), held(netns)), (VIPS.to_vec(), VIPS.to_vec()));
 
     bed.agents[0].process().terminate().unwrap();
-    assert_eq!(
-        (announced(netns), held(netns)),
-        (VIPS.to_vec(), VIPS.to_vec()),
-        "SIGTERM keeps"
-    );
+    assert_eq!((announced(netns), held(netns)), (VIPS.to_vec(), VIPS.to_vec()), "SIGTERM keeps");
     assert!(xdp(netns).unwrap());
     bed.agents[0].lbctl(&["detach"]).unwrap();
     assert_eq!((announced(netns), held(netns)), (vec![], vec![]));

@@ -65,11 +65,7 @@ async fn every_backend_answers(fabric: Fabric, delivery: Delivery, family: usize
         answers_over_udp(&mut bed, vip).await;
         answers_over_tls(&bed, vip).await;
     }
-    let grown: Vec<_> = counters(&bed)
-        .iter()
-        .zip(&before)
-        .map(|(now, then)| now.since(then))
-        .collect();
+    let grown: Vec<_> = counters(&bed).iter().zip(&before).map(|(now, then)| now.since(then)).collect();
     // Probes connect to the nodes' addresses, not to the VIP, so every packet that is counted is the client's.
     let own = ["local", sent].map(|label| grown[0].get(label));
     assert!(own.iter().all(|&packets| packets > 0), "the director: {grown:?}");
@@ -80,10 +76,7 @@ async fn every_backend_answers(fabric: Fabric, delivery: Delivery, family: usize
     assert_eq!(grown[0], grown[0].only(&["local", sent]), "the director: {grown:?}");
     let arrived: u64 = grown[1..].iter().map(|node| node.get(taken)).sum();
     assert_eq!(arrived, grown[0].get(sent), "what is sent arrives: {grown:?}");
-    for backend in ["api", "echo"]
-        .iter()
-        .flat_map(|service| backends(&bed.agents[0], service).unwrap())
-    {
+    for backend in ["api", "echo"].iter().flat_map(|service| backends(&bed.agents[0], service).unwrap()) {
         assert!(backend.packets > 0 && backend.bytes > 0, "{backend:?}");
     }
     let prefix = bed.scope.prefix().to_owned();
@@ -114,18 +107,12 @@ async fn answers_over_tls(bed: &Cluster, vip: IpAddr) {
     let client = bed.client(vip, LIMIT).unwrap();
     let tally = Tally::of(&burst(&bed.runtime, &client, 60, 8).await);
     assert_eq!((tally.answered(), tally.failed()), (60, 0), "{tally:?}");
-    assert_eq!(
-        tally.answers.keys().cloned().collect::<Vec<_>>(),
-        bed.names(),
-        "by {vip}"
-    );
+    assert_eq!(tally.answers.keys().cloned().collect::<Vec<_>>(), bed.names(), "by {vip}");
 
     let source = CLIENT[usize::from(vip.is_ipv6())];
     for port in 30_000..30_006 {
         let client = client.clone();
-        let asked = bed
-            .runtime
-            .spawn(async move { client.connect(port).await?.ask(1).await });
+        let asked = bed.runtime.spawn(async move { client.connect(port).await?.ask(1).await });
         let greeting = asked.await.unwrap().unwrap();
         assert_eq!(greeting.client, SocketAddr::new(source, port), "{greeting:?}");
     }
@@ -216,9 +203,7 @@ async fn a_flow_has_the_same_backend_through_every_director() {
             let mut servers = Vec::new();
             for port in 31_000..31_012 {
                 let client = client.clone();
-                let asked = bed
-                    .runtime
-                    .spawn(async move { client.connect(port).await?.ask(1).await });
+                let asked = bed.runtime.spawn(async move { client.connect(port).await?.ask(1).await });
                 servers.push(asked.await.unwrap().unwrap().server);
             }
             answers.push(servers);

@@ -51,9 +51,7 @@ impl Bed {
         fs::write(&file, config.to_string()).unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
         let words = wrapper.iter().map(ToString::to_string);
-        let words: Vec<String> = words
-            .chain([binary("lb-agent").unwrap().display().to_string()])
-            .collect();
+        let words: Vec<String> = words.chain([binary("lb-agent").unwrap().display().to_string()]).collect();
         let mut command = self.topology.nodes[0].netns.command(&words[0]);
         command.args(&words[1..]).args(["run", "--config"]).arg(&file);
         let mut process = Process::spawn(&self.scope, "refused", &mut command).unwrap();
@@ -72,11 +70,8 @@ impl Bed {
 /// Where `text` begins in the configuration, as `line:column`.
 fn place(config: &AgentConfig, text: &str) -> String {
     let yaml = config.to_string();
-    let (line, column) = yaml
-        .lines()
-        .enumerate()
-        .find_map(|(line, words)| Some((line + 1, words.find(text)? + 1)))
-        .unwrap();
+    let (line, column) =
+        yaml.lines().enumerate().find_map(|(line, words)| Some((line + 1, words.find(text)? + 1))).unwrap();
     format!("{line}:{column}")
 }
 
@@ -92,13 +87,7 @@ async fn an_unknown_key_is_named_with_its_place() {
     let mut config = bed.config(VIPS[0]);
     "colour: blue\n".clone_into(&mut config.extra);
     let (file, said) = bed.refused(&config, &[]).await;
-    says(
-        &said,
-        &[
-            &format!("{file}:{}: unknown key `colour`", place(&config, "colour")),
-            "known are",
-        ],
-    );
+    says(&said, &[&format!("{file}:{}: unknown key `colour`", place(&config, "colour")), "known are"]);
 }
 
 #[tokio::test]
@@ -117,10 +106,7 @@ async fn a_vip_that_hosts_on_the_link_would_ask_for_is_refused() {
     let bed = build();
     let vip = IpAddr::V4(Ipv4Addr::new(10, 0, 1, 77));
     let (file, said) = bed.refused(&bed.config(vip), &[]).await;
-    says(
-        &said,
-        &[&file, "10.0.1.77", "10.0.1.0/24", UPLINK, "choose an address outside"],
-    );
+    says(&said, &[&file, "10.0.1.77", "10.0.1.0/24", UPLINK, "choose an address outside"]);
 }
 
 #[tokio::test]
@@ -134,18 +120,12 @@ async fn a_vip_that_is_the_nodes_own_address_is_refused() {
 #[tokio::test]
 async fn a_foreign_xdp_program_stays_and_is_reported() {
     let bed = build();
-    let end = End {
-        netns: &bed.topology.nodes[0].netns,
-        device: UPLINK,
-    };
+    let end = End { netns: &bed.topology.nodes[0].netns, device: UPLINK };
     attach(&bed.scope, end, Action::Pass).unwrap();
     let program = || bed.topology.nodes[0].netns.ip("-j link show eth0").unwrap();
     let before = program();
     let (_, said) = bed.refused(&bed.config(VIPS[0]), &[]).await;
-    says(
-        &said,
-        &["eth0 already has an XDP program that is not Levee's", "ip link set"],
-    );
+    says(&said, &["eth0 already has an XDP program that is not Levee's", "ip link set"]);
     assert_eq!(program(), before);
 }
 

@@ -36,10 +36,7 @@ fn in_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'stati
     let run = move || {
         unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace, which needs root");
         ip("link set lo up");
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(test());
     };
     if let Err(panic) = thread::spawn(run).join() {
@@ -49,10 +46,7 @@ fn in_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'stati
 
 /// Runs `ip` in the calling thread's namespace and returns what it says.
 fn ip(arguments: &str) -> String {
-    let output = Command::new("ip")
-        .args(arguments.split_whitespace())
-        .output()
-        .expect("iproute2");
+    let output = Command::new("ip").args(arguments.split_whitespace()).output().expect("iproute2");
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "ip {arguments}: {error}");
     String::from_utf8(output.stdout).unwrap()
@@ -67,10 +61,7 @@ fn require_kernel(major: u32, minor: u32, what: &str) {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     let mut numbers = release.split(['.', '-']).map(|number| number.parse().unwrap_or(0));
     let kernel: (u32, u32) = (numbers.next().unwrap(), numbers.next().unwrap());
-    assert!(
-        kernel >= (major, minor),
-        "{what} needs kernel {major}.{minor}, this is {release}"
-    );
+    assert!(kernel >= (major, minor), "{what} needs kernel {major}.{minor}, this is {release}");
 }
 
 /// Another host: a thread in a namespace of its own that does what it is told.
@@ -86,15 +77,10 @@ impl Host {
         thread::spawn(move || {
             unshare(CloneFlags::CLONE_NEWNET).unwrap();
             ip("link set lo up");
-            sender
-                .send(format!("/proc/{}/task/{}/ns/net", getpid(), gettid()))
-                .unwrap();
+            sender.send(format!("/proc/{}/task/{}/ns/net", getpid(), gettid())).unwrap();
             queue.into_iter().for_each(|job| job());
         });
-        Self {
-            jobs,
-            namespace: receiver.recv().unwrap(),
-        }
+        Self { jobs, namespace: receiver.recv().unwrap() }
     }
 
     /// Does `job` on the host.
@@ -111,10 +97,7 @@ impl Host {
 
     /// A cable from interface `name` here to `name` there: 10.0.`subnet`.1 and 2001:db8:0:`subnet`::1 here, 2 there.
     fn connect(&self, name: &str, subnet: u8) {
-        ip(&format!(
-            "link add {name} type veth peer name {name} netns {}",
-            self.namespace
-        ));
+        ip(&format!("link add {name} type veth peer name {name} netns {}", self.namespace));
         let setup = [
             format!("link set {name} up"),
             format!("address add 10.0.{subnet}.HOST/24 dev {name}"),
@@ -129,15 +112,8 @@ impl Host {
     fn mac(&self, name: &str) -> MacAddr {
         let path = format!("link show {name}");
         let text = self.ip(&path);
-        let digits = text
-            .split("link/ether ")
-            .nth(1)
-            .and_then(|rest| rest.split(' ').next())
-            .unwrap();
-        let bytes: Vec<u8> = digits
-            .split(':')
-            .map(|byte| u8::from_str_radix(byte, 16).unwrap())
-            .collect();
+        let digits = text.split("link/ether ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
+        let bytes: Vec<u8> = digits.split(':').map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect();
         MacAddr(bytes.try_into().unwrap())
     }
 }
@@ -204,28 +180,16 @@ fn the_first_snapshot_has_links_addresses_and_ways() {
         let left = network.interface_named("left").unwrap();
         assert_eq!((left.index, left.mtu, left.up), (index("left"), 1500, true));
         assert_eq!(left.kind, lb_agent::model::InterfaceKind::Ethernet);
-        assert_eq!(
-            network.interface_named("lo").unwrap().kind,
-            lb_agent::model::InterfaceKind::Loopback
-        );
+        assert_eq!(network.interface_named("lo").unwrap().kind, lb_agent::model::InterfaceKind::Loopback);
 
-        let nets: Vec<_> = network
-            .addresses
-            .iter()
-            .map(|address| (address.interface, address.net.to_string()))
-            .collect();
+        let nets: Vec<_> =
+            network.addresses.iter().map(|address| (address.interface, address.net.to_string())).collect();
         assert!(nets.contains(&(left.index, "10.0.1.1/24".to_owned())), "{nets:?}");
-        assert!(
-            nets.contains(&(left.index, "2001:db8:0:1::1/64".to_owned())),
-            "{nets:?}"
-        );
+        assert!(nets.contains(&(left.index, "2001:db8:0:1::1/64".to_owned())), "{nets:?}");
         assert!(nets.contains(&(1, "10.0.9.1/32".to_owned())), "{nets:?}");
 
         assert_eq!(hop(&network, "10.0.1.2").unwrap().gateway, None);
-        assert_eq!(
-            hop(&network, "198.51.100.7").unwrap().gateway,
-            Some(address("10.0.1.2"))
-        );
+        assert_eq!(hop(&network, "198.51.100.7").unwrap().gateway, Some(address("10.0.1.2")));
         assert_eq!(hop(&network, "10.0.1.1"), None, "this node's own address");
         assert_eq!(hop(&network, "203.0.113.1"), None, "no route");
         assert_eq!(netlink::xdp_on_link(left.index).await.unwrap(), []);
@@ -241,10 +205,7 @@ fn a_missing_neighbour_is_resolved() {
         let mac = Some(host.mac("left"));
         let mut network = watch_network(["10.0.1.2", "2001:db8:0:1::2"]).await;
         for to in ["10.0.1.2", "2001:db8:0:1::2"] {
-            until(to, 3, &mut network, |network| {
-                hop(network, to).is_some_and(|hop| hop.mac == mac)
-            })
-            .await;
+            until(to, 3, &mut network, |network| hop(network, to).is_some_and(|hop| hop.mac == mac)).await;
         }
     });
 }
@@ -263,18 +224,12 @@ fn a_neighbour_that_comes_late_is_resolved() {
         for to in late {
             until("the way", 1, &mut network, |network| hop(network, to).is_some()).await;
         }
-        soon("given up once", Duration::from_secs(5), || {
-            ip("neighbour show to 10.0.1.3").contains("FAILED")
-        })
-        .await;
+        soon("given up once", Duration::from_secs(5), || ip("neighbour show to 10.0.1.3").contains("FAILED")).await;
         host.ip("address add 10.0.1.3/24 dev left");
         host.ip("address add 2001:db8:0:1::3/64 dev left nodad");
         let mac = Some(host.mac("left"));
         for to in late {
-            until(to, 4, &mut network, |network| {
-                hop(network, to).is_some_and(|hop| hop.mac == mac)
-            })
-            .await;
+            until(to, 4, &mut network, |network| hop(network, to).is_some_and(|hop| hop.mac == mac)).await;
         }
     });
 }
@@ -293,18 +248,15 @@ fn a_new_mac_is_followed_whether_told_or_silent() {
         let neighbours = ["10.0.1.2", "2001:db8:0:1::2"];
         let mut network = watch_network(neighbours).await;
         for to in neighbours {
-            until("the first MAC", 3, &mut network, |network| {
-                hop(network, to).is_some_and(|hop| hop.mac.is_some())
-            })
-            .await;
+            until("the first MAC", 3, &mut network, |network| hop(network, to).is_some_and(|hop| hop.mac.is_some()))
+                .await;
         }
 
         let told = MacAddr([2, 0, 0, 0, 0, 0x77]);
         for to in neighbours {
             ip(&format!("neighbour replace {to} dev left lladdr {told} nud permanent"));
-            let found = until("told", 1, &mut network, |network| {
-                hop(network, to).is_some_and(|hop| hop.mac == Some(told))
-            });
+            let found =
+                until("told", 1, &mut network, |network| hop(network, to).is_some_and(|hop| hop.mac == Some(told)));
             found.await;
         }
         for to in neighbours {
@@ -331,14 +283,8 @@ fn a_route_that_moves_is_followed() {
         let (left, right) = (index("left"), index("right"));
         let steps = [
             ("route add 198.51.100.0/24 via 10.0.1.2", Some((left, Some("10.0.1.2")))),
-            (
-                "route replace 198.51.100.0/24 via 10.0.2.2",
-                Some((right, Some("10.0.2.2"))),
-            ),
-            (
-                "route add 198.51.100.7/32 via inet6 2001:db8:0:1::2",
-                Some((left, Some("2001:db8:0:1::2"))),
-            ),
+            ("route replace 198.51.100.0/24 via 10.0.2.2", Some((right, Some("10.0.2.2")))),
+            ("route add 198.51.100.7/32 via inet6 2001:db8:0:1::2", Some((left, Some("2001:db8:0:1::2")))),
             ("route replace unreachable 198.51.100.7/32", None),
             ("route replace blackhole 198.51.100.7/32", None),
             ("route replace 198.51.100.7/32 dev left", Some((left, None))),
@@ -389,10 +335,7 @@ fn an_interface_that_goes_and_returns_is_followed() {
 
         host.connect("left", 1);
         let after = until("resolved again", 3, &mut network, resolved).await;
-        assert_ne!(
-            hop(&before, "10.0.1.2").unwrap().interface,
-            hop(&after, "10.0.1.2").unwrap().interface
-        );
+        assert_ne!(hop(&before, "10.0.1.2").unwrap().interface, hop(&after, "10.0.1.2").unwrap().interface);
         assert_eq!(hop(&after, "10.0.1.2").unwrap().mac, Some(host.mac("left")));
     });
 }
@@ -403,15 +346,11 @@ fn lost_events_are_made_good() {
         let host = Host::new();
         host.connect("left", 1);
         let mut network = watch_network(["10.0.1.2", "198.51.100.7"]).await;
-        until("resolved", 3, &mut network, |network| {
-            hop(network, "10.0.1.2").is_some_and(|hop| hop.mac.is_some())
-        })
-        .await;
+        until("resolved", 3, &mut network, |network| hop(network, "10.0.1.2").is_some_and(|hop| hop.mac.is_some()))
+            .await;
         // More events than the socket holds, while this thread, which also runs the watcher, reads none.
         let routes = |action: &str| -> String {
-            (0..16_384)
-                .map(|n| format!("route {action} 172.16.{}.{}/32 dev left\n", n / 256, n % 256))
-                .collect()
+            (0..16_384).map(|n| format!("route {action} 172.16.{}.{}/32 dev left\n", n / 256, n % 256)).collect()
         };
         let batch = tempfile::NamedTempFile::new().unwrap();
         let told = MacAddr([2, 0, 0, 0, 0, 0x77]);
@@ -451,10 +390,7 @@ fn ten_thousand_ways_are_followed_without_pegging_a_core() {
         fs::write(batch.path(), (0..10_000).map(line).collect::<String>()).unwrap();
         let (start, before) = (Instant::now(), cpu_time());
         let writer = thread::spawn(move || ip(&format!("-batch {}", batch.path().display())));
-        until("all known", 20, &mut network, |network| {
-            network.next_hops.values().all(|hop| hop.mac.is_some())
-        })
-        .await;
+        until("all known", 20, &mut network, |network| network.next_hops.values().all(|hop| hop.mac.is_some())).await;
         writer.join().unwrap();
         tokio::time::sleep(Duration::from_secs(1)).await;
         let (spent, passed) = (cpu_time() - before, start.elapsed());
@@ -476,14 +412,8 @@ fn vips() -> BTreeSet<IpAddr> {
 }
 
 fn desired(lifetime: u64) -> DesiredAnnouncements {
-    let announced = vips()
-        .into_iter()
-        .map(|vip| (vip, Duration::from_secs(lifetime)))
-        .collect();
-    DesiredAnnouncements {
-        held: vips(),
-        announced,
-    }
+    let announced = vips().into_iter().map(|vip| (vip, Duration::from_secs(lifetime))).collect();
+    DesiredAnnouncements { held: vips(), announced }
 }
 
 fn has_address(vip: &str) -> bool {
@@ -507,23 +437,14 @@ fn none_there() -> bool {
 /// A running driver, and what tells it what to do.
 fn drive(
     first: Option<DesiredAnnouncements>,
-) -> (
-    watch::Sender<Option<DesiredAnnouncements>>,
-    watch::Receiver<AnnounceStatus>,
-    CancellationToken,
-) {
+) -> (watch::Sender<Option<DesiredAnnouncements>>, watch::Receiver<AnnounceStatus>, CancellationToken) {
     let (sender, receiver) = watch::channel(first);
     let cancel = CancellationToken::new();
     let status = announce::spawn(receiver, cancel.clone()).unwrap();
     (sender, status, cancel)
 }
 
-async fn driven(
-    lifetime: u64,
-) -> (
-    watch::Sender<Option<DesiredAnnouncements>>,
-    watch::Receiver<AnnounceStatus>,
-) {
+async fn driven(lifetime: u64) -> (watch::Sender<Option<DesiredAnnouncements>>, watch::Receiver<AnnounceStatus>) {
     let (sender, mut status, _) = drive(Some(desired(lifetime)));
     let complete = |status: &AnnounceStatus| status.held == vips() && status.announced == vips();
     let status_now = until("announced", 2, &mut status, complete).await;
@@ -543,13 +464,7 @@ fn an_announced_vip_has_the_form_that_keeps_it_out_of_the_way() {
             }
         }
         let network = netlink::snapshot_once(&vips()).await.unwrap();
-        assert!(
-            !network
-                .addresses
-                .iter()
-                .any(|address| vips().contains(&address.net.addr())),
-            "{network:?}"
-        );
+        assert!(!network.addresses.iter().any(|address| vips().contains(&address.net.addr())), "{network:?}");
         assert_eq!(network.next_hops, BTreeMap::new());
     });
 }
@@ -566,11 +481,7 @@ fn an_announcement_is_renewed_expires_when_the_agent_stops_and_comes_back_with_i
         // Stops this thread, which runs the driver.
         let start = Instant::now();
         while has_address(VIP4) || has_address(VIP6) {
-            assert!(
-                start.elapsed() < Duration::from_secs(5),
-                "still there after {:?}",
-                start.elapsed()
-            );
+            assert!(start.elapsed() < Duration::from_secs(5), "still there after {:?}", start.elapsed());
             thread::sleep(Duration::from_millis(50));
         }
         assert!(has_held_route(VIP4) && has_held_route(VIP6), "held without end");
@@ -583,19 +494,13 @@ fn what_is_removed_by_hand_comes_back_within_a_second() {
     in_namespace(|| async {
         let _driver = driven(30).await;
         let removals = [
-            vec![
-                format!("address del {VIP4}/32 dev lo"),
-                format!("address del {VIP6}/128 dev lo"),
-            ],
+            vec![format!("address del {VIP4}/32 dev lo"), format!("address del {VIP6}/128 dev lo")],
             vec![
                 format!("route del local {VIP4} dev lo table local proto 76 metric 7600"),
                 format!("-6 route del local {VIP6} dev lo table local proto 76 metric 7600"),
             ],
             vec!["address flush dev lo".to_owned()],
-            vec![
-                "route flush table local proto 76".to_owned(),
-                "-6 route flush table local proto 76".to_owned(),
-            ],
+            vec!["route flush table local proto 76".to_owned(), "-6 route flush table local proto 76".to_owned()],
             vec!["link set lo down".to_owned(), "link set lo up".to_owned()],
         ];
         for commands in removals {
@@ -611,13 +516,7 @@ fn what_is_removed_by_hand_comes_back_within_a_second() {
 
 /// How many addresses carry the agent's mark (`IFA_PROTO`, attribute 11, one byte of 76), in the kernel's own words.
 fn marked_addresses() -> usize {
-    let socket = socket(
-        AddressFamily::Netlink,
-        SockType::Raw,
-        SockFlag::empty(),
-        SockProtocol::NetlinkRoute,
-    )
-    .unwrap();
+    let socket = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::empty(), SockProtocol::NetlinkRoute).unwrap();
     const RTM_GETADDR: u8 = 22;
     const NLM_F_REQUEST_DUMP: [u8; 2] = [0x01, 0x03];
     let mut request = [0; 24]; // header of 16 bytes, then `struct ifaddrmsg` with every field zero
@@ -629,10 +528,7 @@ fn marked_addresses() -> usize {
     loop {
         let length = recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty()).unwrap();
         let done = buffer[4] == 3; // NLMSG_DONE comes in a datagram of its own
-        count += buffer[..length]
-            .windows(5)
-            .filter(|bytes| **bytes == [5, 0, 11, 0, 76])
-            .count();
+        count += buffer[..length].windows(5).filter(|bytes| **bytes == [5, 0, 11, 0, 76]).count();
         if done {
             return count;
         }
@@ -648,9 +544,7 @@ fn an_announcement_is_marked_until_somebody_else_changes_it() {
         cancel.cancel();
         assert_eq!(marked_addresses(), 2);
         for vip in [format!("{VIP4}/32"), format!("{VIP6}/128")] {
-            ip(&format!(
-                "address change {vip} dev lo valid_lft forever preferred_lft forever"
-            ));
+            ip(&format!("address change {vip} dev lo valid_lft forever preferred_lft forever"));
         }
         let changed = ip("address show dev lo");
         let applied = Loopback::open().unwrap().apply(&desired(60).announced).await.unwrap();
@@ -665,19 +559,10 @@ fn a_loopback_that_is_down_is_reported_and_used_when_it_is_up() {
         ip("link set lo down");
         let (_sender, mut status, _) = drive(Some(desired(30)));
         let reported = until("reported", 1, &mut status, |status| status.errors.len() == 2).await;
-        assert!(
-            reported
-                .errors
-                .values()
-                .all(|error| error.contains("ip link set lo up")),
-            "{reported:?}"
-        );
+        assert!(reported.errors.values().all(|error| error.contains("ip link set lo up")), "{reported:?}");
         ip("link set lo up");
         soon("announced", Duration::from_secs(1), all_there).await;
-        until("no more errors", 1, &mut status, |status| {
-            status.errors.is_empty() && status.announced == vips()
-        })
-        .await;
+        until("no more errors", 1, &mut status, |status| status.errors.is_empty() && status.announced == vips()).await;
     });
 }
 
@@ -688,10 +573,7 @@ fn somebody_elses_address_stays_as_it_is() {
         ip(&format!("address add {VIP6}/128 dev lo"));
         let before = ip("address show dev lo");
         let (sender, mut status, _) = drive(Some(desired(3)));
-        until("reported", 2, &mut status, |status| {
-            status.foreign == vips() && status.held == vips()
-        })
-        .await;
+        until("reported", 2, &mut status, |status| status.foreign == vips() && status.held == vips()).await;
         tokio::time::sleep(Duration::from_millis(1500)).await; // past a renewal
         assert_eq!(ip("address show dev lo"), before);
         sender.send(Some(DesiredAnnouncements::default())).unwrap();
@@ -702,10 +584,7 @@ fn somebody_elses_address_stays_as_it_is() {
         until("reported again", 2, &mut status, |status| status.foreign == vips()).await;
         ip(&format!("address del {VIP4}/32 dev lo"));
         ip(&format!("address del {VIP6}/128 dev lo"));
-        until("announced once they went", 1, &mut status, |status| {
-            status.announced == vips()
-        })
-        .await;
+        until("announced once they went", 1, &mut status, |status| status.announced == vips()).await;
         assert!(all_there());
     });
 }
@@ -726,10 +605,7 @@ fn stale_vips_go_when_the_first_set_is_known_and_not_before() {
         sender.send(Some(DesiredAnnouncements::default())).unwrap();
         soon("removed", Duration::from_secs(1), none_there).await;
         assert!(has_address(own));
-        assert!(
-            ip("route show table local proto 76").contains("10.8.8.8"),
-            "another metric, so not the agent's"
-        );
+        assert!(ip("route show table local proto 76").contains("10.8.8.8"), "another metric, so not the agent's");
     });
 }
 
@@ -739,26 +615,14 @@ fn a_cancelled_driver_leaves_everything_and_others_can_clean_up() {
         let (_sender, mut status, cancel) = drive(Some(desired(60)));
         until("announced", 2, &mut status, |status| status.announced == vips()).await;
         cancel.cancel();
-        assert!(
-            tokio::time::timeout(Duration::from_secs(1), status.changed())
-                .await
-                .unwrap()
-                .is_err(),
-            "it has ended"
-        );
+        assert!(tokio::time::timeout(Duration::from_secs(1), status.changed()).await.unwrap().is_err(), "it has ended");
         assert!(all_there());
         assert_eq!(announce::withdraw_all().await.unwrap().removed, vips());
         assert!(!has_address(VIP4) && !has_address(VIP6) && has_held_route(VIP4) && has_held_route(VIP6));
         assert_eq!(announce::release_all().await.unwrap().removed, vips());
         assert!(none_there());
-        assert!(
-            announce::withdraw_all().await.unwrap().removed.is_empty(),
-            "again: nothing to do"
-        );
-        assert!(
-            announce::release_all().await.unwrap().removed.is_empty(),
-            "again: nothing to do"
-        );
+        assert!(announce::withdraw_all().await.unwrap().removed.is_empty(), "again: nothing to do");
+        assert!(announce::release_all().await.unwrap().removed.is_empty(), "again: nothing to do");
     });
 }
 
@@ -799,31 +663,19 @@ fn a_held_vip_keeps_its_connections_and_takes_new_ones_without_an_address() {
         echo(listener);
 
         let (sender, mut status) = driven(3).await;
-        let (vip4_server, vip6_server) = (
-            TcpListener::bind((VIP4, 0)).unwrap(),
-            TcpListener::bind((VIP6, 0)).unwrap(),
-        );
+        let (vip4_server, vip6_server) = (TcpListener::bind((VIP4, 0)).unwrap(), TcpListener::bind((VIP6, 0)).unwrap());
         let ports = [&vip4_server, &vip6_server].map(|listener| listener.local_addr().unwrap().port());
         echo(vip4_server);
         echo(vip6_server);
         let open = move || {
-            let mut streams = [
-                connect(VIP4, port),
-                connect(VIP6, port),
-                connect(VIP4, ports[0]),
-                connect(VIP6, ports[1]),
-            ];
+            let mut streams =
+                [connect(VIP4, port), connect(VIP6, port), connect(VIP4, ports[0]), connect(VIP6, ports[1])];
             streams.iter_mut().for_each(exchange);
             streams
         };
         let mut streams = client.run(open);
 
-        sender
-            .send(Some(DesiredAnnouncements {
-                held: vips(),
-                ..DesiredAnnouncements::default()
-            }))
-            .unwrap();
+        sender.send(Some(DesiredAnnouncements { held: vips(), ..DesiredAnnouncements::default() })).unwrap();
         until("withdrawn", 2, &mut status, |status| status.announced.is_empty()).await;
         assert!(!has_address(VIP4) && !has_address(VIP6));
         let mut streams = client.run(move || {

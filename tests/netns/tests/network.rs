@@ -44,13 +44,7 @@ async fn start(bed: &mut Cluster, interfaces: &[&str]) {
         if config.node.0 == "node-1" {
             config.interfaces = interfaces.iter().map(ToString::to_string).collect();
         }
-        config.with_service(ServiceConfig::on_all_nodes(
-            topology,
-            "echo",
-            &VIPS,
-            Protocol::Udp,
-            ECHO,
-        ))
+        config.with_service(ServiceConfig::on_all_nodes(topology, "echo", &VIPS, Protocol::Udp, ECHO))
     })
     .unwrap();
     bed.wait_ready(PATIENCE).await.unwrap();
@@ -85,26 +79,22 @@ fn entries(bed: &Cluster, address: IpAddr) -> Vec<BackendView> {
     all.filter(|backend| backend.address == address).collect()
 }
 
-async fn wait_for_mac(bed: &Cluster, address: IpAddr, mac: MacAddr) {
+async fn wait_for_mac(bed: &Cluster, address: IpAddr, mac: MacAddr, limit: Duration) {
     let look = || async {
         let entries = entries(bed, address);
         let follows = entries.iter().all(|backend| backend.hop.next_hop_mac == Some(mac));
         ensure!(follows && !entries.is_empty(), "{entries:?}");
         Ok(())
     };
-    wait::until(&format!("{address} at {mac}"), FOLLOW, look).await.unwrap();
+    wait::until(&format!("{address} at {mac}"), limit, look).await.unwrap();
 }
 
 /// Gives an interface another MAC address and lets it tell its neighbours, as hosts with failover do.
 fn change_mac(netns: &Netns, device: &str) -> MacAddr {
     for notify in ["ipv4/conf/{}/arp_notify", "ipv6/conf/{}/ndisc_notify"] {
-        netns
-            .sysctl(&format!("net/{}", notify.replace("{}", device)), "1")
-            .unwrap();
+        netns.sysctl(&format!("net/{}", notify.replace("{}", device)), "1").unwrap();
     }
-    netns
-        .ip(&format!("link set {device} address 02:00:00:00:77:01"))
-        .unwrap();
+    netns.ip(&format!("link set {device} address 02:00:00:00:77:01")).unwrap();
     MacAddr([2, 0, 0, 0, 0x77, 1])
 }
 
@@ -116,7 +106,27 @@ async fn traffic_follows_a_backend_to_another_mac_address() {
     wait_for_answers(&bed, PATIENCE).await;
     let node = &bed.topology.nodes[1];
     let mac = change_mac(&node.netns, UPLINK);
-    wait_for_mac(&bed, node.addresses[0], mac).await;
+    wait_for_mac(&bed, node.addresses[0], mac, FOLLOW).await;
+    wait_for_answers(&bed, FOLLOW).await;
+}
+
+#[tokio::test]
+async fn traffic_follows_a_backend_that_does_not_tell_its_new_mac_address() {
+    let mut bed = build(Fabric::Segment, 2);
+    let [director, backend] = &bed.topology.nodes[..] else { unreachable!("there are two nodes") };
+    // The kernel believes what it learnt for 30 s by default, which is longer than a test should last.
+    for netns in [&director.netns, &backend.netns] {
+        for family in ["ipv4", "ipv6"] {
+            let path = format!("net/{family}/neigh/{UPLINK}/base_reachable_time_ms");
+            netns.sysctl(&path, "1000").unwrap();
+        }
+    }
+    start(&mut bed, &[UPLINK]).await;
+    wait_for_hops(&bed.agents[0], PATIENCE).await.unwrap();
+    wait_for_answers(&bed, PATIENCE).await;
+    let node = &bed.topology.nodes[1];
+    node.netns.ip("link set eth0 address 02:00:00:00:77:02").unwrap();
+    wait_for_mac(&bed, node.addresses[0], MacAddr([2, 0, 0, 0, 0x77, 2]), PATIENCE).await;
     wait_for_answers(&bed, FOLLOW).await;
 }
 
@@ -127,7 +137,7 @@ async fn traffic_follows_a_router_to_another_mac_address() {
     wait_for_hops(&bed.agents[0], PATIENCE).await.unwrap();
     wait_for_answers(&bed, PATIENCE).await;
     let mac = change_mac(&bed.topology.router, "node1");
-    wait_for_mac(&bed, bed.topology.nodes[1].addresses[0], mac).await;
+    wait_for_mac(&bed, bed.topology.nodes[1].addresses[0], mac, FOLLOW).await;
     wait_for_answers(&bed, FOLLOW).await;
 }
 
@@ -135,10 +145,7 @@ async fn traffic_follows_a_router_to_another_mac_address() {
 async fn traffic_follows_a_route_to_another_interface() {
     let mut bed = build(Fabric::Routed, 2);
     let (netns, router) = (&bed.topology.nodes[0].netns, &bed.topology.router);
-    let far = End {
-        netns: router,
-        device: "second",
-    };
+    let far = End { netns: router, device: "second" };
     connect(End { netns, device: SECOND }, far, 1600).unwrap();
     attach_pass(&bed.scope, far).unwrap();
     netns.ip(&format!("addr add 10.0.101.2/24 dev {SECOND}")).unwrap();
@@ -153,17 +160,12 @@ async fn traffic_follows_a_route_to_another_interface() {
         let links: serde_json::Value = serde_json::from_str(&shown).unwrap();
         links[0][key].clone()
     };
-    netns
-        .ip(&format!("route add {backend} via 10.0.101.1 dev {SECOND}"))
-        .unwrap();
+    netns.ip(&format!("route add {backend} via 10.0.101.1 dev {SECOND}")).unwrap();
     let look = || async {
         let entries = entries(&bed, backend);
         let index = link("ifindex").as_u64();
         let moved = entries.iter().all(|entry| entry.hop.interface.map(u64::from) == index);
-        ensure!(
-            moved && entries.iter().all(|entry| entry.hop.next_hop_mac.is_some()),
-            "{entries:?}"
-        );
+        ensure!(moved && entries.iter().all(|entry| entry.hop.next_hop_mac.is_some()), "{entries:?}");
         Ok(())
     };
     wait::until("the way by eth1", FOLLOW, look).await.unwrap();
@@ -173,10 +175,7 @@ async fn traffic_follows_a_route_to_another_interface() {
     let look = || async {
         let entries = entries(&bed, backend);
         let index = link("ifindex").as_u64();
-        ensure!(
-            entries.iter().all(|entry| entry.hop.interface.map(u64::from) != index),
-            "{entries:?}"
-        );
+        ensure!(entries.iter().all(|entry| entry.hop.interface.map(u64::from) != index), "{entries:?}");
         Ok(())
     };
     wait::until("the way by eth0", FOLLOW, look).await.unwrap();

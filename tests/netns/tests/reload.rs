@@ -56,27 +56,15 @@ struct Changing {
 
 /// No node serves both, so an answer by a node of the other service betrays the other's ring.
 const CHANGING: [Changing; 2] = [
-    Changing {
-        name: "first",
-        port: 7,
-        nodes: &[1, 2, 3, 4],
-        at_once: 2,
-    },
-    Changing {
-        name: "second",
-        port: 8,
-        nodes: &[5, 6, 7],
-        at_once: 1,
-    },
+    Changing { name: "first", port: 7, nodes: &[1, 2, 3, 4], at_once: 2 },
+    Changing { name: "second", port: 8, nodes: &[5, 6, 7], at_once: 1 },
 ];
 
 impl Changing {
     /// The nodes that are backends in `generation`: one leaves and one comes each time.
     fn at(&self, generation: u64) -> BTreeSet<usize> {
         let first = usize::try_from(generation).unwrap();
-        (0..self.at_once)
-            .map(|n| self.nodes[(first + n) % self.nodes.len()])
-            .collect()
+        (0..self.at_once).map(|n| self.nodes[(first + n) % self.nodes.len()]).collect()
     }
 
     fn config(&self, topology: &Topology, nodes: &BTreeSet<usize>, weight: u16) -> ServiceConfig {
@@ -84,10 +72,7 @@ impl Changing {
             // Small, so that the test can read it again and again.
             ring_size: 256,
             delivery: Delivery::Gue,
-            backends: nodes
-                .iter()
-                .map(|&node| (topology.nodes[node].addresses[0], weight))
-                .collect(),
+            backends: nodes.iter().map(|&node| (topology.nodes[node].addresses[0], weight)).collect(),
             ..ServiceConfig::on_all_nodes(topology, self.name, &VIPS[..1], Protocol::Udp, self.port)
         }
     }
@@ -98,9 +83,7 @@ fn generation(bed: &Cluster, generation: u64) -> AgentConfig {
     let mut config = AgentConfig::for_node(&bed.scope, &bed.topology, DIRECTOR).unwrap();
     let weight = u16::try_from(generation % WEIGHTS + 1).unwrap();
     let services = CHANGING.iter();
-    config
-        .services
-        .extend(services.map(|service| service.config(&bed.topology, &service.at(generation), weight)));
+    config.services.extend(services.map(|service| service.config(&bed.topology, &service.at(generation), weight)));
     "capacities: {services: 16, backends: 64, ringSlots: 4096}\n".clone_into(&mut config.extra);
     config
 }
@@ -115,14 +98,8 @@ struct Known {
 /// Eight nodes; the first directs, the others hold the VIP with a configuration that does not change.
 async fn changing_bed() -> Cluster {
     let mut bed = Cluster::build(Scope::new().unwrap(), Fabric::Routed, 8, &VIPS[..1]).unwrap();
-    for (service, node) in CHANGING
-        .iter()
-        .flat_map(|service| service.nodes.iter().map(move |node| (service, *node)))
-    {
-        let (target, name) = (
-            SocketAddr::new(VIPS[0], service.port),
-            bed.topology.nodes[node].name.clone(),
-        );
+    for (service, node) in CHANGING.iter().flat_map(|service| service.nodes.iter().map(move |node| (service, *node))) {
+        let (target, name) = (SocketAddr::new(VIPS[0], service.port), bed.topology.nodes[node].name.clone());
         // A name of its own for every service: answering on the wrong port shows, too.
         let name = format!("{name}:{}", service.port);
         let echo = echo::spawn(&bed.scope, &bed.topology.nodes[node].netns, Kind::Udp, &name, &[target]);
@@ -151,10 +128,7 @@ async fn changing_bed() -> Cluster {
 /// Floods a service; every answer has to come from a backend of a generation that can have been in force.
 fn flood(bed: &Cluster, which: usize, known: &Arc<Known>, packets: u64) -> Flood {
     let service = &CHANGING[which];
-    let plan = Plan {
-        pause: PAUSE,
-        ..Plan::new(SocketAddr::new(VIPS[0], service.port), packets)
-    };
+    let plan = Plan { pause: PAUSE, ..Plan::new(SocketAddr::new(VIPS[0], service.port), packets) };
     let known = Arc::clone(known);
     let names = bed.names();
     // The generation in force when the window was sent is not older than what was seen before.
@@ -163,7 +137,7 @@ fn flood(bed: &Cluster, which: usize, known: &Arc<Known>, packets: u64) -> Flood
         let written = known.written.load(Ordering::SeqCst);
         let mut allowed = (floor..=written).flat_map(|generation| service.at(generation));
         let right = allowed.any(|node| format!("{}:{}", names[node], service.port) == server);
-        if (number + 1) % plan.window as u64 == 0 {
+        if (number + 1).is_multiple_of(plan.window as u64) {
             floor = known.seen[which].load(Ordering::SeqCst);
         }
         right
@@ -183,27 +157,15 @@ fn look(bed: &Cluster, known: &Known) {
     for (which, view) in services(&bed.agents[DIRECTOR]).iter().enumerate() {
         let service = &CHANGING[which];
         let addresses = |nodes: BTreeSet<usize>| -> BTreeSet<IpAddr> {
-            nodes
-                .into_iter()
-                .map(|node| bed.topology.nodes[node].addresses[0])
-                .collect()
+            nodes.into_iter().map(|node| bed.topology.nodes[node].addresses[0]).collect()
         };
         let owners = view.ring.as_ref().unwrap().shares.iter();
-        let owners: BTreeSet<_> = owners
-            .filter(|share| share.slots > 0)
-            .map(|share| share.address)
-            .collect();
-        let weights: BTreeSet<_> = view
-            .backends
-            .iter()
-            .filter(|backend| backend.in_ring)
-            .map(|backend| u64::from(backend.weight))
-            .collect();
-        let newest = (known.seen[which].load(Ordering::SeqCst)..=written)
-            .rev()
-            .find(|&generation| {
-                weights.iter().eq([&(generation % WEIGHTS + 1)]) && owners == addresses(service.at(generation))
-            });
+        let owners: BTreeSet<_> = owners.filter(|share| share.slots > 0).map(|share| share.address).collect();
+        let weights: BTreeSet<_> =
+            view.backends.iter().filter(|backend| backend.in_ring).map(|backend| u64::from(backend.weight)).collect();
+        let newest = (known.seen[which].load(Ordering::SeqCst)..=written).rev().find(|&generation| {
+            weights.iter().eq([&(generation % WEIGHTS + 1)]) && owners == addresses(service.at(generation))
+        });
         if let Some(generation) = newest {
             known.seen[which].store(generation, Ordering::SeqCst);
         }
@@ -259,10 +221,7 @@ async fn a_million_packets_meet_old_or_new_backends_while_two_services_change_ev
     }
     assert!(reports.iter().map(|report| report.sent).sum::<u64>() >= PACKETS);
     for applied in applied {
-        assert!(
-            applied * 100 >= written * 95 && applied <= written,
-            "{applied} of {written} generations"
-        );
+        assert!(applied * 100 >= written * 95 && applied <= written, "{applied} of {written} generations");
     }
 }
 
@@ -293,9 +252,7 @@ fn echo_service(topology: &Topology, name: &str, port: u16) -> ServiceConfig {
 fn with_further(bed: &Cluster, node: usize, further: &[(&str, u16)]) -> AgentConfig {
     let mut config = AgentConfig::for_node(&bed.scope, &bed.topology, node).unwrap();
     let services = [("stays", 7)].iter().chain(further);
-    config
-        .services
-        .extend(services.map(|(name, port)| echo_service(&bed.topology, name, *port)));
+    config.services.extend(services.map(|(name, port)| echo_service(&bed.topology, name, *port)));
     config
 }
 
@@ -315,9 +272,7 @@ async fn wait_for_services(agent: &Agent, names: &[&str]) {
         anyhow::ensure!(seen.iter().eq(names), "{seen:?}");
         Ok(())
     };
-    wait::until(&format!("the services {names:?}"), PATIENCE, look)
-        .await
-        .unwrap();
+    wait::until(&format!("the services {names:?}"), PATIENCE, look).await.unwrap();
 }
 
 #[tokio::test]
@@ -335,17 +290,9 @@ async fn a_bad_edit_leaves_the_last_good_state_in_force() {
     let place = format!("{}:{line}:1: unknown key `colour`", bed.agents[0].file().display());
     let log = fs::read_to_string(bed.agents[0].process().log()).unwrap();
     assert!(log.contains(&place), "no `{place}` in {log}");
-    assert!(
-        inspect(&bed.agents[0])
-            .unwrap()
-            .services
-            .iter()
-            .all(|service| service.name == "stays")
-    );
+    assert!(inspect(&bed.agents[0]).unwrap().services.iter().all(|service| service.name == "stays"));
 
-    bed.agents[0]
-        .reconfigure(&with_further(&bed, 0, &[("new", 8)]))
-        .unwrap();
+    bed.agents[0].reconfigure(&with_further(&bed, 0, &[("new", 8)])).unwrap();
     wait_for_metric(&bed.agents[0], "levee_config_stale", 0.0).await;
     wait_for_services(&bed.agents[0], &["new", "stays"]).await;
     let report = flood.stop().unwrap();
@@ -366,13 +313,7 @@ async fn sighup_loads_the_configuration_again() {
 #[tokio::test]
 async fn services_come_and_go_without_touching_the_traffic_of_another() {
     let bed = small_bed().await;
-    let flood = |vip| {
-        Flood::start(
-            &bed.topology.client,
-            Plan::new(SocketAddr::new(vip, 7), u64::MAX),
-            |_, _| true,
-        )
-    };
+    let flood = |vip| Flood::start(&bed.topology.client, Plan::new(SocketAddr::new(vip, 7), u64::MAX), |_, _| true);
     let floods = VIPS.map(|vip| flood(vip).unwrap());
     let limit = Duration::from_millis(500);
     for vip in VIPS {
@@ -392,10 +333,7 @@ async fn services_come_and_go_without_touching_the_traffic_of_another() {
             for agent in &bed.agents {
                 wait_for_services(agent, &["stays"]).await;
             }
-            assert!(
-                bed.topology.client.enter(ask).unwrap().is_err(),
-                "nobody serves port 8 any more"
-            );
+            assert!(bed.topology.client.enter(ask).unwrap().is_err(), "nobody serves port 8 any more");
         }
     }
     for flood in floods {

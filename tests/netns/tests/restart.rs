@@ -65,9 +65,7 @@ async fn build(only_others: bool) -> Cluster {
     for agent in &bed.agents {
         wait_for_hops(agent, PATIENCE).await.unwrap();
     }
-    bed.wait_for_routes(if only_others { 2 } else { 3 }, PATIENCE)
-        .await
-        .unwrap();
+    bed.wait_for_routes(if only_others { 2 } else { 3 }, PATIENCE).await.unwrap();
     bed
 }
 
@@ -118,10 +116,7 @@ fn is_held(vip: IpAddr) -> bool {
 async fn wait_for_addresses(bed: &Cluster, there: bool, limit: Duration) {
     let look = || async {
         let addresses = bed.topology.nodes[VICTIM].netns.ip("-o addr show dev lo")?;
-        let count = VIPS
-            .iter()
-            .filter(|vip| addresses.contains(&format!(" {vip}/")))
-            .count();
+        let count = VIPS.iter().filter(|vip| addresses.contains(&format!(" {vip}/"))).count();
         ensure!(count == if there { VIPS.len() } else { 0 }, "{addresses}");
         Ok(())
     };
@@ -132,9 +127,7 @@ async fn wait_for_addresses(bed: &Cluster, there: bool, limit: Duration) {
 /// Index and generation of every backend with its address: what flows are pinned to.
 fn ids(agent: &Agent) -> Vec<(u32, u16, IpAddr)> {
     let backends = backends(agent, "api").unwrap().into_iter();
-    backends
-        .map(|backend| (backend.index, backend.generation, backend.address))
-        .collect()
+    backends.map(|backend| (backend.index, backend.generation, backend.address)).collect()
 }
 
 /// Generation of every ring: grows with each publication.
@@ -151,11 +144,7 @@ async fn start_again(bed: &mut Cluster) {
     bed.agents[VICTIM].wait_ready(PATIENCE).await.unwrap();
     let agent = &bed.agents[VICTIM];
     assert_eq!(ids(agent), before, "the backends keep their ids");
-    assert_eq!(
-        rings(agent),
-        published,
-        "rings that are as they should be are left alone"
-    );
+    assert_eq!(rings(agent), published, "rings that are as they should be are left alone");
     let status = agent.lbctl_json(&["status"]).unwrap();
     assert_eq!(status["status"]["dataplane"]["adopted"], true, "{status}");
     wait_for_addresses(bed, true, LIFETIME).await;
@@ -185,22 +174,14 @@ async fn nobody_notices(torment: impl AsyncFn(&mut Cluster)) {
     let mut bed = build(true).await;
     let clients = VIPS.map(|vip| bed.client(vip, LIMIT).unwrap());
     let pulse = Duration::from_millis(100);
-    let open = clients
-        .each_ref()
-        .map(|client| LongLived::open(&bed.runtime, client, OPEN, FIRST_PORT, pulse));
+    let open = clients.each_ref().map(|client| LongLived::open(&bed.runtime, client, OPEN, FIRST_PORT, pulse));
     let streams = clients.map(|client| Stream::start(&bed.runtime, client, Duration::from_millis(20)));
     let all_speak = || async {
-        let silent = open
-            .iter()
-            .flat_map(LongLived::lives)
-            .filter(|life| life.answered < 2)
-            .count();
+        let silent = open.iter().flat_map(LongLived::lives).filter(|life| life.answered < 2).count();
         ensure!(silent == 0, "{silent} connections without two answers");
         Ok(())
     };
-    wait::until("answers on every connection", PATIENCE, all_speak)
-        .await
-        .unwrap();
+    wait::until("answers on every connection", PATIENCE, all_speak).await.unwrap();
     let watch = Watch::start(bed.topology.nodes[VICTIM].netns.handle().unwrap());
 
     torment(&mut bed).await;
@@ -208,10 +189,7 @@ async fn nobody_notices(torment: impl AsyncFn(&mut Cluster)) {
     sleep(Duration::from_secs(1)).await;
 
     let (looks, gone) = watch.end();
-    assert!(
-        looks > 10 && gone.is_empty(),
-        "{looks} looks, held routes gone: {gone:?}"
-    );
+    assert!(looks > 10 && gone.is_empty(), "{looks} looks, held routes gone: {gone:?}");
     for stream in streams {
         let attempts = stream.stop().await;
         let tally = Tally::of(&attempts);

@@ -47,11 +47,7 @@ async fn every_node_answers(fabric: Fabric, router: Suite, nodes: Suite) {
         assert_eq!(tally.answers.into_keys().collect::<Vec<_>>(), bed.names(), "by {vip}");
     }
     let prefix = bed.scope.prefix().to_owned();
-    assert_ne!(
-        residue(&prefix),
-        Vec::<String>::new(),
-        "the search for residue has to find a living testbed"
-    );
+    assert_ne!(residue(&prefix), Vec::<String>::new(), "the search for residue has to find a living testbed");
     drop(bed);
     assert_eq!(residue(&prefix), Vec::<String>::new());
 }
@@ -73,28 +69,17 @@ async fn the_far_end_of_every_node_carries_an_xdp_program() {
 #[test]
 fn what_xdp_sends_back_arrives_only_where_an_xdp_program_is() {
     let scope = Scope::new().unwrap();
-    let (sender, mirror) = (
-        Netns::create(&scope, "sender").unwrap(),
-        Netns::create(&scope, "mirror").unwrap(),
-    );
+    let (sender, mirror) = (Netns::create(&scope, "sender").unwrap(), Netns::create(&scope, "mirror").unwrap());
     for netns in [&sender, &mirror] {
         // The kernel's own IPv6 packets would be counted, too.
         netns.sysctl("net/ipv6/conf/default/disable_ipv6", "1").unwrap();
     }
-    let end = End {
-        netns: &sender,
-        device: "eth0",
-    };
-    let opposite = End {
-        netns: &mirror,
-        device: "eth0",
-    };
+    let end = End { netns: &sender, device: "eth0" };
+    let opposite = End { netns: &mirror, device: "eth0" };
     connect(end, opposite, 1500).unwrap();
     attach(&scope, opposite, Action::Tx).unwrap();
     sender.ip("addr add 10.1.0.1/24 dev eth0").unwrap();
-    sender
-        .ip("neigh add 10.1.0.2 lladdr 02:00:00:00:00:02 dev eth0 nud permanent")
-        .unwrap();
+    sender.ip("neigh add 10.1.0.2 lladdr 02:00:00:00:00:02 dev eth0 nud permanent").unwrap();
     let received = || {
         let links: Vec<serde_json::Value> = serde_json::from_str(&sender.ip("-j -s link show eth0").unwrap()).unwrap();
         links[0]["stats64"]["rx"]["packets"].as_u64().unwrap()
@@ -143,23 +128,15 @@ async fn clients_notice_a_killed_server() {
         anyhow::ensure!(silent == 0, "{silent} connections without two answers");
         Ok(())
     };
-    wait::until("answers on every connection", PATIENCE, all_speak)
-        .await
-        .unwrap();
+    wait::until("answers on every connection", PATIENCE, all_speak).await.unwrap();
 
     bed.servers[1].kill().unwrap();
     let broken = || async {
-        let whole = connections
-            .lives()
-            .into_iter()
-            .filter(|life| is_of_second(life) && life.broken.is_none())
-            .count();
+        let whole = connections.lives().into_iter().filter(|life| is_of_second(life) && life.broken.is_none()).count();
         anyhow::ensure!(whole == 0, "{whole} connections to the killed server seem whole");
         Ok(())
     };
-    wait::until("the end of node-2's connections", PATIENCE, broken)
-        .await
-        .unwrap();
+    wait::until("the end of node-2's connections", PATIENCE, broken).await.unwrap();
 
     let tally = Tally::of(&burst(&bed.runtime, &client, 60, 8).await);
     assert!(tally.failures.contains_key(&Failure::Refused.to_string()), "{tally:?}");
@@ -204,10 +181,7 @@ async fn echoes_come_from_the_vip_at_every_size() {
     }
     bed.wait_for_routes(3, PATIENCE).await.unwrap();
     let limit = Duration::from_secs(1);
-    for (target, size) in targets
-        .into_iter()
-        .flat_map(|target| [(target, 0), (target, 1400), (target, 20_000)])
-    {
+    for (target, size) in targets.into_iter().flat_map(|target| [(target, 0), (target, 1400), (target, 20_000)]) {
         for kind in [Kind::Udp, Kind::Tcp] {
             let ask = move || if kind == Kind::Udp { echo::ask_udp } else { echo::ask_tcp }(target, size, limit);
             // The servers may just be starting.
@@ -235,31 +209,19 @@ async fn a_flood_counts_what_is_lost_and_what_goes_astray() {
             anyhow::ensure!(server == peer, "{server}");
             Ok(())
         };
-        wait::until(&format!("an answer of {peer}"), PATIENCE, look)
-            .await
-            .unwrap();
+        wait::until(&format!("an answer of {peer}"), PATIENCE, look).await.unwrap();
     }
 
     // node-3 has no server: its third of the flows is lost, and node-2 is not what this caller accepts.
-    let plan = Plan {
-        window: 32,
-        patience: Duration::from_millis(100),
-        ..Plan::new(target, 640)
-    };
-    let report = Flood::start(&bed.topology.client, plan, |_, server| server == "node-1")
-        .unwrap()
-        .join()
-        .unwrap();
+    let plan = Plan { window: 32, patience: Duration::from_millis(100), ..Plan::new(target, 640) };
+    let report = Flood::start(&bed.topology.client, plan, |_, server| server == "node-1").unwrap().join().unwrap();
     assert_eq!((report.sent, report.answered + report.lost), (640, 640), "{report:?}");
     assert!(report.lost > 0 && report.servers["node-1"] > 0, "{report:?}");
     assert_eq!(report.misdirected, report.servers["node-2"], "{report:?}");
 
     bed.topology.nodes[2].set_link(false).unwrap();
     bed.wait_for_routes(2, PATIENCE).await.unwrap();
-    let report = Flood::start(&bed.topology.client, Plan::new(target, 50_000), |_, _| true)
-        .unwrap()
-        .join()
-        .unwrap();
+    let report = Flood::start(&bed.topology.client, Plan::new(target, 50_000), |_, _| true).unwrap().join().unwrap();
     assert_eq!((report.lost, report.misdirected), (0, 0), "{report:?}");
     assert!(report.answered >= 50_000, "{report:?}");
 }

@@ -37,8 +37,7 @@ async fn build() -> Cluster {
     bed.start_servers().unwrap();
     for node in &bed.topology.nodes {
         let any = SocketAddr::from(([0u16; 8], OTHER));
-        bed.echoes
-            .push(echo::spawn(&bed.scope, &node.netns, Kind::Tcp, &node.name, &[any]).unwrap());
+        bed.echoes.push(echo::spawn(&bed.scope, &node.netns, Kind::Tcp, &node.name, &[any]).unwrap());
     }
     bed.start_agents(|topology, own| config(topology, own, true)).unwrap();
     bed.wait_ready(PATIENCE).await.unwrap();
@@ -74,11 +73,7 @@ async fn a_port_without_service_is_silent_and_counted() {
         // A SYN at least, and the datagram.
         assert!(grown.get("no_service") >= 2, "{grown:?}");
         assert_eq!(grown, grown.only(&["no_service"]));
-        assert_eq!(
-            ask(&bed, own).unwrap(),
-            "node-1",
-            "the node's own address is none of ours"
-        );
+        assert_eq!(ask(&bed, own).unwrap(), "node-1", "the node's own address is none of ours");
     }
 }
 
@@ -90,9 +85,7 @@ async fn drop_unmatched_false_lets_other_ports_through() {
     for vip in VIPS {
         let before = Counters::of(&bed.agents[0]).unwrap();
         let look = || async { ask(&bed, vip) };
-        let (server, _) = wait::until("an answer from another port", PATIENCE, look)
-            .await
-            .unwrap();
+        let (server, _) = wait::until("an answer from another port", PATIENCE, look).await.unwrap();
         assert_eq!(server, "node-1");
         assert!(Counters::of(&bed.agents[0]).unwrap().since(&before).get("unmatched") > 0);
     }

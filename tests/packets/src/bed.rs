@@ -18,13 +18,7 @@ use lb_common::{report::Report, verdict::Action};
 use crate::{counts::Counts, link, world::World};
 
 /// Sizes of the maps unless told otherwise.
-pub const SIZES: Sizes = Sizes {
-    services: 8,
-    backends: 32,
-    ring_slots: 1 << 15,
-    peers: 8,
-    addresses: 16,
-};
+pub const SIZES: Sizes = Sizes { services: 8, backends: 32, ring_slots: 1 << 15, peers: 8, addresses: 16 };
 
 /// How much longer than it came in a frame can leave.
 const GROWTH: usize = 128;
@@ -108,12 +102,7 @@ impl Bed {
         kernel.commit().unwrap_or_else(|error| panic!("{error}"));
         let state = kernel.state().unwrap_or_else(|error| panic!("{error}"));
         let tables = Tables::open(|name| pins.lock().directory().map(name));
-        Self {
-            kernel,
-            state,
-            tables: tables.unwrap_or_else(|error| panic!("{error}")),
-            pins,
-        }
+        Self { kernel, state, tables: tables.unwrap_or_else(|error| panic!("{error}")), pins }
     }
 
     /// A bed whose maps hold a world.
@@ -145,9 +134,7 @@ impl Bed {
     /// # Panics
     /// If it fails.
     pub fn perform(&mut self, step: &MapOp) {
-        self.kernel
-            .perform(step)
-            .unwrap_or_else(|error| panic!("{step:?}: {error}"));
+        self.kernel.perform(step).unwrap_or_else(|error| panic!("{step:?}: {error}"));
     }
 
     /// Runs the program on a frame that comes in by `interface`.
@@ -226,10 +213,7 @@ pub fn run_program(program: &Xdp, frame: &[u8], interface: u32) -> Outcome {
     let length = u32::try_from(frame.len()).expect("frames are short");
     // `struct xdp_md` (include/uapi/linux/bpf.h): data, data_end, data_meta, ingress_ifindex, rx_queue_index,
     // egress_ifindex.
-    let context: Vec<u8> = [0, length, 0, interface, 0, 0]
-        .into_iter()
-        .flat_map(u32::to_ne_bytes)
-        .collect();
+    let context: Vec<u8> = [0, length, 0, interface, 0, 0].into_iter().flat_map(u32::to_ne_bytes).collect();
     let mut out = vec![0; frame.len() + GROWTH];
     let result = program.test_run(TestRunOptions {
         data_in: Some(frame),
@@ -239,8 +223,5 @@ pub fn run_program(program: &Xdp, frame: &[u8], interface: u32) -> Outcome {
     });
     let result = result.unwrap_or_else(|error| panic!("running the program on {length} bytes: {error:?}"));
     out.truncate(result.data_size_out as usize);
-    Outcome {
-        action: result.return_value,
-        frame: out,
-    }
+    Outcome { action: result.return_value, frame: out }
 }

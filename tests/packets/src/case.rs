@@ -31,13 +31,7 @@ struct Expected {
 impl Case {
     /// A case with a sentence that says what holds.
     pub fn new(name: impl Into<String>) -> Self {
-        Self {
-            name: name.into(),
-            world: world(),
-            interface: IN,
-            frame: None,
-            expected: None,
-        }
+        Self { name: name.into(), world: world(), interface: IN, frame: None, expected: None }
     }
 
     /// What the maps hold.
@@ -129,11 +123,7 @@ impl Case {
         let outcome = bed.send(&self.sent().bytes(), self.interface);
         let counts = bed.counts().since(&before);
         let differences = expected.compare(&outcome, &counts);
-        if differences.is_empty() {
-            Ok(())
-        } else {
-            Err(format!("{}\n{differences}", self.name))
-        }
+        if differences.is_empty() { Ok(()) } else { Err(format!("{}\n{differences}", self.name)) }
     }
 }
 
@@ -141,11 +131,7 @@ impl Expected {
     fn compare(&self, outcome: &Outcome, counts: &Counts) -> String {
         let mut text = String::new();
         if outcome.action != self.action as u32 {
-            text += &format!(
-                "  action: expected {:?}, found {}\n",
-                self.action,
-                action(outcome.action)
-            );
+            text += &format!("  action: expected {:?}, found {}\n", self.action, action(outcome.action));
         }
         if *counts != self.counts {
             text += &format!("  counters: expected {}\n               found {counts}\n", self.counts);
@@ -177,10 +163,5 @@ pub fn check(cases: impl IntoIterator<Item = Case>) {
         failures.extend(case.run(&mut bed).err());
     }
     assert!(count > 0, "a table without cases proves nothing");
-    assert!(
-        failures.is_empty(),
-        "{} of {count} cases failed\n\n{}",
-        failures.len(),
-        failures.join("\n")
-    );
+    assert!(failures.is_empty(), "{} of {count} cases failed\n\n{}", failures.len(), failures.join("\n"));
 }

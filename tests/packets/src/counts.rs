@@ -43,10 +43,7 @@ impl Counts {
         ] {
             for index in 0..entries {
                 let name = names.get(&index).cloned();
-                counts.add_counters(
-                    &name.unwrap_or_else(|| format!("unused entry {index}")),
-                    total(map, index),
-                );
+                counts.add_counters(&name.unwrap_or_else(|| format!("unused entry {index}")), total(map, index));
             }
         }
         counts
@@ -88,10 +85,7 @@ impl Counts {
     pub fn since(&self, before: &Self) -> Self {
         let mut counts = Self::default();
         for name in before.0.keys() {
-            assert!(
-                self.get(name) >= before.get(name),
-                "the counter \"{name}\" went backwards"
-            );
+            assert!(self.get(name) >= before.get(name), "the counter \"{name}\" went backwards");
         }
         for (name, value) in &self.0 {
             counts.add(name.clone(), value - before.get(name));
@@ -142,11 +136,7 @@ impl Counts {
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let entries: Vec<String> = self.0.iter().map(|(name, value)| format!("{name} +{value}")).collect();
-        f.write_str(&if entries.is_empty() {
-            "nothing".to_owned()
-        } else {
-            entries.join(", ")
-        })
+        f.write_str(&if entries.is_empty() { "nothing".to_owned() } else { entries.join(", ") })
     }
 }
 
@@ -168,10 +158,7 @@ fn backend_name(service: &str, address: IpAddr) -> String {
 
 fn sum(map: &PerCpuArray<MapData, u64>, index: u32) -> u64 {
     let values = map.get(&index, 0);
-    values
-        .unwrap_or_else(|error| panic!("reading counter {index}: {error}"))
-        .iter()
-        .sum()
+    values.unwrap_or_else(|error| panic!("reading counter {index}: {error}")).iter().sum()
 }
 
 fn total(map: &PerCpuArray<MapData, Counters>, index: u32) -> Counters {

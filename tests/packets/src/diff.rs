@@ -29,11 +29,7 @@ pub fn frames(expected: &[u8], found: &[u8]) -> String {
 fn row(frame: &[u8], at: usize) -> String {
     let end = frame.len().min(at + 16);
     let bytes = frame.get(at..end).unwrap_or_default();
-    bytes
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect::<Vec<_>>()
-        .join(" ")
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ")
 }
 
 /// Every field on a line of its own, those of a packet in the packet too.

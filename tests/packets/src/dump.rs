@@ -48,24 +48,19 @@ fn entries(name: &'static str, pins: &PinDirectory) -> Entries {
 
 fn open<T: TryFrom<Map, Error = MapError>>(path: &Path) -> T {
     let map = MapData::from_pin(path).and_then(Map::from_map_data);
-    map.and_then(TryInto::try_into)
-        .unwrap_or_else(|error| panic!("opening {}: {error}", path.display()))
+    map.and_then(TryInto::try_into).unwrap_or_else(|error| panic!("opening {}: {error}", path.display()))
 }
 
 fn array<const N: usize>(path: &Path) -> Entries {
     let map: Array<MapData, [u8; N]> = open(path);
     let value = |index: u32| map.get(&index, 0).expect("an array has every entry");
-    (0..map.len())
-        .map(|index| (index.to_be_bytes().to_vec(), value(index).to_vec()))
-        .collect()
+    (0..map.len()).map(|index| (index.to_be_bytes().to_vec(), value(index).to_vec())).collect()
 }
 
 fn per_cpu<const N: usize>(path: &Path) -> Entries {
     let map: PerCpuArray<MapData, [u8; N]> = open(path);
     let value = |index: u32| map.get(&index, 0).expect("an array has every entry").concat();
-    (0..map.len())
-        .map(|index| (index.to_be_bytes().to_vec(), value(index)))
-        .collect()
+    (0..map.len()).map(|index| (index.to_be_bytes().to_vec(), value(index))).collect()
 }
 
 fn hash<const K: usize, const V: usize>(path: &Path) -> Entries {

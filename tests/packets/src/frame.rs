@@ -55,11 +55,7 @@ impl Frame {
     /// A packet in a frame from the router to this node.
     #[must_use]
     pub fn of(packet: &Packet) -> Self {
-        let ethertype = if packet.source().is_ipv4() {
-            eth::IPV4
-        } else {
-            eth::IPV6
-        };
+        let ethertype = if packet.source().is_ipv4() { eth::IPV4 } else { eth::IPV6 };
         Self::new(ethertype, &packet.bytes())
     }
 

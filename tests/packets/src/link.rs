@@ -39,11 +39,6 @@ pub fn enter() {
     ];
     let created = Command::new("ip").args(arguments).output();
     let created = created.unwrap_or_else(|error| panic!("starting `ip`: {error}; install iproute2"));
-    assert!(
-        created.status.success(),
-        "ip {}: {}",
-        arguments.join(" "),
-        String::from_utf8_lossy(&created.stderr)
-    );
+    assert!(created.status.success(), "ip {}: {}", arguments.join(" "), String::from_utf8_lossy(&created.stderr));
     ENTERED.set(true);
 }

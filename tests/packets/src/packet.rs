@@ -35,11 +35,7 @@ pub struct Packet {
 #[derive(Clone, Debug)]
 enum Payload {
     Tcp(TcpHeader, Vec<u8>),
-    Udp {
-        ports: (u16, u16),
-        has_checksum: bool,
-        data: Vec<u8>,
-    },
+    Udp { ports: (u16, u16), has_checksum: bool, data: Vec<u8> },
     Raw(u8, Vec<u8>),
 }
 
@@ -55,11 +51,7 @@ pub fn tcp(source: IpAddr, source_port: u16, destination: IpAddr, destination_po
 /// A UDP datagram; TTL 64, DSCP and ECN zero.
 #[must_use]
 pub fn udp(source: IpAddr, source_port: u16, destination: IpAddr, destination_port: u16) -> Packet {
-    let payload = Payload::Udp {
-        ports: (source_port, destination_port),
-        has_checksum: true,
-        data: DATA.to_vec(),
-    };
+    let payload = Payload::Udp { ports: (source_port, destination_port), has_checksum: true, data: DATA.to_vec() };
     Packet::new(source, destination, payload)
 }
 
@@ -111,11 +103,8 @@ pub fn gue_with_header(
     header: [u8; 4],
     inner: &Packet,
 ) -> Packet {
-    let payload = Payload::Udp {
-        ports: (source_port, PORT),
-        has_checksum: false,
-        data: [&header, &inner.bytes()[..]].concat(),
-    };
+    let payload =
+        Payload::Udp { ports: (source_port, PORT), has_checksum: false, data: [&header, &inner.bytes()[..]].concat() };
     let mut packet = Packet::new(source, destination, payload);
     packet.identification = 0;
     packet
@@ -259,11 +248,7 @@ impl Packet {
 
     /// The protocol number by which a tunnel header announces it.
     fn tunnel_number(&self) -> u8 {
-        if self.source.is_ipv4() {
-            protocol::IPV4
-        } else {
-            protocol::IPV6
-        }
+        if self.source.is_ipv4() { protocol::IPV4 } else { protocol::IPV6 }
     }
 
     /// The packet as it is on the wire.
@@ -289,11 +274,7 @@ impl Packet {
                 header.checksum = checksum.expect("it fits");
                 [&header.to_bytes(), &data[..]].concat()
             }
-            Payload::Udp {
-                ports,
-                has_checksum,
-                data,
-            } => {
+            Payload::Udp { ports, has_checksum, data } => {
                 let header = UdpHeader::without_ipv4_checksum(ports.0, ports.1, data.len());
                 let mut header = header.expect("it fits");
                 if *has_checksum {
@@ -332,12 +313,7 @@ impl Packet {
     }
 
     fn ipv6(&self, source: Ipv6Addr, destination: Ipv6Addr, transport: &[u8]) -> Vec<u8> {
-        let numbers: Vec<u8> = self
-            .extensions
-            .iter()
-            .map(|(number, _)| *number)
-            .chain([self.protocol()])
-            .collect();
+        let numbers: Vec<u8> = self.extensions.iter().map(|(number, _)| *number).chain([self.protocol()]).collect();
         let mut payload = Vec::new();
         for ((_, rest), next) in self.extensions.iter().zip(&numbers[1..]) {
             payload.push(*next);

@@ -82,10 +82,7 @@ pub fn world() -> World {
         secret: *b"sixteen secrets!",
         services: Vec::new(),
         node: vec![addresses::NODE4, addresses::NODE6],
-        peers: vec![
-            (addresses::PEER4, Some(addresses::PEER_MAC), 1),
-            (addresses::PEER6, None, 1),
-        ],
+        peers: vec![(addresses::PEER4, Some(addresses::PEER_MAC), 1), (addresses::PEER6, None, 1)],
         devices: BTreeSet::from([OUT]),
     }
 }
@@ -109,10 +106,7 @@ impl World {
     #[must_use]
     pub fn target(&self) -> TargetState {
         let mut target = TargetState {
-            settings: Settings {
-                hash_key: HashKey::new(self.secret),
-                peer_macs: [0; 8],
-            },
+            settings: Settings { hash_key: HashKey::new(self.secret), peer_macs: [0; 8] },
             devices: self.devices.clone(),
             ..TargetState::default()
         };
@@ -140,17 +134,9 @@ impl World {
     /// If none or more than one has it.
     #[must_use]
     pub fn service_of(&self, backend: IpAddr) -> &Service {
-        let mut having = self
-            .services
-            .iter()
-            .filter(|service| service.backends.contains_key(&backend));
-        let service = having
-            .next()
-            .unwrap_or_else(|| panic!("no service has the backend {backend}"));
-        assert!(
-            having.next().is_none(),
-            "more than one service has the backend {backend}"
-        );
+        let mut having = self.services.iter().filter(|service| service.backends.contains_key(&backend));
+        let service = having.next().unwrap_or_else(|| panic!("no service has the backend {backend}"));
+        assert!(having.next().is_none(), "more than one service has the backend {backend}");
         service
     }
 }
@@ -238,11 +224,7 @@ impl Service {
 
     fn target(&self) -> TargetService {
         let backend = |(address, (hop, in_ring)): (&IpAddr, &(Hop, bool))| {
-            let backend = TargetBackend {
-                weight: 1,
-                in_ring: *in_ring,
-                hop: *hop,
-            };
+            let backend = TargetBackend { weight: 1, in_ring: *in_ring, hop: *hop };
             ((IpAddr16::from(*address), Be16::new(self.port)), backend)
         };
         TargetService {
@@ -263,10 +245,7 @@ impl Way {
     /// The backend is this node.
     #[must_use]
     pub fn local() -> Self {
-        Self(Hop {
-            mode: Mode::Local as u8,
-            ..Hop::default()
-        })
+        Self(Hop { mode: Mode::Local as u8, ..Hop::default() })
     }
 
     /// The way is not known.
@@ -332,11 +311,7 @@ impl Way {
     }
 
     fn to(mut self, to: IpAddr) -> Self {
-        let from = if to.is_ipv4() {
-            addresses::NODE4
-        } else {
-            addresses::NODE6
-        };
+        let from = if to.is_ipv4() { addresses::NODE4 } else { addresses::NODE6 };
         self.0.tunnel_source = from.into();
         self.0.tunnel_destination = to.into();
         self

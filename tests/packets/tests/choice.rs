@@ -18,25 +18,16 @@ fn backend(number: u8) -> IpAddr {
 
 /// The way to a backend, whose number stands in the address of the next hop.
 fn way(number: u8) -> Way {
-    if number == 0 {
-        Way::local()
-    } else {
-        Way::l2().next([2, 0, 0, 0, 9, number])
-    }
+    if number == 0 { Way::local() } else { Way::l2().next([2, 0, 0, 0, 9, number]) }
 }
 
 /// Services of both families and protocols on these backends; number 0 is this node.
 fn serving(numbers: &[u8]) -> World {
     let on = |service: Service| {
         let service = service.held().ring(10);
-        numbers.iter().fold(service, |service, number| {
-            service.backend(backend(*number), way(*number))
-        })
+        numbers.iter().fold(service, |service, number| service.backend(backend(*number), way(*number)))
     };
-    [VIP4, VIP6]
-        .into_iter()
-        .flat_map(|vip| [on(service(vip, 0)), on(service(vip, 0).udp())])
-        .fold(world(), World::with)
+    [VIP4, VIP6].into_iter().flat_map(|vip| [on(service(vip, 0)), on(service(vip, 0).udp())]).fold(world(), World::with)
 }
 
 /// Random flows of both families and protocols.
@@ -49,11 +40,7 @@ fn flows() -> impl Iterator<Item = Packet> {
             (IpAddr::from(random.bytes::<16>()), VIP6)
         };
         let (from, to) = (random.port(), random.port());
-        if number % 4 < 2 {
-            tcp(client, from, vip, to)
-        } else {
-            udp(client, from, vip, to)
-        }
+        if number % 4 < 2 { tcp(client, from, vip, to) } else { udp(client, from, vip, to) }
     })
 }
 
@@ -79,9 +66,8 @@ fn dry(bed: &Bed, flow: &Packet) -> u8 {
         .flat_map(|service| &service.backends)
         .filter(|(_, state)| state.id.bits() == report.backend);
     let ((address, _), _) = having.next().unwrap_or_else(|| panic!("{flow:?}: {report:?}"));
-    let number = (0..=u8::MAX)
-        .find(|number| IpAddr16::from(backend(*number)) == *address)
-        .expect("every backend has a number");
+    let number =
+        (0..=u8::MAX).find(|number| IpAddr16::from(backend(*number)) == *address).expect("every backend has a number");
     let verdict = if number == 0 { Verdict::Local } else { Verdict::L2 };
     assert_eq!(report.end, End::Verdict(verdict as u32), "{flow:?}");
     number
@@ -128,16 +114,9 @@ fn looking_up_changes_no_byte_of_any_map() {
         assert!(after[map] == *entries, "{map} is not as it was");
     }
     let _ = live(&mut bed, &inside);
-    let changed: Vec<_> = dump(bed.pins())
-        .into_iter()
-        .filter(|(map, entries)| before[map] != *entries)
-        .map(|(map, _)| map)
-        .collect();
-    assert_eq!(
-        changed,
-        ["BACKEND_COUNTERS", "SERVICE_COUNTERS", "VERDICTS"],
-        "a packet is seen"
-    );
+    let changed: Vec<_> =
+        dump(bed.pins()).into_iter().filter(|(map, entries)| before[map] != *entries).map(|(map, _)| map).collect();
+    assert_eq!(changed, ["BACKEND_COUNTERS", "SERVICE_COUNTERS", "VERDICTS"], "a packet is seen");
 }
 
 #[test]
@@ -145,27 +124,14 @@ fn every_director_chooses_the_same_whatever_it_has_been_through() {
     let mut fresh = Bed::holding(&serving(&[1, 2, 3, 4, 5]));
     let expected = choices(&mut fresh);
     let mut moved = Bed::holding(&serving(&[5, 9, 1]));
-    for numbers in [
-        &[8, 7, 6, 5][..],
-        &[4],
-        &[],
-        &[3, 9, 2],
-        &[2, 1, 4, 3, 5, 6],
-        &[5, 4, 3, 2, 1],
-    ] {
+    for numbers in [&[8, 7, 6, 5][..], &[4], &[], &[3, 9, 2], &[2, 1, 4, 3, 5, 6], &[5, 4, 3, 2, 1]] {
         moved.apply(&serving(numbers));
     }
     let ids = |bed: &Bed| -> Vec<u32> {
         let services = bed.state().services.values();
-        services
-            .flat_map(|service| service.backends.values().map(|backend| backend.id.bits()))
-            .collect()
+        services.flat_map(|service| service.backends.values().map(|backend| backend.id.bits())).collect()
     };
-    assert_ne!(
-        ids(&fresh),
-        ids(&moved),
-        "the histories left no trace: the test proves nothing"
-    );
+    assert_ne!(ids(&fresh), ids(&moved), "the histories left no trace: the test proves nothing");
     assert_eq!(choices(&mut moved), expected);
 }
 
@@ -176,10 +142,8 @@ fn a_director_on_the_other_side_of_the_link_chooses_the_same_for_the_same_backen
     let mut there = world();
     for service in serving(&[]).services {
         let ways = [(0, Way::l2().next([2, 0, 0, 0, 9, 0])), (1, Way::local()), (2, way(2))];
-        there = there.with(
-            ways.into_iter()
-                .fold(service, |service, (number, way)| service.backend(backend(number), way)),
-        );
+        there =
+            there.with(ways.into_iter().fold(service, |service, (number, way)| service.backend(backend(number), way)));
     }
     let mut there = Bed::holding(&there);
     for flow in flows() {
@@ -198,10 +162,7 @@ fn another_secret_gives_another_mapping() {
     bed.apply(&world.secret([0x5a; 16]));
     let after = choices(&mut bed);
     let same = before.iter().zip(&after).filter(|(a, b)| a == b).count();
-    assert!(
-        (150..350).contains(&same),
-        "{same} of {FLOWS} flows kept their backend; one in four would by chance"
-    );
+    assert!((150..350).contains(&same), "{same} of {FLOWS} flows kept their backend; one in four would by chance");
 }
 
 #[test]
@@ -212,10 +173,7 @@ fn flows_spread_evenly_over_three_backends() {
         *shares.entry(chosen).or_default() += 1;
     }
     // Six standard deviations of a fair choice are 90 flows.
-    assert!(
-        shares.len() == 3 && shares.values().all(|share| (243..=423).contains(share)),
-        "{shares:?}"
-    );
+    assert!(shares.len() == 3 && shares.values().all(|share| (243..=423).contains(share)), "{shares:?}");
 }
 
 #[test]
@@ -223,12 +181,7 @@ fn every_port_of_a_flow_counts_and_the_payload_does_not() {
     let mut bed = Bed::holding(&serving(&[1, 2, 3, 4]));
     let flow = tcp(CLIENT4, 40_000, VIP4, 80);
     let chosen = live(&mut bed, &flow);
-    for packet in [
-        flow.clone().data(b"x"),
-        flow.clone().syn(),
-        flow.clone().ttl(9),
-        flow.options(&[1; 4]),
-    ] {
+    for packet in [flow.clone().data(b"x"), flow.clone().syn(), flow.clone().ttl(9), flow.options(&[1; 4])] {
         assert_eq!(live(&mut bed, &packet), chosen, "{packet:?}");
     }
     let seen = |packets: &mut dyn Iterator<Item = Packet>, bed: &mut Bed| {

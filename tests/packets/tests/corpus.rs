@@ -44,23 +44,14 @@ fn foreign_packets() -> Vec<(&'static str, Packet)> {
                 ("IPIP of another kind to this node", ipip(peer, node, &inner)),
                 ("GUE between others", gue(client, other, 50_000, &inner)),
                 ("GUE of another kind to this node", gue(peer, node, 50_000, &inner)),
-                (
-                    "GUE not understood to this node",
-                    gue_with_header(peer, node, 50_000, [0x40, 4, 0, 1], &inner),
-                ),
+                ("GUE not understood to this node", gue_with_header(peer, node, 50_000, [0x40, 4, 0, 1], &inner)),
                 ("a tunnel for a VIP between others", ipip(peer, other, &for_vip())),
             ]
         })
         .chain([
             ("options", tcp(CLIENT4, 40_000, STRANGER4, 80).options(&[1; 40])),
-            (
-                "a first fragment",
-                udp(CLIENT4, 40_000, STRANGER4, 80).fragment(0, true),
-            ),
-            (
-                "a later fragment",
-                udp(CLIENT4, 40_000, STRANGER4, 80).fragment(9, false),
-            ),
+            ("a first fragment", udp(CLIENT4, 40_000, STRANGER4, 80).fragment(0, true)),
+            ("a later fragment", udp(CLIENT4, 40_000, STRANGER4, 80).fragment(9, false)),
             (
                 "extension headers",
                 tcp(CLIENT6, 40_000, STRANGER6, 80)
@@ -83,10 +74,7 @@ fn foreign_frames() -> Vec<(&'static str, Frame)> {
     vec![
         ("an ARP request", arp(1, Ipv4Addr::new(192, 0, 2, 1))),
         ("an ARP answer", arp(2, Ipv4Addr::new(198, 51, 100, 10))),
-        (
-            "LLDP",
-            Frame::new(0x88cc, &[2, 7, 4, 2, 0, 0, 0, 0, 1, 4, 2, 5, 49, 6, 2, 0, 120, 0, 0]),
-        ),
+        ("LLDP", Frame::new(0x88cc, &[2, 7, 4, 2, 0, 0, 0, 0, 1, 4, 2, 5, 49, 6, 2, 0, 120, 0, 0])),
         ("a frame with its length for a type", Frame::new(38, &[0x42; 38])),
         ("MPLS", Frame::new(0x8847, &[0, 1, 0x41, 64, 0x45, 0, 0, 40])),
         ("PPPoE", Frame::new(0x8864, &[0x11; 40])),
@@ -146,10 +134,7 @@ fn random_bytes_pass_untouched() {
             _ => {}
         }
         let outcome = bed.send(&frame, IN);
-        assert!(
-            outcome.is_passed() && outcome.frame == frame,
-            "round {round}: {outcome:?}"
-        );
+        assert!(outcome.is_passed() && outcome.frame == frame, "round {round}: {outcome:?}");
     }
     let counted = bed.counts().since(&before);
     assert!(counted.is_empty(), "counted {counted}");
@@ -173,17 +158,9 @@ fn vip_packets() -> Vec<(&'static str, Packet, usize)> {
         ),
         ("IPIP", ipip(PEER4, NODE4, &tcp(CLIENT4, 40_000, VIP4, 80)), 40),
         ("IPIP of IPv6", ipip(PEER4, NODE4, &tcp(CLIENT6, 40_000, VIP6, 80)), 60),
-        (
-            "IPIP over IPv6",
-            ipip(PEER6, NODE6, &udp(CLIENT4, 40_000, VIP4, 80)),
-            60,
-        ),
+        ("IPIP over IPv6", ipip(PEER6, NODE6, &udp(CLIENT4, 40_000, VIP4, 80)), 60),
         ("GUE", gue(PEER4, NODE4, 50_000, &tcp(CLIENT4, 40_000, VIP4, 80)), 52),
-        (
-            "GUE over IPv6",
-            gue(PEER6, NODE6, 50_000, &udp(CLIENT6, 40_000, VIP6, 80)),
-            92,
-        ),
+        ("GUE over IPv6", gue(PEER6, NODE6, 50_000, &udp(CLIENT6, 40_000, VIP6, 80)), 92),
     ]
 }
 
@@ -209,10 +186,7 @@ fn what_is_for_a_vip_is_never_sent_on_cut() {
                 assert_eq!(counted, expected, "{what}: counted {counted}");
             }
             let outcome = bed.send(&bytes, IN);
-            assert!(
-                !outcome.is_dropped() && outcome.frame != bytes,
-                "{name} whole: {outcome:?}"
-            );
+            assert!(!outcome.is_dropped() && outcome.frame != bytes, "{name} whole: {outcome:?}");
         }
     }
 }
@@ -220,9 +194,7 @@ fn what_is_for_a_vip_is_never_sent_on_cut() {
 #[test]
 fn an_arp_request_for_a_vip_that_is_cut_passes() {
     let mut bed = Bed::holding(&serving());
-    let IpAddr::V4(vip) = VIP4 else {
-        unreachable!("VIP4 is an IPv4 address")
-    };
+    let IpAddr::V4(vip) = VIP4 else { unreachable!("VIP4 is an IPv4 address") };
     let request = arp(1, vip).bytes();
     passes_at_every_cut(&mut bed, "an ARP request", &request[..request.len() - 1]);
     assert!(bed.send(&request, IN).is_dropped());

@@ -12,9 +12,7 @@ const FLOWS: [(IpAddr, IpAddr); 2] = [(CLIENT4, VIP4), (CLIENT6, VIP6)];
 
 /// TCP port 80 of both VIPs, each with a backend on the link.
 fn web() -> World {
-    world()
-        .with(service(VIP4, 80).backend(A4, Way::l2()))
-        .with(service(VIP6, 80).backend(A6, Way::l2()))
+    world().with(service(VIP4, 80).backend(A4, Way::l2())).with(service(VIP6, 80).backend(A6, Way::l2()))
 }
 
 fn backend_of(vip: IpAddr) -> IpAddr {
@@ -38,10 +36,7 @@ fn what_is_for_none_of_a_vips_services_is_dropped() {
             ("IP in IP", raw(client, vip, 4, &[0x45; 32])),
         ]
         .map(|(name, packet)| {
-            Case::new(format!("{name} of {vip}"))
-                .given(&web())
-                .send(packet)
-                .expect_drop(DropReason::NoService)
+            Case::new(format!("{name} of {vip}")).given(&web()).send(packet).expect_drop(DropReason::NoService)
         })
     }));
 }
@@ -59,10 +54,7 @@ fn what_is_for_none_of_a_vips_services_passes_if_the_service_says_so() {
             ("SCTP", raw(client, vip, 132, &[0; 32])),
         ]
         .map(|(name, packet)| {
-            Case::new(format!("{name} of {vip}"))
-                .given(&world)
-                .send(packet)
-                .expect_passed(Verdict::Unmatched)
+            Case::new(format!("{name} of {vip}")).given(&world).send(packet).expect_passed(Verdict::Unmatched)
         })
         .into_iter()
         .chain([Case::new(format!("the port of a service of {vip}"))
@@ -94,10 +86,7 @@ fn port_zero_takes_every_port_but_those_with_a_service_of_their_own() {
     let any_port = [1, 80, 442, 444, 65_535].map(|port| {
         let packet = tcp(CLIENT4, 40_000, VIP4, port);
         let expected = sent_on(&packet);
-        Case::new(format!("TCP port {port}"))
-            .given(&world)
-            .send(packet)
-            .expect_tx(Verdict::L2, A4, &expected)
+        Case::new(format!("TCP port {port}")).given(&world).send(packet).expect_tx(Verdict::L2, A4, &expected)
     });
     let exact = tcp(CLIENT4, 40_000, VIP4, 443);
     let hash = packets_tests::flow_hash(&world, &exact);
@@ -120,9 +109,7 @@ fn port_zero_takes_every_port_but_those_with_a_service_of_their_own() {
 
 #[test]
 fn arp_for_a_vip_is_dropped_and_other_arp_passes() {
-    let (IpAddr::V4(vip), other) = (VIP4, Ipv4Addr::new(192, 0, 2, 1)) else {
-        unreachable!("VIP4 is an IPv4 address")
-    };
+    let (IpAddr::V4(vip), other) = (VIP4, Ipv4Addr::new(192, 0, 2, 1)) else { unreachable!("VIP4 is an IPv4 address") };
     let cases = [&[][..], &[100], &[100, 200]].map(|tags| {
         [
             Case::new(format!("a request for a VIP, tags {tags:?}"))
@@ -157,32 +144,18 @@ fn fragments_are_dropped() {
         ("a later one of IPv6", v6(100, 1)),
         ("the last of IPv6", v6(100, 0)),
     ];
-    check(fragments.map(|(name, packet)| {
-        Case::new(name)
-            .given(&web())
-            .send(packet)
-            .expect_drop(DropReason::Fragment)
-    }));
+    check(fragments.map(|(name, packet)| Case::new(name).given(&web()).send(packet).expect_drop(DropReason::Fragment)));
 }
 
 #[test]
 fn more_extension_headers_than_are_followed_are_dropped() {
     let options = [0, 1, 4, 0, 0, 0, 0];
-    let with = |count: usize| {
-        (0..count).fold(tcp(CLIENT6, 40_000, VIP6, 80), |packet, _| {
-            packet.extension(60, &options)
-        })
-    };
+    let with =
+        |count: usize| (0..count).fold(tcp(CLIENT6, 40_000, VIP6, 80), |packet, _| packet.extension(60, &options));
     let six = with(6);
     check([
-        Case::new("six are followed")
-            .given(&web())
-            .send(six.clone())
-            .expect_tx(Verdict::L2, A6, &sent_on(&six)),
-        Case::new("seven are not")
-            .given(&web())
-            .send(with(7))
-            .expect_drop(DropReason::ExtensionHeaders),
+        Case::new("six are followed").given(&web()).send(six.clone()).expect_tx(Verdict::L2, A6, &sent_on(&six)),
+        Case::new("seven are not").given(&web()).send(with(7)).expect_drop(DropReason::ExtensionHeaders),
     ]);
 }
 
@@ -201,17 +174,9 @@ fn header_lengths_that_cannot_be_are_dropped() {
         ("total length 20: no TCP header", total(20), DropReason::Truncated),
         ("total length 39: half a TCP header", total(39), DropReason::Truncated),
         ("longer than the frame", total(500), DropReason::Truncated),
-        (
-            "payload length 7: half an extension header",
-            payload(7),
-            DropReason::BadIpv6Header,
-        ),
+        ("payload length 7: half an extension header", payload(7), DropReason::BadIpv6Header),
         ("payload length 8: no TCP header", payload(8), DropReason::Truncated),
-        (
-            "payload length 27: half a TCP header",
-            payload(27),
-            DropReason::Truncated,
-        ),
+        ("payload length 27: half a TCP header", payload(27), DropReason::Truncated),
         ("a payload longer than the frame", payload(500), DropReason::Truncated),
     ];
     check(cases.map(|(name, frame, reason)| Case::new(name).given(&web()).send(frame).expect_drop(reason)));
@@ -271,10 +236,7 @@ fn an_id_that_names_nobody_any_more_drops() {
     let mut bed = Bed::holding(&web());
     let key = service(VIP4, 80).key();
     let id = bed.state().services[&key].backends.values().next().unwrap().id;
-    bed.perform(&MapOp::ForgetBackend {
-        index: id.index(),
-        generation: id.generation(),
-    });
+    bed.perform(&MapOp::ForgetBackend { index: id.index(), generation: id.generation() });
     let before = bed.counts();
     let outcome = bed.send(&tcp(CLIENT4, 40_000, VIP4, 80).frame().bytes(), IN);
     assert!(outcome.is_dropped(), "{outcome:?}");

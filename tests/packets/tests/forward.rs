@@ -36,9 +36,7 @@ fn by_ipip4(_: &World, packet: &Packet) -> Packet {
 
 fn by_ipip6(world: &World, packet: &Packet) -> Packet {
     let label = u32::try_from(flow_hash(world, packet) & 0xf_ffff).expect("few bits");
-    ipip(NODE6, A6, &packet.clone().ttl(63))
-        .class(packet.traffic_class() & 0xfc)
-        .flow_label(label)
+    ipip(NODE6, A6, &packet.clone().ttl(63)).class(packet.traffic_class() & 0xfc).flow_label(label)
 }
 
 fn entropy(world: &World, packet: &Packet) -> u16 {
@@ -103,19 +101,15 @@ fn every_delivery_rewrites_as_its_specification_says() {
 
 #[test]
 fn a_way_out_by_another_interface_is_a_redirect() {
-    check(
-        deliveries()
-            .into_iter()
-            .flat_map(|(name, verdict, backend, way, rewritten)| {
-                serving(backend, way.out_of(OUT)).map(|(world, packet)| {
-                    let expected = leaving(&rewritten(&world, &packet), 0);
-                    Case::new(format!("{name}, {}", what(&packet)))
-                        .given(&world)
-                        .send(packet)
-                        .expect_redirect(verdict, backend, &expected)
-                })
-            }),
-    );
+    check(deliveries().into_iter().flat_map(|(name, verdict, backend, way, rewritten)| {
+        serving(backend, way.out_of(OUT)).map(|(world, packet)| {
+            let expected = leaving(&rewritten(&world, &packet), 0);
+            Case::new(format!("{name}, {}", what(&packet)))
+                .given(&world)
+                .send(packet)
+                .expect_redirect(verdict, backend, &expected)
+        })
+    }));
 }
 
 #[test]
@@ -134,21 +128,17 @@ fn a_backend_on_this_node_gets_packets_as_they_came() {
 
 #[test]
 fn a_zero_udp_checksum_stays_zero() {
-    check(
-        deliveries()
-            .into_iter()
-            .flat_map(|(name, verdict, backend, way, rewritten)| {
-                [(CLIENT4, VIP4), (CLIENT6, VIP6)].map(|(client, vip)| {
-                    let world = world().with(service(vip, 53).udp().backend(backend, way));
-                    let packet = udp(client, 40_000, vip, 53).without_checksum();
-                    let expected = leaving(&rewritten(&world, &packet), 0);
-                    Case::new(format!("{name}, {}", what(&packet)))
-                        .given(&world)
-                        .send(packet)
-                        .expect_tx(verdict, backend, &expected)
-                })
-            }),
-    );
+    check(deliveries().into_iter().flat_map(|(name, verdict, backend, way, rewritten)| {
+        [(CLIENT4, VIP4), (CLIENT6, VIP6)].map(|(client, vip)| {
+            let world = world().with(service(vip, 53).udp().backend(backend, way));
+            let packet = udp(client, 40_000, vip, 53).without_checksum();
+            let expected = leaving(&rewritten(&world, &packet), 0);
+            Case::new(format!("{name}, {}", what(&packet)))
+                .given(&world)
+                .send(packet)
+                .expect_tx(verdict, backend, &expected)
+        })
+    }));
 }
 
 #[test]
@@ -178,37 +168,26 @@ fn every_traffic_class_is_copied_without_its_ecn_bits() {
 
 #[test]
 fn what_lies_behind_a_short_packet_is_no_part_of_it() {
-    check(
-        deliveries()
-            .into_iter()
-            .map(|(name, verdict, backend, way, rewritten)| {
-                let world = world().with(service(VIP4, 80).backend(backend, way));
-                let packet = tcp(CLIENT4, 40_000, VIP4, 80).data(b"");
-                let expected = leaving(&rewritten(&world, &packet), 0).padded(6);
-                Case::new(name)
-                    .given(&world)
-                    .send(packet.frame().padded(6))
-                    .expect_tx(verdict, backend, &expected)
-            }),
-    );
+    check(deliveries().into_iter().map(|(name, verdict, backend, way, rewritten)| {
+        let world = world().with(service(VIP4, 80).backend(backend, way));
+        let packet = tcp(CLIENT4, 40_000, VIP4, 80).data(b"");
+        let expected = leaving(&rewritten(&world, &packet), 0).padded(6);
+        Case::new(name).given(&world).send(packet.frame().padded(6)).expect_tx(verdict, backend, &expected)
+    }));
 }
 
 #[test]
 fn a_packet_in_several_buffers_goes_on_whole() {
-    check(
-        deliveries()
-            .into_iter()
-            .flat_map(|(name, verdict, backend, way, rewritten)| {
-                serving(backend, way.mtu(9000)).map(|(world, packet)| {
-                    let packet = packet.data(&[0x5a; 8001]);
-                    let expected = leaving(&rewritten(&world, &packet), 0);
-                    Case::new(format!("{name}, {}", what(&packet)))
-                        .given(&world)
-                        .send(packet)
-                        .expect_tx(verdict, backend, &expected)
-                })
-            }),
-    );
+    check(deliveries().into_iter().flat_map(|(name, verdict, backend, way, rewritten)| {
+        serving(backend, way.mtu(9000)).map(|(world, packet)| {
+            let packet = packet.data(&[0x5a; 8001]);
+            let expected = leaving(&rewritten(&world, &packet), 0);
+            Case::new(format!("{name}, {}", what(&packet)))
+                .given(&world)
+                .send(packet)
+                .expect_tx(verdict, backend, &expected)
+        })
+    }));
 }
 
 #[test]
@@ -221,22 +200,11 @@ fn options_and_extension_headers_go_on_with_the_packet() {
     let chains = [
         vec![hop_by_hop.clone()],
         vec![atomic_fragment.clone()],
-        vec![
-            hop_by_hop,
-            destination.clone(),
-            routing,
-            atomic_fragment,
-            authentication,
-            destination,
-        ],
+        vec![hop_by_hop, destination.clone(), routing, atomic_fragment, authentication, destination],
     ];
     let v4 = [&[1, 1, 1, 0][..], &[7; 40]].map(|options| tcp(CLIENT4, 40_000, VIP4, 80).options(options));
     let v6 = chains.map(|chain| {
-        chain
-            .into_iter()
-            .fold(tcp(CLIENT6, 40_000, VIP6, 80), |packet, (number, rest)| {
-                packet.extension(number, &rest)
-            })
+        chain.into_iter().fold(tcp(CLIENT6, 40_000, VIP6, 80), |packet, (number, rest)| packet.extension(number, &rest))
     });
     check(v4.into_iter().chain(v6).enumerate().flat_map(|(number, packet)| {
         deliveries().map(|(name, verdict, backend, way, rewritten)| {
@@ -263,11 +231,7 @@ fn a_packet_as_long_as_the_mtu_goes_and_one_byte_more_is_too_big() {
                 let of = |mtu: usize| {
                     let service =
                         service(packet.destination(), 80).backend(backend, way.mtu(u16::try_from(mtu).unwrap()));
-                    world().with(if packet.protocol() == 17 {
-                        service.udp()
-                    } else {
-                        service
-                    })
+                    world().with(if packet.protocol() == 17 { service.udp() } else { service })
                 };
                 let length = rewritten(&of(1500), &packet).bytes().len();
                 let expected = leaving(&rewritten(&of(1500), &packet), 0);
@@ -290,8 +254,5 @@ fn the_interface_a_packet_came_in_by_is_where_it_leaves_by_only_if_the_hop_says_
     let world = world().with(service(VIP4, 80).backend(A4, Way::l2().out_of(IN)));
     let packet = tcp(CLIENT4, 40_000, VIP4, 80).syn();
     let expected = leaving(&packet.clone().ttl(63), 0);
-    check([Case::new("the same interface")
-        .given(&world)
-        .send(packet)
-        .expect_tx(Verdict::L2, A4, &expected)]);
+    check([Case::new("the same interface").given(&world).send(packet).expect_tx(Verdict::L2, A4, &expected)]);
 }

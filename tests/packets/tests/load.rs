@@ -25,17 +25,11 @@ fn every_variant_passes_the_verifier() {
     }
     loaded.sort();
     // Half of the kernel's million, since kernels differ in how well they prune.
-    let heavy: Vec<_> = loaded
-        .iter()
-        .filter(|(_, count)| count.is_some_and(|count| count > 500_000))
-        .collect();
+    let heavy: Vec<_> = loaded.iter().filter(|(_, count)| count.is_some_and(|count| count > 500_000)).collect();
     assert!(heavy.is_empty(), "close to the verifier's limit: {heavy:?}");
     let loaded: Vec<_> = loaded.into_iter().map(|(name, _)| name).collect();
     let expected = ["levee", "levee_frags", "levee_lookup", "levee_lookup_frags", "pass"];
-    let expected: Vec<_> = expected
-        .into_iter()
-        .filter(|name| has_frags || !name.ends_with("_frags"))
-        .collect();
+    let expected: Vec<_> = expected.into_iter().filter(|name| has_frags || !name.ends_with("_frags")).collect();
     assert_eq!(loaded, expected);
 }
 
@@ -46,16 +40,9 @@ fn empty_maps_pass_everything() {
     for name in ["levee", "pass"] {
         let program: &mut Xdp = ebpf.program_mut(name).unwrap().try_into().unwrap();
         program.load().unwrap();
-        let frame = packets_tests::tcp(
-            packets_tests::addresses::CLIENT4,
-            40_000,
-            packets_tests::addresses::VIP4,
-            80,
-        );
-        let result = program.test_run(TestRunOptions {
-            data_in: Some(&frame.frame().bytes()),
-            ..TestRunOptions::default()
-        });
+        let frame = packets_tests::tcp(packets_tests::addresses::CLIENT4, 40_000, packets_tests::addresses::VIP4, 80);
+        let result =
+            program.test_run(TestRunOptions { data_in: Some(&frame.frame().bytes()), ..TestRunOptions::default() });
         assert_eq!(result.unwrap().return_value, Action::Pass as u32, "{name}");
     }
 }

@@ -26,9 +26,7 @@ fn on(service: Service, number: u8, generation: u8) -> Service {
 }
 
 fn generation(generation: u8) -> World {
-    world()
-        .with(on(service(VIP4, 80), 1, generation))
-        .with(on(service(VIP6, 443), 2, generation))
+    world().with(on(service(VIP4, 80), 1, generation)).with(on(service(VIP6, 443), 2, generation))
 }
 
 /// Tells the senders to stop, also when the publisher fails: or the test would wait for them for ever.
@@ -51,14 +49,8 @@ fn hammer(program: &Xdp, reached: &AtomicU32, stop: &AtomicBool) -> u64 {
             let before = reached.load(Ordering::Acquire);
             let outcome = run_program(program, &flow.frame().bytes(), IN);
             let after = reached.load(Ordering::Acquire) + 1; // it may be in force already
-            assert_eq!(
-                outcome.action,
-                Action::Transmit as u32,
-                "{flow:?} at generation {before}..={after}"
-            );
-            let [.., service, generation, backend] = outcome.frame[..6] else {
-                unreachable!("six bytes")
-            };
+            assert_eq!(outcome.action, Action::Transmit as u32, "{flow:?} at generation {before}..={after}");
+            let [.., service, generation, backend] = outcome.frame[..6] else { unreachable!("six bytes") };
             assert_eq!(service, number, "{flow:?} went through another service's ring");
             assert!(backend < BACKENDS, "{flow:?} went to {backend}");
             assert!(

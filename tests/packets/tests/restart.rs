@@ -9,25 +9,15 @@ use packets_tests::{Bed, Counts, IN, SIZES, Way, World, addresses::*, dump, run_
 
 fn serving() -> World {
     world()
-        .with(
-            service(VIP4, 80)
-                .held()
-                .backend(A4, Way::l2())
-                .backend(B4, Way::gue(B4)),
-        )
+        .with(service(VIP4, 80).held().backend(A4, Way::l2()).backend(B4, Way::gue(B4)))
         .with(service(VIP6, 0).udp().backend(A6, Way::ipip(A6)))
         .with(service(VIP6, 443).idle_backend(B6, Way::unknown()))
 }
 
 /// A bed with a history: entries came, went and moved to their other hop, and packets were counted.
 fn used() -> Bed {
-    let mut bed = Bed::holding(
-        &world().with(
-            service(VIP4, 80)
-                .backend(A4, Way::unknown())
-                .backend(NODE4, Way::local()),
-        ),
-    );
+    let mut bed =
+        Bed::holding(&world().with(service(VIP4, 80).backend(A4, Way::unknown()).backend(NODE4, Way::local())));
     bed.apply(&serving());
     for port in 1..50 {
         let _ = bed.send(&tcp(CLIENT4, port, VIP4, 80).frame().bytes(), IN);
@@ -56,17 +46,10 @@ fn a_restart_adopts_what_is_pinned() {
     assert!(steps.is_empty(), "the same target needs {steps:?}");
     assert!(dump(bed.pins()) == maps, "adopting changed a map");
     assert_eq!(bed.counts(), counts);
-    assert!(
-        counts.verdict(Verdict::L2) > 0 && counts.verdict(Verdict::Gue) > 0,
-        "{counts}"
-    );
+    assert!(counts.verdict(Verdict::L2) > 0 && counts.verdict(Verdict::Gue) > 0, "{counts}");
     let outcome = run_program(again.program().unwrap(), &tcp(CLIENT4, 1, VIP4, 80).frame().bytes(), IN);
     assert!(!outcome.is_passed() && !outcome.is_dropped(), "{outcome:?}");
-    assert_eq!(
-        bed.counts().since(&counts).drops(),
-        0,
-        "the new program counts in the old maps"
-    );
+    assert_eq!(bed.counts().since(&counts).drops(), 0, "the new program counts in the old maps");
     assert_ne!(bed.counts(), counts);
 }
 
@@ -76,37 +59,22 @@ fn a_change_after_a_restart_keeps_the_ids_of_what_stays() {
     let mut again = Kernel::open(bed.lock(), SIZES).unwrap();
     let adopted = again.state().unwrap();
     let changed = world()
-        .with(
-            service(VIP4, 80)
-                .held()
-                .backend(A4, Way::l2())
-                .backend(B6, Way::gue(B6)),
-        )
+        .with(service(VIP4, 80).held().backend(A4, Way::l2()).backend(B6, Way::gue(B6)))
         .with(service(VIP6, 0).udp().backend(A6, Way::ipip(A6)));
     let (steps, after) = operations(&adopted, &changed.target()).unwrap();
     for step in &steps {
         again.perform(step).unwrap();
     }
-    assert_eq!(
-        known(again.state().unwrap()),
-        known(after.clone()),
-        "the maps are as the plan says"
-    );
+    assert_eq!(known(again.state().unwrap()), known(after.clone()), "the maps are as the plan says");
     let (key, identity) = (service(VIP4, 80).key(), (A4.into(), lb_common::addr::Be16::new(80)));
     assert_eq!(after.services[&key].index, adopted.services[&key].index);
-    assert_eq!(
-        after.services[&key].backends[&identity].id,
-        adopted.services[&key].backends[&identity].id
-    );
+    assert_eq!(after.services[&key].backends[&identity].id, adopted.services[&key].backends[&identity].id);
 }
 
 #[test]
 fn other_sizes_are_built_beside_and_put_in_force_by_commit() {
     let bed = used();
-    let larger = Sizes {
-        backends: SIZES.backends * 2,
-        ..SIZES
-    };
+    let larger = Sizes { backends: SIZES.backends * 2, ..SIZES };
     let counts = bed.counts();
     let old = dump(bed.pins());
     let mut again = Kernel::open(bed.lock(), larger).unwrap();
@@ -124,27 +92,17 @@ fn other_sizes_are_built_beside_and_put_in_force_by_commit() {
     let outcome = run_program(again.program().unwrap(), &tcp(CLIENT4, 1, VIP4, 80).frame().bytes(), IN);
     assert!(!outcome.is_passed() && !outcome.is_dropped(), "{outcome:?}");
     let fresh = Counts::read(&tables, &state);
-    assert_eq!(
-        fresh.verdict(Verdict::L2) + fresh.verdict(Verdict::Gue),
-        1,
-        "counted in the new maps: {fresh}"
-    );
+    assert_eq!(fresh.verdict(Verdict::L2) + fresh.verdict(Verdict::Gue), 1, "counted in the new maps: {fresh}");
     assert_eq!(bed.counts(), counts, "and not in the old ones");
     let report = bed.lookup(&tcp(CLIENT4, 1, VIP4, 80).frame().bytes());
     let chosen = state.services[&service(VIP4, 80).key()].backends.values();
-    assert!(
-        chosen.into_iter().any(|backend| backend.id.bits() == report.backend),
-        "the dry entry reads the new maps"
-    );
+    assert!(chosen.into_iter().any(|backend| backend.id.bits() == report.backend), "the dry entry reads the new maps");
 }
 
 #[test]
 fn a_set_that_was_never_committed_is_given_up() {
     let bed = used();
-    let larger = Sizes {
-        services: SIZES.services * 2,
-        ..SIZES
-    };
+    let larger = Sizes { services: SIZES.services * 2, ..SIZES };
     drop(Kernel::open(bed.lock(), larger).unwrap());
     let adopted = Kernel::open(bed.lock(), SIZES).unwrap().state().unwrap();
     assert_eq!(known(adopted), known(bed.state().clone()));

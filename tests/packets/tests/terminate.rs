@@ -71,9 +71,7 @@ fn each(ends: Ends, packets: &[Packet], case: impl Fn(Case, Packet, &Packet) -> 
 fn a_tunnel_from_a_peer_is_stripped_to_the_packet_it_carries() {
     for tags in [&[][..], &[100], &[100, 200]] {
         each(FROM_PEER, &packets(), |case, outer, inner| {
-            case.given(&holding())
-                .send(outer.tagged(tags))
-                .expect_stripped(&inner.tagged(tags))
+            case.given(&holding()).send(outer.tagged(tags)).expect_stripped(&inner.tagged(tags))
         });
     }
 }
@@ -81,25 +79,19 @@ fn a_tunnel_from_a_peer_is_stripped_to_the_packet_it_carries() {
 #[test]
 fn ports_of_no_service_in_a_tunnel_are_dropped() {
     let packets = [tcp(CLIENT4, 40_000, VIP4, 81), udp(CLIENT6, 40_000, VIP6, 81)];
-    each(FROM_PEER, &packets, |case, outer, _| {
-        case.given(&holding()).send(outer).expect_drop(DropReason::NoService)
-    });
+    each(FROM_PEER, &packets, |case, outer, _| case.given(&holding()).send(outer).expect_drop(DropReason::NoService));
 }
 
 #[test]
 fn icmp_in_a_tunnel_is_stripped() {
     let packets = [echo_request(CLIENT4, VIP4), echo_request(CLIENT6, VIP6)];
-    each(FROM_PEER, &packets, |case, outer, inner| {
-        case.given(&holding()).send(outer).expect_stripped(&inner.frame())
-    });
+    each(FROM_PEER, &packets, |case, outer, inner| case.given(&holding()).send(outer).expect_stripped(&inner.frame()));
 }
 
 #[test]
 fn another_protocol_in_a_tunnel_is_dropped() {
     let packets = [raw(CLIENT4, VIP4, 132, &[0; 32]), raw(CLIENT6, VIP6, 47, &[0; 32])];
-    each(FROM_PEER, &packets, |case, outer, _| {
-        case.given(&holding()).send(outer).expect_drop(DropReason::NoService)
-    });
+    each(FROM_PEER, &packets, |case, outer, _| case.given(&holding()).send(outer).expect_drop(DropReason::NoService));
 }
 
 #[test]
@@ -108,9 +100,7 @@ fn a_fragment_in_a_tunnel_is_dropped() {
         udp(CLIENT4, 40_000, VIP4, 80).fragment(0, true),
         udp(CLIENT6, 40_000, VIP6, 80).extension(44, &[0, 0, 1, 0, 0, 0, 9]),
     ];
-    each(FROM_PEER, &packets, |case, outer, _| {
-        case.given(&holding()).send(outer).expect_drop(DropReason::Fragment)
-    });
+    each(FROM_PEER, &packets, |case, outer, _| case.given(&holding()).send(outer).expect_drop(DropReason::Fragment));
 }
 
 #[test]
@@ -119,9 +109,7 @@ fn options_and_extension_headers_of_the_packet_inside_are_kept() {
         tcp(CLIENT4, 40_000, VIP4, 80).options(&[1, 1, 1, 0]),
         tcp(CLIENT6, 40_000, VIP6, 80).extension(60, &[0, 1, 4, 0, 0, 0, 0]),
     ];
-    each(FROM_PEER, &packets, |case, outer, inner| {
-        case.given(&holding()).send(outer).expect_stripped(&inner.frame())
-    });
+    each(FROM_PEER, &packets, |case, outer, inner| case.given(&holding()).send(outer).expect_stripped(&inner.frame()));
 }
 
 #[test]
@@ -133,18 +121,14 @@ fn a_tunnel_from_somebody_unknown_is_dropped() {
 
 #[test]
 fn a_tunnel_between_others_is_not_ours() {
-    each(ELSEWHERE, &packets(), |case, outer, _| {
-        case.given(&holding()).send(outer).expect_untouched()
-    });
+    each(ELSEWHERE, &packets(), |case, outer, _| case.given(&holding()).send(outer).expect_untouched());
 }
 
 #[test]
 fn a_tunnel_that_carries_something_else_is_not_ours() {
     let packets = [tcp(CLIENT4, 40_000, STRANGER4, 80), udp(CLIENT6, 40_000, STRANGER6, 80)];
     for ends in [FROM_PEER, FROM_STRANGER] {
-        each(ends, &packets, |case, outer, _| {
-            case.given(&holding()).send(outer).expect_untouched()
-        });
+        each(ends, &packets, |case, outer, _| case.given(&holding()).send(outer).expect_untouched());
     }
 }
 
@@ -160,14 +144,8 @@ fn an_outer_header_with_options_or_in_fragments_is_no_directors() {
     let inner = tcp(CLIENT4, 40_000, VIP4, 80);
     let outer = ipip(PEER4, NODE4, &inner);
     check([
-        Case::new("options")
-            .given(&holding())
-            .send(outer.clone().options(&[1, 1, 1, 0]))
-            .expect_untouched(),
-        Case::new("a first fragment")
-            .given(&holding())
-            .send(outer.fragment(0, true))
-            .expect_untouched(),
+        Case::new("options").given(&holding()).send(outer.clone().options(&[1, 1, 1, 0])).expect_untouched(),
+        Case::new("a first fragment").given(&holding()).send(outer.fragment(0, true)).expect_untouched(),
     ]);
 }
 
@@ -252,14 +230,16 @@ fn what_a_peer_on_the_link_sent_on_is_delivered_here() {
                 .given(&not_held)
                 .send(from_peer(&packet))
                 .expect_drop(DropReason::NotHeld),
-            Case::new("a peer's own packet is sent on")
-                .given(&held)
-                .send(from_peer(&own))
-                .expect_tx(Verdict::L2, backend, &sent_on(&own)),
-            Case::new("a client's packet from the router is sent on")
-                .given(&held)
-                .send(packet.clone())
-                .expect_tx(Verdict::L2, backend, &sent_on(&packet)),
+            Case::new("a peer's own packet is sent on").given(&held).send(from_peer(&own)).expect_tx(
+                Verdict::L2,
+                backend,
+                &sent_on(&own),
+            ),
+            Case::new("a client's packet from the router is sent on").given(&held).send(packet.clone()).expect_tx(
+                Verdict::L2,
+                backend,
+                &sent_on(&packet),
+            ),
         ]
     }));
 }

@@ -37,11 +37,7 @@ pub fn check(workspace: &Workspace) -> Result<()> {
         println!("{breach}");
     }
     if breaches.is_empty() {
-        say(format!(
-            "tidy: {} files keep {} import rules",
-            files.len(),
-            IMPORT_RULES.len()
-        ));
+        say(format!("tidy: {} files keep {} import rules", files.len(), IMPORT_RULES.len()));
         return Ok(());
     }
     bail!(
@@ -57,12 +53,7 @@ fn read_sources(workspace: &Workspace) -> Result<Vec<(String, String)>> {
         collect(&workspace.root().join(folder), &mut files)?;
     }
     files.sort();
-    let relative = |path: &Path| {
-        path.strip_prefix(workspace.root())
-            .unwrap_or(path)
-            .to_string_lossy()
-            .into_owned()
-    };
+    let relative = |path: &Path| path.strip_prefix(workspace.root()).unwrap_or(path).to_string_lossy().into_owned();
     files
         .iter()
         .map(|path| {
@@ -75,9 +66,7 @@ fn read_sources(workspace: &Workspace) -> Result<Vec<(String, String)>> {
 fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     for entry in fs::read_dir(folder).with_context(|| format!("listing {}", folder.display()))? {
         let path = entry.with_context(|| format!("listing {}", folder.display()))?.path();
-        let hidden = path
-            .file_name()
-            .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
         if path.is_dir() && !hidden && !path.ends_with("target") {
             collect(&path, files)?;
         } else if path.extension().is_some_and(|extension| extension == "rs") {
@@ -89,18 +78,10 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
 
 /// Every breach in `files`, in their order.
 fn breaches(files: &[(String, String)]) -> Vec<Breach> {
-    let sources: Vec<_> = files
-        .iter()
-        .map(|(file, text)| (file, text, Source::read(text)))
-        .collect();
-    let test_files: Vec<_> = sources
-        .iter()
-        .flat_map(|(file, _, source)| test_files(file, source))
-        .collect();
+    let sources: Vec<_> = files.iter().map(|(file, text)| (file, text, Source::read(text))).collect();
+    let test_files: Vec<_> = sources.iter().flat_map(|(file, _, source)| test_files(file, source)).collect();
     let is_test = |file: &str| {
-        test_files
-            .iter()
-            .any(|tests| file == format!("{tests}.rs") || file.starts_with(&format!("{tests}/")))
+        test_files.iter().any(|tests| file == format!("{tests}.rs") || file.starts_with(&format!("{tests}/")))
     };
     let mut found = Vec::new();
     for (file, text, source) in sources.iter().filter(|(file, ..)| !is_test(file)) {
@@ -118,24 +99,15 @@ fn test_files(file: &str, source: &Source) -> Vec<String> {
         Some((folder, "mod" | "lib" | "main")) => folder,
         _ => stem,
     };
-    source
-        .test_modules
-        .iter()
-        .map(|module| format!("{folder}/{module}"))
-        .collect()
+    source.test_modules.iter().map(|module| format!("{folder}/{module}")).collect()
 }
 
 /// `lb-agent/src/plan/ops.rs` -> `lb_agent::plan::ops`; nothing for build scripts and integration tests.
 fn module_of(file: &str) -> Option<Vec<&str>> {
     let (inside, name) = CRATES.iter().find_map(|(folder, name)| {
-        Some((
-            file.strip_prefix(folder)?.strip_prefix("/src/")?.strip_suffix(".rs")?,
-            *name,
-        ))
+        Some((file.strip_prefix(folder)?.strip_prefix("/src/")?.strip_suffix(".rs")?, *name))
     })?;
-    let segments = inside
-        .split('/')
-        .filter(|segment| !matches!(*segment, "mod" | "lib" | "main"));
+    let segments = inside.split('/').filter(|segment| !matches!(*segment, "mod" | "lib" | "main"));
     Some([name].into_iter().chain(segments).collect())
 }
 
@@ -148,17 +120,9 @@ fn import_breaches(file: &str, source: &Source) -> Vec<Breach> {
     for path in source.paths() {
         let absolute = absolute(&module, &path.segments);
         for rule in &rules {
-            if let Some(pattern) = rule
-                .never
-                .iter()
-                .find(|pattern| names(&absolute, path.imported, pattern))
-            {
+            if let Some(pattern) = rule.never.iter().find(|pattern| names(&absolute, path.imported, pattern)) {
                 let text = format!("`{}` must not name `{pattern}`: {}", module.join("::"), rule.why);
-                found.push(Breach {
-                    file: file.to_owned(),
-                    line: path.line,
-                    text,
-                });
+                found.push(Breach { file: file.to_owned(), line: path.line, text });
             }
         }
     }
@@ -203,35 +167,22 @@ fn starts_with(path: &[&str], pattern: &str) -> bool {
 
 /// The first `unsafe` outside the files that may have it; `#[unsafe(..)]` names a symbol or section and touches no memory.
 fn unsafe_breach(file: &str, source: &Source) -> Option<Breach> {
-    if UNSAFE_FILES
-        .iter()
-        .any(|allowed| file == *allowed || (allowed.ends_with('/') && file.starts_with(allowed)))
-    {
+    if UNSAFE_FILES.iter().any(|allowed| file == *allowed || (allowed.ends_with('/') && file.starts_with(allowed))) {
         return None;
     }
     let is_attribute = |at: usize| at > 0 && source.tokens[at - 1].text == "[";
     let found = |(at, token): &(usize, &Token)| token.text == "unsafe" && !is_attribute(*at);
     let (_, token) = source.tokens.iter().enumerate().find(found)?;
     let text = "`unsafe` stands only in the files of UNSAFE_FILES; move it behind a safe function there".to_owned();
-    Some(Breach {
-        file: file.to_owned(),
-        line: token.line,
-        text,
-    })
+    Some(Breach { file: file.to_owned(), line: token.line, text })
 }
 
 /// A file that is too long, tests aside; the crates under `tests/` are tests.
 fn length_breach(file: &str, text: &str, source: &Source) -> Option<Breach> {
-    let lines = source
-        .tests_begin
-        .map_or_else(|| text.lines().count(), |begin| begin - 1);
+    let lines = source.tests_begin.map_or_else(|| text.lines().count(), |begin| begin - 1);
     let is_long = lines > MAX_LINES && !file.starts_with("tests/");
     let text = format!("{lines} lines without the tests, at most {MAX_LINES}; one file, one idea: split it");
-    is_long.then(|| Breach {
-        file: file.to_owned(),
-        line: lines,
-        text,
-    })
+    is_long.then(|| Breach { file: file.to_owned(), line: lines, text })
 }
 
 #[cfg(test)]
@@ -239,24 +190,15 @@ mod tests {
     use super::*;
 
     fn check_one(file: &str, text: &str) -> Vec<String> {
-        breaches(&[(file.to_owned(), text.to_owned())])
-            .iter()
-            .map(Breach::to_string)
-            .collect()
+        breaches(&[(file.to_owned(), text.to_owned())]).iter().map(Breach::to_string).collect()
     }
 
     #[test]
     fn every_kind_of_import_rule_is_enforced() {
         for (file, text) in [
             ("lb-agent/src/plan.rs", "use tokio::sync::watch;"),
-            (
-                "lb-agent/src/model/desired.rs",
-                "fn f() { let t = std::time::Instant::now(); }",
-            ),
-            (
-                "lb-agent/src/model/desired.rs",
-                "use std::time::Instant; fn f() { Instant::now(); }",
-            ),
+            ("lb-agent/src/model/desired.rs", "fn f() { let t = std::time::Instant::now(); }"),
+            ("lb-agent/src/model/desired.rs", "use std::time::Instant; fn f() { Instant::now(); }"),
             ("lb-agent/src/plan/ops.rs", "use std::net::{IpAddr, TcpStream};"),
             ("lb-agent/src/plan/mod.rs", "use super::dataplane::Map;"),
             ("lb-agent/src/plan/ops.rs", "use super::super::dataplane::Map;"),
@@ -284,28 +226,13 @@ mod tests {
     #[test]
     fn what_the_rules_allow_passes() {
         for (file, text) in [
-            (
-                "lb-agent/src/plan.rs",
-                "use crate::model::Service; use std::{net::IpAddr, time::{Duration, Instant}};",
-            ),
-            (
-                "lb-agent/src/plan.rs",
-                "// use tokio\nconst HELP: &str = \"tokio::spawn\"; let kube = nix;",
-            ),
-            (
-                "lb-agent/src/plan.rs",
-                "#[cfg(test)]\nmod tests { use tokio::test; fn f() { Instant::now(); } }",
-            ),
-            (
-                "lb-agent/src/dataplane/bpf.rs",
-                "use aya::maps::Array; use crate::plan::MapOp;",
-            ),
+            ("lb-agent/src/plan.rs", "use crate::model::Service; use std::{net::IpAddr, time::{Duration, Instant}};"),
+            ("lb-agent/src/plan.rs", "// use tokio\nconst HELP: &str = \"tokio::spawn\"; let kube = nix;"),
+            ("lb-agent/src/plan.rs", "#[cfg(test)]\nmod tests { use tokio::test; fn f() { Instant::now(); } }"),
+            ("lb-agent/src/dataplane/bpf.rs", "use aya::maps::Array; use crate::plan::MapOp;"),
             ("lb-agent/src/bin/lbctl.rs", "fn main() { lb_agent::runtime::run() }"),
             ("lb-agent/src/cli/status.rs", "use crate::{api, inspect, model};"),
-            (
-                "lb-common/src/addr.rs",
-                "use core::net::IpAddr; #[cfg(test)] extern crate std;",
-            ),
+            ("lb-common/src/addr.rs", "use core::net::IpAddr; #[cfg(test)] extern crate std;"),
             ("lb-ebpf/src/vip.rs", "use crate::maps::SERVICES;"),
             ("xtask/src/main.rs", "use std::process::Command;"),
         ] {
@@ -328,25 +255,13 @@ mod tests {
     #[test]
     fn unsafe_stands_only_in_the_listed_files() {
         let text = "fn f() {\n    unsafe { g() }\n}\n";
-        for file in [
-            "lb-agent/src/plan.rs",
-            "lb-ebpf/src/vip.rs",
-            "tests/netns/src/lib.rs",
-            "lb-agent/build.rs",
-        ] {
+        for file in ["lb-agent/src/plan.rs", "lb-ebpf/src/vip.rs", "tests/netns/src/lib.rs", "lb-agent/build.rs"] {
             assert_eq!(check_one(file, text).len(), 1, "{file}");
         }
-        for file in [
-            "lb-ebpf/src/packet.rs",
-            "lb-common/src/maps/service.rs",
-            "lb-agent/src/dataplane/arena.rs",
-        ] {
+        for file in ["lb-ebpf/src/packet.rs", "lb-common/src/maps/service.rs", "lb-agent/src/dataplane/arena.rs"] {
             assert_eq!(check_one(file, text), [""; 0], "{file}");
         }
-        assert_eq!(
-            check_one("lb-ebpf/src/main.rs", "#[unsafe(no_mangle)]\nstatic LICENSE: u8 = 0;"),
-            [""; 0]
-        );
+        assert_eq!(check_one("lb-ebpf/src/main.rs", "#[unsafe(no_mangle)]\nstatic LICENSE: u8 = 0;"), [""; 0]);
     }
 
     #[test]
@@ -356,10 +271,7 @@ mod tests {
         assert_eq!(check_one("lb-agent/src/plan.rs", &(code.clone() + &tests)), [""; 0]);
         let found = check_one("lb-agent/src/plan.rs", &(code.clone() + "const B: u8 = 0;\n" + &tests));
         assert!(found[0].starts_with("lb-agent/src/plan.rs:401: 401 lines"), "{found:?}");
-        assert_eq!(
-            check_one("tests/packets/src/cases.rs", &(code.clone() + &code)),
-            [""; 0]
-        );
+        assert_eq!(check_one("tests/packets/src/cases.rs", &(code.clone() + &code)), [""; 0]);
     }
 
     #[test]
@@ -370,9 +282,6 @@ mod tests {
             ("lb-agent/src/model/mod.rs", "#[cfg(test)] mod proofs;"),
             ("lb-agent/src/model/proofs.rs", "use aya::maps;"),
         ];
-        assert_eq!(
-            breaches(&files.map(|(file, text)| (file.to_owned(), text.to_owned()))),
-            []
-        );
+        assert_eq!(breaches(&files.map(|(file, text)| (file.to_owned(), text.to_owned()))), []);
     }
 }

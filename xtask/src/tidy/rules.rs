@@ -96,22 +96,12 @@ pub const IMPORT_RULES: [ImportRule; 18] = [
     ImportRule {
         modules: &["lb_agent"],
         except: &["lb_agent::netlink", "lb_agent::announce"],
-        never: &[
-            "rtnetlink",
-            "netlink_packet_core",
-            "netlink_packet_route",
-            "netlink_proto",
-            "netlink_sys",
-        ],
+        never: &["rtnetlink", "netlink_packet_core", "netlink_packet_route", "netlink_proto", "netlink_sys"],
         why: "links, routes and addresses are the job of `netlink` and `announce`; the others take their values",
     },
     ImportRule {
         modules: &["lb_agent"],
-        except: &[
-            "lb_agent::sources::kubernetes",
-            "lb_agent::election::lease",
-            "lb_agent::controller",
-        ],
+        except: &["lb_agent::sources::kubernetes", "lb_agent::election::lease", "lb_agent::controller"],
         never: &["kube", "k8s_openapi"],
         why: "only one source, the lease and the controller speak to the API server",
     },
@@ -195,12 +185,7 @@ pub const IMPORT_RULES: [ImportRule; 18] = [
         why: "this code runs in the kernel too: `core` only (`alloc` behind feature `user`)",
     },
     ImportRule {
-        modules: &[
-            "lb_ebpf::vip",
-            "lb_ebpf::maglev",
-            "lb_ebpf::conntrack",
-            "lb_ebpf::stats",
-        ],
+        modules: &["lb_ebpf::vip", "lb_ebpf::maglev", "lb_ebpf::conntrack", "lb_ebpf::stats"],
         except: &[],
         never: &[
             "lb_ebpf::packet",

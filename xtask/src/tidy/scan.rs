@@ -40,10 +40,7 @@ impl<'a> Source<'a> {
         let mut at = 0;
         while at < all.len() {
             if starts(&all[at..], &["#", "!", "["]) && is_cfg_test(&all[at + 2..]) {
-                return Self {
-                    tests_begin: Some(all[at].line),
-                    ..Self::default()
-                };
+                return Self { tests_begin: Some(all[at].line), ..Self::default() };
             }
             if starts(&all[at..], &["#", "["]) && is_cfg_test(&all[at + 1..]) {
                 at += source.skip_test_item(&all[at..]);
@@ -63,11 +60,7 @@ impl<'a> Source<'a> {
         }
         if rest.get(at).is_some_and(|token| token.text == "pub") {
             at += 1;
-            at += if starts(&rest[at..], &["("]) {
-                group_length(&rest[at..])
-            } else {
-                0
-            };
+            at += if starts(&rest[at..], &["("]) { group_length(&rest[at..]) } else { 0 };
         }
         let keyword = rest.get(at).map_or("", |token| token.text);
         if keyword == "mod" {
@@ -92,11 +85,7 @@ impl<'a> Source<'a> {
                 word if is_word(word) => {
                     let segments = plain_path(rest);
                     let taken = segments.len() * 2 - 1;
-                    paths.push(Path {
-                        segments,
-                        line: first.line,
-                        imported: false,
-                    });
+                    paths.push(Path { segments, line: first.line, imported: false });
                     taken
                 }
                 _ => 1,
@@ -135,14 +124,8 @@ fn use_tree<'a>(tree: &[Token<'a>], prefix: &[&'a str], paths: &mut Vec<Path<'a>
         }
     }
     let line = tree.first().map_or(0, |token| token.line);
-    paths.push(Path {
-        segments,
-        line,
-        imported: true,
-    });
-    let renamed = tree[at..]
-        .iter()
-        .take_while(|token| matches!(token.text, "*" | "as") || is_word(token.text));
+    paths.push(Path { segments, line, imported: true });
+    let renamed = tree[at..].iter().take_while(|token| matches!(token.text, "*" | "as") || is_word(token.text));
     at + renamed.count()
 }
 
@@ -209,10 +192,7 @@ fn tokens(text: &str) -> Vec<Token<'_>> {
         let (length, kept) = lexeme(rest, first);
         let (lexeme, after) = rest.split_at(length);
         if kept {
-            tokens.push(Token {
-                text: lexeme.strip_prefix("r#").unwrap_or(lexeme),
-                line,
-            });
+            tokens.push(Token { text: lexeme.strip_prefix("r#").unwrap_or(lexeme), line });
         }
         line += lexeme.matches('\n').count();
         rest = after;
@@ -231,10 +211,7 @@ fn lexeme(rest: &str, first: char) -> (usize, bool) {
     if let Some(length) = string(rest) {
         return (length, false);
     }
-    let unprefixed = rest
-        .strip_prefix('b')
-        .filter(|after| after.starts_with('\''))
-        .unwrap_or(rest);
+    let unprefixed = rest.strip_prefix('b').filter(|after| after.starts_with('\'')).unwrap_or(rest);
     if unprefixed.starts_with('\'') {
         return (rest.len() - unprefixed.len() + quote(unprefixed), false);
     }
@@ -242,9 +219,7 @@ fn lexeme(rest: &str, first: char) -> (usize, bool) {
         return (2, true);
     }
     let word = rest.strip_prefix("r#").unwrap_or(rest);
-    let length = word
-        .find(|c: char| c != '_' && !c.is_alphanumeric())
-        .unwrap_or(word.len());
+    let length = word.find(|c: char| c != '_' && !c.is_alphanumeric()).unwrap_or(word.len());
     if length > 0 {
         return (rest.len() - word.len() + length, is_word(word));
     }
@@ -271,9 +246,7 @@ fn block_comment(rest: &str) -> usize {
 
 /// Length of the string literal that `rest` begins with: `".."`, `b".."`, `c".."`, `r#".."#` and the like.
 fn string(rest: &str) -> Option<usize> {
-    let prefix = rest
-        .find(|c| !matches!(c, 'b' | 'c' | 'r'))
-        .filter(|length| *length <= 2)?;
+    let prefix = rest.find(|c| !matches!(c, 'b' | 'c' | 'r')).filter(|length| *length <= 2)?;
     let raw = rest[..prefix].contains('r');
     let hashes = if raw { rest[prefix..].find(|c| c != '#')? } else { 0 };
     let open = prefix + hashes;
@@ -294,11 +267,7 @@ fn quote(rest: &str) -> usize {
     match (chars.next(), chars.next()) {
         (Some('\\'), _) => 1 + closing(&rest[1..], '\''),
         (Some(one), Some('\'')) => one.len_utf8() + 2,
-        _ => {
-            1 + rest[1..]
-                .find(|c: char| c != '_' && !c.is_alphanumeric())
-                .unwrap_or(rest.len() - 1)
-        }
+        _ => 1 + rest[1..].find(|c: char| c != '_' && !c.is_alphanumeric()).unwrap_or(rest.len() - 1),
     }
 }
 
@@ -323,11 +292,7 @@ mod tests {
     }
 
     fn paths(text: &str) -> Vec<String> {
-        Source::read(text)
-            .paths()
-            .iter()
-            .map(|path| path.segments.join("::"))
-            .collect()
+        Source::read(text).paths().iter().map(|path| path.segments.join("::")).collect()
     }
 
     #[test]
@@ -339,10 +304,7 @@ mod tests {
     #[test]
     fn lines_are_counted_through_literals() {
         let source = Source::read("let a = \"1\n2\n3\";\nunsafe {}");
-        assert_eq!(
-            source.tokens.iter().find(|token| token.text == "unsafe").unwrap().line,
-            4
-        );
+        assert_eq!(source.tokens.iter().find(|token| token.text == "unsafe").unwrap().line, 4);
     }
 
     #[test]
@@ -378,10 +340,7 @@ mod tests {
         let source = Source::read(text);
         let words: Vec<_> = source.tokens.iter().map(|token| token.text).collect();
         assert!(words.contains(&"kept"));
-        assert!(
-            !words.iter().any(|word| ["fs", "tokio", "aya", "proofs"].contains(word)),
-            "{words:?}"
-        );
+        assert!(!words.iter().any(|word| ["fs", "tokio", "aya", "proofs"].contains(word)), "{words:?}");
         assert_eq!((source.test_modules, source.tests_begin), (vec!["proofs"], Some(5)));
     }
 

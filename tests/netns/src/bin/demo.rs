@@ -53,11 +53,8 @@ async fn present(arguments: &Arguments) -> Result<()> {
     let scope = Scope::new()?;
     sweep();
     let prefix = scope.prefix().to_owned();
-    let options = Options {
-        vips: demo::vips(arguments.ipv4, arguments.ipv6),
-        suite: arguments.router,
-        keep: arguments.keep,
-    };
+    let options =
+        Options { vips: demo::vips(arguments.ipv4, arguments.ipv6), suite: arguments.router, keep: arguments.keep };
     let shown = tokio::select! {
         shown = demo::run(scope, &options) => shown,
         _ = interrupt.recv() => Err(anyhow::anyhow!("interrupted")),
@@ -65,16 +62,11 @@ async fn present(arguments: &Arguments) -> Result<()> {
         _ = hangup.recv() => Err(anyhow::anyhow!("the terminal is gone")),
     };
     let left = residue(&prefix);
-    let ending = shown
-        .as_ref()
-        .err()
-        .map_or_else(|| "the demo itself succeeded".to_owned(), |error| format!("{error:#}"));
+    let ending =
+        shown.as_ref().err().map_or_else(|| "the demo itself succeeded".to_owned(), |error| format!("{error:#}"));
     if !left.is_empty() {
         bail!("these were not removed: {} ({})", left.join(", "), ending);
     }
-    let _ = writeln!(
-        stdout(),
-        "          no namespace, process, pin or file of the demo is left"
-    );
+    let _ = writeln!(stdout(), "          no namespace, process, pin or file of the demo is left");
     shown
 }

@@ -52,16 +52,8 @@ enum Verb {
 
 fn main() -> Result<()> {
     match Arguments::parse().verb {
-        Verb::TlsServer {
-            name,
-            listen,
-            certificate,
-            key,
-        } => {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .context("runtime")?;
+        Verb::TlsServer { name, listen, certificate, key } => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("runtime")?;
             runtime.block_on(server::serve(name, listen, &Identity { certificate, key }))
         }
         Verb::TcpEcho { name, listen } => echo::serve_tcp(&name, listen),

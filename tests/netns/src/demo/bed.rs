@@ -56,36 +56,19 @@ impl Bed {
             let [ipv4, ipv6] = node.addresses;
             console.note(&format!("{}  {ipv4}  {ipv6}  ({})", node.name, node.netns.name()));
         }
-        Ok(Self {
-            cluster,
-            suite: options.suite,
-        })
+        Ok(Self { cluster, suite: options.suite })
     }
 
     /// Starts servers, routing daemons and agents, and waits until the router spreads over all three nodes.
     pub(super) async fn start(&mut self, console: &mut Console) -> Result<()> {
-        console.step(&format!(
-            "Starting on every node: an HTTPS server on {PORT}, {} and lb-agent",
-            self.suite
-        ));
+        console.step(&format!("Starting on every node: an HTTPS server on {PORT}, {} and lb-agent", self.suite));
         self.cluster.start_servers()?;
         self.cluster.start_routing(self.suite, self.suite)?;
         let vips = self.vips.clone();
         self.cluster.start_agents(|topology, config| {
-            config.with_service(ServiceConfig::on_all_nodes(
-                topology,
-                SERVICE,
-                &vips,
-                Protocol::Tcp,
-                PORT,
-            ))
+            config.with_service(ServiceConfig::on_all_nodes(topology, SERVICE, &vips, Protocol::Tcp, PORT))
         })?;
-        for (agent, name) in self
-            .cluster
-            .agents
-            .iter_mut()
-            .zip(self.cluster.topology.nodes.iter().map(|n| &n.name))
-        {
+        for (agent, name) in self.cluster.agents.iter_mut().zip(self.cluster.topology.nodes.iter().map(|n| &n.name)) {
             let took = agent.wait_ready(PATIENCE).await?;
             console.note(&format!("agent on {name} ready after {}", milliseconds(took)));
         }
@@ -104,10 +87,7 @@ impl Bed {
     pub(super) async fn wait_for_routes(&self, count: usize, console: &Console) -> Result<()> {
         for &vip in &self.vips {
             let took = wait_for_route(&self.topology.router, vip, count, PATIENCE).await?;
-            console.note(&format!(
-                "router: {count} equal next hops to {vip} after {}",
-                milliseconds(took)
-            ));
+            console.note(&format!("router: {count} equal next hops to {vip} after {}", milliseconds(took)));
         }
         Ok(())
     }
@@ -120,17 +100,10 @@ impl Bed {
     /// How to look around while the demo is kept.
     pub(super) fn directions(&self) -> String {
         let client = self.topology.client.path();
-        let mut text = format!(
-            "\nKept until Ctrl-C. Look around with\n  nsenter --net={} bash\n",
-            client.display()
-        );
+        let mut text = format!("\nKept until Ctrl-C. Look around with\n  nsenter --net={} bash\n", client.display());
         for (agent, node) in self.agents.iter().zip(&self.topology.nodes) {
             let (path, pins) = (node.netns.path(), agent.pin_path());
-            text += &format!(
-                "  nsenter --net={} lbctl --pin-path {} status\n",
-                path.display(),
-                pins.display()
-            );
+            text += &format!("  nsenter --net={} lbctl --pin-path {} status\n", path.display(), pins.display());
         }
         text
     }

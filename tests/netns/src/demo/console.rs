@@ -19,10 +19,7 @@ pub(super) struct Console {
 
 impl Console {
     pub(super) fn new() -> Self {
-        Self {
-            start: Instant::now(),
-            failures: 0,
-        }
+        Self { start: Instant::now(), failures: 0 }
     }
 
     /// A heading with the time since the start.
@@ -61,24 +58,16 @@ impl Console {
         table.load_style(UTF8_FULL_CONDENSED);
         let tallies: Vec<_> = columns.iter().map(|(_, attempts)| Tally::of(attempts)).collect();
         table.set_header(
-            [
-                vec!["answered by".to_owned()],
-                columns.iter().map(|(vip, _)| vip.to_string()).collect(),
-            ]
-            .concat(),
+            [vec!["answered by".to_owned()], columns.iter().map(|(vip, _)| vip.to_string()).collect()].concat(),
         );
         for name in names {
-            let counts = tallies
-                .iter()
-                .map(|tally| tally.answers.get(name).copied().unwrap_or(0).to_string());
+            let counts = tallies.iter().map(|tally| tally.answers.get(name).copied().unwrap_or(0).to_string());
             table.add_row([name.clone()].into_iter().chain(counts));
         }
         let failed = tallies.iter().map(|tally| tally.failed().to_string());
         table.add_row(["nobody".to_owned()].into_iter().chain(failed));
         for (what, percent) in [("median time", 50), ("99th percentile", 99)] {
-            let times = columns
-                .iter()
-                .map(|(_, attempts)| milliseconds(percentile(attempts, percent)));
+            let times = columns.iter().map(|(_, attempts)| milliseconds(percentile(attempts, percent)));
             table.add_row([what.to_owned()].into_iter().chain(times));
         }
         for column in table.column_iter_mut().skip(1) {

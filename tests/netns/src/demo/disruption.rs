@@ -44,19 +44,11 @@ impl Disruption {
         let clients = bed.clients(LIMIT)?;
         let open = |client| LongLived::open(&bed.runtime, client, CONNECTIONS, first_port, PULSE);
         let connections: Vec<_> = clients.iter().map(open).collect();
-        let streams = clients
-            .into_iter()
-            .map(|client| Stream::start(&bed.runtime, client, PERIOD))
-            .collect();
+        let streams = clients.into_iter().map(|client| Stream::start(&bed.runtime, client, PERIOD)).collect();
         let all_speak = || async {
             let lives: Vec<_> = connections.iter().flat_map(LongLived::lives).collect();
             let silent = lives.iter().filter(|life| life.answered < 2).count();
-            ensure!(
-                silent == 0,
-                "{silent} of {} connections have no two answers: {:?}",
-                lives.len(),
-                breaks(&lives)
-            );
+            ensure!(silent == 0, "{silent} of {} connections have no two answers: {:?}", lives.len(), breaks(&lives));
             Ok(lives)
         };
         let (lives, _) = wait::until("answers on every open connection", Duration::from_secs(5), all_speak).await?;
@@ -66,11 +58,7 @@ impl Disruption {
             by_server(&lives)
         ));
         sleep(BEFORE).await;
-        Ok(Self {
-            streams,
-            connections,
-            moment: Instant::now(),
-        })
+        Ok(Self { streams, connections, moment: Instant::now() })
     }
 
     /// Lets traffic go on, ends it, and checks what the client saw after `victim` died.
@@ -94,38 +82,24 @@ impl Disruption {
 /// New connections: a short disturbance, then all are answered, by the survivors.
 fn check_new(attempts: &[Attempt], moment: Instant, victim: &str, claim: &str, console: &mut Console) {
     let (before, after): (Vec<_>, Vec<_>) = attempts.iter().partition(|attempt| attempt.started < moment);
-    let (during, later): (Vec<_>, Vec<_>) = after
-        .into_iter()
-        .partition(|attempt| attempt.started < moment + CONVERGED);
+    let (during, later): (Vec<_>, Vec<_>) = after.into_iter().partition(|attempt| attempt.started < moment + CONVERGED);
     // Requests begun just before may be cut off by the disruption: they count as disturbed by it.
-    let (calm, cut): (Vec<_>, Vec<_>) = before
-        .into_iter()
-        .partition(|attempt| attempt.started + attempt.took < moment);
+    let (calm, cut): (Vec<_>, Vec<_>) = before.into_iter().partition(|attempt| attempt.started + attempt.took < moment);
     let disturbed: Vec<_> = cut.into_iter().chain(during).collect();
     let tally = Tally::of(calm.iter().copied());
     console.expect(tally.failed() == 0, "before, no request fails", &show(&tally));
     let tally = Tally::of(disturbed.iter().copied());
-    let slow = disturbed
-        .iter()
-        .filter(|attempt| attempt.outcome.is_ok() && attempt.took > Duration::from_millis(500));
+    let slow = disturbed.iter().filter(|attempt| attempt.outcome.is_ok() && attempt.took > Duration::from_millis(500));
     console.note(&format!(
         "the first {} s: {}; slower than 500 ms: {}",
         CONVERGED.as_secs(),
         show(&tally),
         slow.count()
     ));
-    let failed = disturbed
-        .iter()
-        .chain(&later)
-        .filter(|attempt| attempt.outcome.is_err());
-    let last = failed
-        .map(|attempt| attempt.started.saturating_duration_since(moment))
-        .max();
+    let failed = disturbed.iter().chain(&later).filter(|attempt| attempt.outcome.is_err());
+    let last = failed.map(|attempt| attempt.started.saturating_duration_since(moment)).max();
     console.note(&match last {
-        Some(last) => format!(
-            "the last request that failed was begun {} after the kill",
-            milliseconds(last)
-        ),
+        Some(last) => format!("the last request that failed was begun {} after the kill", milliseconds(last)),
         None => "no request failed".to_owned(),
     });
     let tally = Tally::of(later.iter().copied());
@@ -136,20 +110,14 @@ fn check_new(attempts: &[Attempt], moment: Instant, victim: &str, claim: &str, c
 
 /// Open connections: those to the victim end, no other notices.
 fn check_open(lives: &[Life], victim: &str, console: &mut Console) {
-    let (lost, others): (Vec<_>, Vec<_>) = lives
-        .iter()
-        .cloned()
-        .partition(|life| life.server.as_deref() == Some(victim));
+    let (lost, others): (Vec<_>, Vec<_>) =
+        lives.iter().cloned().partition(|life| life.server.as_deref() == Some(victim));
     let broken = breaks(&others);
     let answered: u64 = others.iter().map(|life| life.answered).sum();
     console.expect(
         broken.is_empty(),
         &format!("no open connection to the other nodes breaks: {}", by_server(&others)),
-        &if broken.is_empty() {
-            format!("{answered} requests answered")
-        } else {
-            format!("{broken:?}")
-        },
+        &if broken.is_empty() { format!("{answered} requests answered") } else { format!("{broken:?}") },
     );
     let kinds = breaks(&lost);
     console.note(&format!(
@@ -174,33 +142,13 @@ fn by_server(lives: &[Life]) -> String {
     for life in lives {
         *counts.entry(life.server.as_deref().unwrap_or("nobody")).or_default() += 1;
     }
-    counts
-        .into_iter()
-        .map(|(name, count)| format!("{name} {count}"))
-        .collect::<Vec<_>>()
-        .join(", ")
+    counts.into_iter().map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", ")
 }
 
 /// A tally in a line.
 fn show(tally: &Tally) -> String {
-    let answers: Vec<_> = tally
-        .answers
-        .iter()
-        .map(|(name, count)| format!("{name} {count}"))
-        .collect();
-    let failures: Vec<_> = tally
-        .failures
-        .iter()
-        .map(|(kind, count)| format!("{count} {kind}"))
-        .collect();
-    let failures = if failures.is_empty() {
-        "none".to_owned()
-    } else {
-        failures.join(", ")
-    };
-    format!(
-        "{} answered ({}), failed: {failures}",
-        tally.answered(),
-        answers.join(", ")
-    )
+    let answers: Vec<_> = tally.answers.iter().map(|(name, count)| format!("{name} {count}")).collect();
+    let failures: Vec<_> = tally.failures.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+    let failures = if failures.is_empty() { "none".to_owned() } else { failures.join(", ") };
+    format!("{} answered ({}), failed: {failures}", tally.answered(), answers.join(", "))
 }

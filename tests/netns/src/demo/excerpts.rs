@@ -26,9 +26,7 @@ pub(super) fn show(bed: &Bed, options: &Options, console: &mut Console) -> Resul
         let text = bed.agents[0].lbctl(&arguments)?;
         let shown: Vec<_> = command.iter().map(|word| quote(word)).collect();
         console.note(&format!("$ lbctl {}", shown.join(" ")));
-        text.lines()
-            .take(LINES)
-            .for_each(|line| console.note(&format!("  {line}")));
+        text.lines().take(LINES).for_each(|line| console.note(&format!("  {line}")));
         let more = text.lines().count().saturating_sub(LINES);
         if more > 0 {
             console.note(&format!("  ... {more} more lines"));
@@ -46,9 +44,5 @@ fn flow(vip: IpAddr) -> String {
 
 /// The word as a shell would need it.
 fn quote(word: &str) -> String {
-    if word.contains(' ') {
-        format!("'{word}'")
-    } else {
-        word.to_owned()
-    }
+    if word.contains(' ') { format!("'{word}'") } else { word.to_owned() }
 }

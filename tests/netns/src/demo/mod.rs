@@ -39,9 +39,7 @@ pub struct Options {
 /// The families asked for; none named means both.
 #[must_use]
 pub fn vips(ipv4: bool, ipv6: bool) -> Vec<IpAddr> {
-    VIPS.into_iter()
-        .filter(|vip| ipv4 == ipv6 || vip.is_ipv4() == ipv4)
-        .collect()
+    VIPS.into_iter().filter(|vip| ipv4 == ipv6 || vip.is_ipv4() == ipv4).collect()
 }
 
 /// Runs the demo in `bed`, which the caller made first so that it can clean up after an interruption.
@@ -75,9 +73,7 @@ pub async fn run(scope: crate::scope::Scope, options: &Options) -> Result<()> {
 async fn show(bed: &mut Bed, options: &Options, console: &mut Console) -> Result<()> {
     bed.start(console).await?;
 
-    console.step(&format!(
-        "Sending {REQUESTS} requests to each VIP, every one on a connection of its own"
-    ));
+    console.step(&format!("Sending {REQUESTS} requests to each VIP, every one on a connection of its own"));
     ask_everybody(bed, options, console).await?;
 
     excerpts::show(bed, options, console)?;
@@ -104,33 +100,20 @@ async fn show(bed: &mut Bed, options: &Options, console: &mut Console) -> Result
 async fn ask_everybody(bed: &Bed, options: &Options, console: &mut Console) -> Result<()> {
     let mut rows = Vec::new();
     for &vip in &options.vips {
-        let attempts = burst(
-            &bed.runtime,
-            &bed.client(vip, Duration::from_secs(2))?,
-            REQUESTS,
-            PARALLEL,
-        )
-        .await;
+        let attempts = burst(&bed.runtime, &bed.client(vip, Duration::from_secs(2))?, REQUESTS, PARALLEL).await;
         rows.push((vip, attempts));
     }
     console.answers(&bed.names(), &rows);
     for (vip, attempts) in &rows {
         let tally = Tally::of(attempts);
-        let silent: Vec<_> = bed
-            .names()
-            .into_iter()
-            .filter(|name| !tally.answers.contains_key(name))
-            .collect();
+        let silent: Vec<_> = bed.names().into_iter().filter(|name| !tally.answers.contains_key(name)).collect();
         console.expect(
             tally.failed() == 0 && attempts.len() == REQUESTS,
             &format!("all {REQUESTS} requests to {vip} are answered"),
             &format!("{} answered, failures: {:?}", tally.answered(), tally.failures),
         );
-        let seen = if silent.is_empty() {
-            "all three did".to_owned()
-        } else {
-            format!("{} did not", silent.join(", "))
-        };
+        let seen =
+            if silent.is_empty() { "all three did".to_owned() } else { format!("{} did not", silent.join(", ")) };
         console.expect(silent.is_empty(), &format!("every node answers for {vip}"), &seen);
     }
     Ok(())

@@ -15,17 +15,11 @@ pub(super) fn start(scope: &Scope, speaker: &Speaker<'_>) -> Result<RoutingDaemo
     let mut command = speaker.netns.command("bird");
     command.arg("-f").arg("-c").arg(&file);
     command.arg("-s").arg(scope.file(&format!("{name}.ctl")));
-    Ok(RoutingDaemon {
-        processes: vec![Process::spawn(scope, &name, &mut command)?],
-        directories: Vec::new(),
-    })
+    Ok(RoutingDaemon { processes: vec![Process::spawn(scope, &name, &mut command)?], directories: Vec::new() })
 }
 
 fn configuration(speaker: &Speaker<'_>) -> String {
-    let mut text = format!(
-        "router id {};\nlog stderr all;\nprotocol device {{ scan time 1; }}\n",
-        speaker.router_id
-    );
+    let mut text = format!("router id {};\nlog stderr all;\nprotocol device {{ scan time 1; }}\n", speaker.router_id);
     text.push_str(match speaker.role {
         // The kernel takes one route per prefix, so equal ones are merged into one with several next hops.
         Role::Router => {
@@ -35,11 +29,8 @@ fn configuration(speaker: &Speaker<'_>) -> String {
         Role::Node => "protocol direct { ipv4; ipv6; interface \"lo\"; }\n",
     });
     for neighbor in &speaker.neighbors {
-        let (family, hosts) = if neighbor.address.is_ipv4() {
-            ("ipv4", "0.0.0.0/0{32,32}")
-        } else {
-            ("ipv6", "::/0{128,128}")
-        };
+        let (family, hosts) =
+            if neighbor.address.is_ipv4() { ("ipv4", "0.0.0.0/0{32,32}") } else { ("ipv6", "::/0{128,128}") };
         let policy = match speaker.role {
             Role::Router => "import all; export none".to_owned(),
             Role::Node => format!("import none; export where source = RTS_DEVICE && net ~ [ {hosts} ]"),

@@ -24,14 +24,9 @@ const ZEBRA_LIMIT: Duration = Duration::from_secs(10);
 /// Starts both daemons in the foreground, as children.
 pub(super) fn start(scope: &Scope, speaker: &Speaker<'_>) -> Result<RoutingDaemon> {
     let pathspace = speaker.netns.name();
-    let directories: Vec<PathBuf> = ["/etc/frr", "/var/run/frr"]
-        .map(|root| Path::new(root).join(pathspace))
-        .into();
+    let directories: Vec<PathBuf> = ["/etc/frr", "/var/run/frr"].map(|root| Path::new(root).join(pathspace)).into();
     // The guard comes first, so that the directories go even if a daemon does not start.
-    let mut daemon = RoutingDaemon {
-        processes: Vec::new(),
-        directories,
-    };
+    let mut daemon = RoutingDaemon { processes: Vec::new(), directories };
     for directory in &daemon.directories {
         fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
         give_to_frr(directory)?;
@@ -49,35 +44,15 @@ fn launch(scope: &Scope, speaker: &Speaker<'_>, program: &str, text: &str, daemo
     fs::write(&file, text).with_context(|| format!("writing {}", file.display()))?;
     give_to_frr(&file)?;
     let mut command = speaker.netns.command(find(program)?);
-    command
-        .args([
-            "-N",
-            speaker.netns.name(),
-            "-A",
-            "127.0.0.1",
-            "-P",
-            "0",
-            "--log",
-            "stdout",
-            "-f",
-        ])
-        .arg(&file);
-    daemon.processes.push(Process::spawn(
-        scope,
-        &format!("{program}-{}", speaker.name),
-        &mut command,
-    )?);
+    command.args(["-N", speaker.netns.name(), "-A", "127.0.0.1", "-P", "0", "--log", "stdout", "-f"]).arg(&file);
+    daemon.processes.push(Process::spawn(scope, &format!("{program}-{}", speaker.name), &mut command)?);
     Ok(())
 }
 
 fn wait_for_file(path: &Path) -> Result<()> {
     let start = Instant::now();
     while !path.exists() {
-        ensure!(
-            start.elapsed() < ZEBRA_LIMIT,
-            "zebra made no {} within {ZEBRA_LIMIT:?}",
-            path.display()
-        );
+        ensure!(start.elapsed() < ZEBRA_LIMIT, "zebra made no {} within {ZEBRA_LIMIT:?}", path.display());
         sleep(Duration::from_millis(5));
     }
     Ok(())
@@ -93,9 +68,7 @@ fn find(program: &str) -> Result<PathBuf> {
 
 /// The daemons give up root and then have to read and write here.
 fn give_to_frr(path: &Path) -> Result<()> {
-    let user = User::from_name("frr")
-        .context("looking up the user frr")?
-        .context("no user frr; install `frr`")?;
+    let user = User::from_name("frr").context("looking up the user frr")?.context("no user frr; install `frr`")?;
     chown(path, Some(user.uid), Some(user.gid)).with_context(|| format!("giving {} to frr", path.display()))
 }
 
@@ -127,10 +100,7 @@ fn bgpd_configuration(speaker: &Speaker<'_>) -> String {
             writeln!(text, " neighbor {address} {setting}").expect("writing to a string");
         }
     }
-    for (family, is_wanted) in [
-        ("ipv4", IpAddr::is_ipv4 as fn(&IpAddr) -> bool),
-        ("ipv6", IpAddr::is_ipv6),
-    ] {
+    for (family, is_wanted) in [("ipv4", IpAddr::is_ipv4 as fn(&IpAddr) -> bool), ("ipv6", IpAddr::is_ipv6)] {
         write!(text, " address-family {family} unicast\n  maximum-paths 8\n").expect("writing to a string");
         if speaker.role == Role::Node {
             writeln!(text, "  redistribute connected route-map HOSTS-{family}").expect("writing to a string");
@@ -138,11 +108,8 @@ fn bgpd_configuration(speaker: &Speaker<'_>) -> String {
         for Neighbor { address, .. } in speaker.neighbors.iter().filter(|neighbor| is_wanted(&neighbor.address)) {
             // The router announces nothing, a node takes nothing.
             let refused = if speaker.role == Role::Router { "out" } else { "in" };
-            write!(
-                text,
-                "  neighbor {address} activate\n  neighbor {address} route-map NONE {refused}\n"
-            )
-            .expect("writing to a string");
+            write!(text, "  neighbor {address} activate\n  neighbor {address} route-map NONE {refused}\n")
+                .expect("writing to a string");
         }
         text.push_str(" exit-address-family\n");
     }

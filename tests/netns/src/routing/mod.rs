@@ -133,11 +133,7 @@ impl<'a> Speaker<'a> {
         let nodes = topology.nodes.iter();
         let neighbors = nodes.flat_map(|node| {
             let number = ROUTER_AS + u32::from(node.number);
-            node.addresses.map(|address| Neighbor {
-                name: neighbor_name(&node.name, address),
-                number,
-                address,
-            })
+            node.addresses.map(|address| Neighbor { name: neighbor_name(&node.name, address), number, address })
         });
         Self {
             netns: &topology.router,
@@ -174,9 +170,5 @@ impl<'a> Speaker<'a> {
 
 /// A name that both daemons accept as a word.
 fn neighbor_name(node: &str, address: IpAddr) -> String {
-    format!(
-        "{}_{}",
-        node.replace('-', "_"),
-        if address.is_ipv4() { "v4" } else { "v6" }
-    )
+    format!("{}_{}", node.replace('-', "_"), if address.is_ipv4() { "v4" } else { "v6" })
 }

@@ -1,19 +1,19 @@
-use lb_common::maps::backends::Mode;
+//! Plans performed on maps in memory, which follow references as packets do.
+
+use std::collections::BTreeMap;
+
+use lb_common::{
+    addr::{BackendId, Be16, IpAddr16},
+    maps::{addresses::AddressEntry, backends::Mode, services::VipKey},
+};
 use proptest::prelude::*;
 
-use super::*;
-use crate::{
-    dataplane::{Dataplane, fake::FakeDataplane},
-    plan::{RingArena, Sizes},
+use super::{Dataplane, fake::FakeDataplane};
+use crate::plan::{
+    MapOp, MapState, PlanError, RingArena, RingOrigin, Sizes, TargetBackend, TargetService, TargetState, operations,
 };
 
-const SIZES: Sizes = Sizes {
-    services: 16,
-    backends: 64,
-    ring_slots: 64 * 24,
-    peers: 8,
-    addresses: 16,
-};
+const SIZES: Sizes = Sizes { services: 16, backends: 64, ring_slots: 64 * 24, peers: 8, addresses: 16 };
 
 fn address(last: u8) -> IpAddr16 {
     IpAddr16::from_bytes([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, 0, last])
@@ -24,11 +24,7 @@ fn key(service: u8) -> VipKey {
 }
 
 fn hop(seed: u8) -> lb_common::maps::backends::Hop {
-    lb_common::maps::backends::Hop {
-        mode: Mode::L2 as u8,
-        interface: u32::from(seed) + 1,
-        ..Default::default()
-    }
+    lb_common::maps::backends::Hop { mode: Mode::L2 as u8, interface: u32::from(seed) + 1, ..Default::default() }
 }
 
 /// A target with these services: per service the backends, each with weight and hop.
@@ -37,14 +33,7 @@ fn target(services: &BTreeMap<u8, BTreeMap<u8, (u16, u8)>>) -> TargetState {
     for (service, backends) in services {
         target.addresses.insert(key(*service).address, AddressEntry::VIP);
         let backends = backends.iter().map(|(last, (weight, seed))| {
-            (
-                (address(*last), Be16::new(80)),
-                TargetBackend {
-                    weight: *weight,
-                    in_ring: true,
-                    hop: hop(*seed),
-                },
-            )
+            ((address(*last), Be16::new(80)), TargetBackend { weight: *weight, in_ring: true, hop: hop(*seed) })
         });
         let service_target = TargetService {
             name: format!("s{service}"),
@@ -101,24 +90,14 @@ proptest! {
 }
 
 fn one(backends: &[u8]) -> TargetState {
-    target(&BTreeMap::from([(
-        0,
-        backends.iter().map(|last| (*last, (1, 0))).collect(),
-    )]))
+    target(&BTreeMap::from([(0, backends.iter().map(|last| (*last, (1, 0))).collect())]))
 }
 
 #[test]
 fn a_changed_hop_moves_no_ring() {
     let (_, state) = operations(&MapState::empty(SIZES), &one(&[1, 2])).unwrap();
     let mut moved = one(&[1, 2]);
-    moved
-        .services
-        .get_mut(&key(0))
-        .unwrap()
-        .backends
-        .get_mut(&(address(1), Be16::new(80)))
-        .unwrap()
-        .hop = hop(9);
+    moved.services.get_mut(&key(0)).unwrap().backends.get_mut(&(address(1), Be16::new(80))).unwrap().hop = hop(9);
     let (steps, _) = operations(&state, &moved).unwrap();
     assert_eq!(steps.len(), 2, "{steps:?}");
     assert!(matches!(steps[0], MapOp::Hop { head, .. } if head.active() == 1) && steps[1] == MapOp::Grace);
@@ -144,13 +123,7 @@ fn an_adopted_ring_that_is_right_is_left_alone() {
     state.services.get_mut(&key(0)).unwrap().ring = RingOrigin::Adopted(ring.unwrap());
     assert_eq!(operations(&state, &wanted).unwrap().0, []);
     state.services.get_mut(&key(0)).unwrap().ring = RingOrigin::Adopted(vec![BackendId::new(9, 1); 64]);
-    assert!(
-        operations(&state, &wanted)
-            .unwrap()
-            .0
-            .iter()
-            .any(|step| matches!(step, MapOp::Ring { .. }))
-    );
+    assert!(operations(&state, &wanted).unwrap().0.iter().any(|step| matches!(step, MapOp::Ring { .. })));
 }
 
 #[test]

@@ -1,0 +1,178 @@
+//! The steps from what the maps hold to what they should hold.
+//!
+//! Order: what rings will refer to, then rings, then the words that put them in force, then services; removals the
+//! other way round and only behind a grace period, so that a packet that read an old word still finds all it names.
+//! After any prefix of the steps no packet meets a service without its ring or a ring without its backends.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lb_common::{
+    addr::IpAddr16,
+    hash::filter_bit,
+    maglev::Member,
+    maps::{addresses::AddressEntry, services::VipKey},
+};
+
+mod rings;
+mod services;
+
+use super::state::{MapOp, MapState, TargetState};
+
+/// A target that the maps have no room for. Nothing of it is performed.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum PlanError {
+    /// A map is too small.
+    #[error(
+        "map {map} is full: {needed} entries are needed, it has {size}; raise `capacities.{key}` and restart the agent"
+    )]
+    MapFull {
+        /// Name of the map.
+        map: &'static str,
+        /// Entries that would be needed.
+        needed: usize,
+        /// Entries it has.
+        size: u32,
+        /// The configuration key that sets its size.
+        key: &'static str,
+    },
+    /// The arena has no region that is long enough.
+    #[error(
+        "the ring arena has no room for a ring of {slots} slots beside those in force ({free} slots free, longest region \
+         {longest}); raise `capacities.ringSlots` and restart the agent"
+    )]
+    ArenaFull {
+        /// Slots of the ring.
+        slots: u32,
+        /// Slots that are free.
+        free: u32,
+        /// The longest free region.
+        longest: u32,
+    },
+}
+
+/// Lists the steps that turn `state` into `target`, and the state after them.
+///
+/// # Errors
+/// [`PlanError`] if a map is too small; then nothing is to be done.
+pub fn operations(state: &MapState, target: &TargetState) -> Result<(Vec<MapOp>, MapState), PlanError> {
+    check_sizes(state, target)?;
+    let mut plan = Plan {
+        state: state.clone(),
+        before: Vec::new(),
+        after: Vec::new(),
+        given: Vec::new(),
+        grace: false,
+        rings: BTreeMap::new(),
+    };
+    plan.addresses(target);
+    plan.devices_and_peers(target);
+    for (key, service) in &target.services {
+        plan.service(*key, service)?;
+    }
+    let gone: Vec<VipKey> = state.services.keys().filter(|key| !target.services.contains_key(*key)).copied().collect();
+    for key in gone {
+        plan.remove_service(key);
+    }
+    Ok(plan.finish())
+}
+
+fn check_sizes(state: &MapState, target: &TargetState) -> Result<(), PlanError> {
+    let fits = |map, needed: usize, size: u32, key| {
+        if needed > size as usize { Err(PlanError::MapFull { map, needed, size, key }) } else { Ok(()) }
+    };
+    let union = |old: &BTreeMap<IpAddr16, u32>, new: &BTreeMap<IpAddr16, u32>| {
+        old.keys().chain(new.keys()).collect::<BTreeSet<_>>().len()
+    };
+    let services = state.services.keys().chain(target.services.keys()).collect::<BTreeSet<_>>().len();
+    fits("SERVICES", services, state.sizes.services, "services")?;
+    fits("ADDRESSES", union(&state.addresses, &target.addresses), state.sizes.addresses, "addresses")?;
+    fits("PEERS", union(&state.peers, &target.peers), state.sizes.peers, "peers")?;
+    let macs = state.peer_macs.keys().chain(target.peer_macs.keys()).collect::<BTreeSet<_>>().len();
+    fits("PEER_MACS", macs, state.sizes.peers, "peers")?;
+    fits("BACKENDS", backends(state, target), state.sizes.backends, "backends")
+}
+
+/// Entries of `BACKENDS` that are in use until the old ones are forgotten.
+fn backends(state: &MapState, target: &TargetState) -> usize {
+    let old =
+        state.services.iter().flat_map(|(key, service)| service.backends.keys().map(move |backend| (key, backend)));
+    let new =
+        target.services.iter().flat_map(|(key, service)| service.backends.keys().map(move |backend| (key, backend)));
+    old.chain(new).collect::<BTreeSet<_>>().len()
+}
+
+struct Plan {
+    /// The state as it will be.
+    state: MapState,
+    /// Steps in front of the grace period.
+    before: Vec<MapOp>,
+    /// Steps behind it.
+    after: Vec<MapOp>,
+    /// Regions of the arena that are free behind the grace period: offset and slots.
+    given: Vec<(u32, u32)>,
+    /// Whether a packet under way may still refer to what `before` took out of force.
+    grace: bool,
+    /// Rings built in this plan, so that services with the same backends share the work.
+    rings: BTreeMap<(Vec<Member>, u8), Vec<u32>>,
+}
+
+impl Plan {
+    fn finish(mut self) -> (Vec<MapOp>, MapState) {
+        if self.grace || !self.after.is_empty() {
+            self.before.push(MapOp::Grace);
+        }
+        self.before.append(&mut self.after);
+        for (offset, slots) in self.given {
+            self.state.arena.give(offset, slots);
+        }
+        (self.before, self.state)
+    }
+
+    fn addresses(&mut self, target: &TargetState) {
+        for (address, flags) in &target.addresses {
+            if self.state.addresses.get(address) != Some(flags) {
+                self.before.push(MapOp::Address(*address, AddressEntry { flags: *flags }));
+            }
+        }
+        let (old, new) = (filter_bits(&self.state.addresses), filter_bits(&target.addresses));
+        self.before.extend(new.difference(&old).map(|bit| MapOp::FilterAdd(*bit)));
+        self.after.extend(old.difference(&new).map(|bit| MapOp::FilterRemove(*bit)));
+        for address in self.state.addresses.keys().filter(|address| !target.addresses.contains_key(*address)) {
+            self.after.push(MapOp::RemoveAddress(*address));
+        }
+        self.state.addresses.clone_from(&target.addresses);
+    }
+
+    fn devices_and_peers(&mut self, target: &TargetState) {
+        let state = &mut self.state;
+        self.before.extend(target.devices.difference(&state.devices).map(|device| MapOp::Device(*device)));
+        self.after.extend(state.devices.difference(&target.devices).map(|device| MapOp::RemoveDevice(*device)));
+        for (address, id) in &target.peers {
+            if state.peers.get(address) != Some(id) {
+                self.before.push(MapOp::Peer(*address, *id));
+            }
+        }
+        for (mac, id) in &target.peer_macs {
+            if state.peer_macs.get(mac) != Some(id) {
+                self.before.push(MapOp::PeerMac(*mac, *id));
+            }
+        }
+        if state.settings != target.settings {
+            self.before.push(MapOp::Settings(target.settings));
+        }
+        let gone = |keep: bool, op| if keep { None } else { Some(op) };
+        self.after.extend(state.peers.keys().filter_map(|a| gone(target.peers.contains_key(a), MapOp::RemovePeer(*a))));
+        let macs = state.peer_macs.keys();
+        self.after.extend(macs.filter_map(|mac| gone(target.peer_macs.contains_key(mac), MapOp::RemovePeerMac(*mac))));
+        state.settings = target.settings;
+        state.devices.clone_from(&target.devices);
+        state.peers.clone_from(&target.peers);
+        state.peer_macs.clone_from(&target.peer_macs);
+    }
+}
+
+/// Bits of the filter that the VIPs among these addresses need.
+fn filter_bits(addresses: &BTreeMap<IpAddr16, u32>) -> BTreeSet<u32> {
+    let vips = addresses.iter().filter(|(_, flags)| AddressEntry { flags: **flags }.has(AddressEntry::VIP));
+    vips.map(|(address, _)| filter_bit(address)).collect()
+}

@@ -1,0 +1,151 @@
+//! Steps on services and backends.
+
+use std::collections::BTreeMap;
+
+use lb_common::{
+    addr::{BackendId, Be16, IpAddr16},
+    maps::{
+        backends::Head,
+        names::{BackendInfo, NAME_LEN, ServiceInfo},
+        published::RingWord,
+        services::VipKey,
+    },
+};
+
+use super::{Plan, PlanError};
+use crate::plan::state::{BackendState, MapOp, RingOrigin, ServiceState, TargetBackend, TargetService};
+
+impl Plan {
+    /// Enters a service, or changes one that is there.
+    pub(super) fn service(&mut self, key: VipKey, target: &TargetService) -> Result<(), PlanError> {
+        let known = self.state.services.remove(&key);
+        let is_new = known.is_none();
+        let mut service = match known {
+            Some(service) => service,
+            None => self.new_service()?,
+        };
+        if is_new || service.name != target.name {
+            service.name.clone_from(&target.name);
+            self.before.push(MapOp::ServiceInfo { index: service.index, info: Box::new(info(key, &target.name)) });
+        }
+        self.backends(&mut service, target)?;
+        self.ring(&mut service, target, is_new)?;
+        if is_new {
+            self.before.push(MapOp::Service { key, index: service.index });
+        }
+        self.state.services.insert(key, service);
+        Ok(())
+    }
+
+    fn new_service(&mut self) -> Result<ServiceState, PlanError> {
+        let size = self.state.sizes.services;
+        let full = PlanError::MapFull { map: "SERVICES", needed: size as usize + 1, size, key: "services" };
+        let index = self.state.free_services.pop_first().ok_or(full)?;
+        self.before.push(MapOp::ResetService { index });
+        Ok(ServiceState {
+            index,
+            name: String::new(),
+            word: RingWord::default(),
+            ring: RingOrigin::Members(Vec::new()),
+            backends: BTreeMap::new(),
+        })
+    }
+
+    /// Enters new backends, moves known ones to their new hop, and lets go of the rest behind the grace period.
+    fn backends(&mut self, service: &mut ServiceState, target: &TargetService) -> Result<(), PlanError> {
+        for (identity, wanted) in &target.backends {
+            let known = service.backends.get(identity).copied();
+            let state = match known {
+                Some(known) => self.change_backend(service.index, *identity, known, wanted),
+                None => self.new_backend(service.index, *identity, wanted)?,
+            };
+            service.backends.insert(*identity, state);
+        }
+        let gone: Vec<_> = service.backends.keys().filter(|id| !target.backends.contains_key(*id)).copied().collect();
+        for identity in gone {
+            if let Some(state) = service.backends.remove(&identity) {
+                self.forget_backend(state.id);
+            }
+        }
+        Ok(())
+    }
+
+    fn new_backend(
+        &mut self,
+        service: u32,
+        identity: (IpAddr16, Be16),
+        wanted: &TargetBackend,
+    ) -> Result<BackendState, PlanError> {
+        let size = self.state.sizes.backends;
+        let full = PlanError::MapFull { map: "BACKENDS", needed: size as usize + 1, size, key: "backends" };
+        let (index, last) = self.state.free_backends.pop_front().ok_or(full)?;
+        let generation = if last >= BackendId::LAST_GENERATION { 1 } else { last + 1 };
+        let id = BackendId::new(index, generation);
+        let info = backend_info(service, identity, wanted, id);
+        self.before.push(MapOp::Backend { id, info, hop: wanted.hop });
+        let head = Head::new(generation, 0);
+        Ok(BackendState { id, weight: wanted.weight, in_ring: wanted.in_ring, head, hop: wanted.hop })
+    }
+
+    fn change_backend(
+        &mut self,
+        service: u32,
+        identity: (IpAddr16, Be16),
+        mut state: BackendState,
+        wanted: &TargetBackend,
+    ) -> BackendState {
+        if state.hop != wanted.hop {
+            state.head = Head::new(state.head.generation(), 1 - state.head.active());
+            state.hop = wanted.hop;
+            self.before.push(MapOp::Hop { index: state.id.index(), head: state.head, hop: state.hop });
+            self.grace = true; // the hop that is at rest now is written again by the next plan
+        }
+        if (state.weight, state.in_ring) != (wanted.weight, wanted.in_ring) {
+            let info = backend_info(service, identity, wanted, state.id);
+            self.before.push(MapOp::BackendInfo { index: state.id.index(), info });
+            (state.weight, state.in_ring) = (wanted.weight, wanted.in_ring);
+        }
+        state
+    }
+
+    fn forget_backend(&mut self, id: BackendId) {
+        self.after.push(MapOp::ForgetBackend { index: id.index(), generation: id.generation() });
+        self.state.free_backends.push_back((id.index(), id.generation()));
+    }
+
+    /// Takes a service away; its entries are free behind the grace period.
+    pub(super) fn remove_service(&mut self, key: VipKey) {
+        let Some(service) = self.state.services.remove(&key) else {
+            return;
+        };
+        self.before.push(MapOp::RemoveService { key });
+        self.grace = true;
+        self.give_ring(&service);
+        for state in service.backends.values() {
+            self.forget_backend(state.id);
+        }
+        let word = RingWord::new(0, 0, false, service.word.generation().wrapping_add(1));
+        self.after.push(MapOp::Publish { service: service.index, word });
+        self.after.push(MapOp::ServiceInfo { index: service.index, info: Box::new(ServiceInfo::UNUSED) });
+        self.state.free_services.insert(service.index);
+    }
+}
+
+fn info(key: VipKey, name: &str) -> ServiceInfo {
+    let mut bytes = [0; NAME_LEN];
+    let length = name.len().min(NAME_LEN);
+    bytes[..length].copy_from_slice(&name.as_bytes()[..length]);
+    ServiceInfo { key, used: 1, name: bytes }
+}
+
+fn backend_info(service: u32, identity: (IpAddr16, Be16), wanted: &TargetBackend, id: BackendId) -> BackendInfo {
+    BackendInfo {
+        address: identity.0,
+        service,
+        port: identity.1,
+        weight: wanted.weight,
+        used: 1,
+        in_ring: u16::from(wanted.in_ring),
+        generation: id.generation(),
+    }
+}
