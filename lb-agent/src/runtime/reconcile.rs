@@ -52,6 +52,9 @@ pub struct Reconciler {
     kernel: Kernel,
     state: MapState,
     distrusted: BTreeSet<(String, BackendAddress)>,
+    /// Whether the program is on its interfaces. Before that nothing is held or announced: if an interface refuses it,
+    /// the agent ends, and nobody would take back what draws traffic here.
+    is_attached: bool,
     streams: Streams,
     outputs: Outputs,
     status: SharedStatus,
@@ -96,7 +99,8 @@ impl Reconciler {
         let state = kernel.state()?;
         let distrusted = failed_before(&state);
         let running = config.agent.clone();
-        let reconciler = Self { config, running, kernel, state, distrusted, streams, outputs, status };
+        let reconciler =
+            Self { config, running, kernel, state, distrusted, is_attached: false, streams, outputs, status };
         reconciler.introduce(path);
         Ok(reconciler)
     }
@@ -107,8 +111,8 @@ impl Reconciler {
         mut outcomes: mpsc::Receiver<Result<Config, ConfigErrors>>,
         on_terminate: &watch::Sender<OnTerminate>,
     ) -> Result<()> {
-        let mut failed = self.reconcile().await?;
-        self.begin().await?;
+        self.reconcile().await?;
+        let mut failed = self.begin().await?;
         let mut watchdog = tokio::time::interval(notify::watchdog_interval().unwrap_or(Duration::from_secs(3600)));
         loop {
             let retry = failed.then_some(RETRY);
@@ -134,17 +138,19 @@ impl Reconciler {
         }
     }
 
-    /// The end of the start: the maps are filled, so packets may meet them.
-    async fn begin(&mut self) -> Result<()> {
+    /// The end of the start: the maps are filled, so packets may meet them. True if a plan has to be tried again.
+    async fn begin(&mut self) -> Result<bool> {
         if let Some(refused) = self.attach().await.into_iter().next() {
             return Err(refused.into());
         }
+        self.is_attached = true;
         self.kernel.commit()?;
         self.kernel.sign(&self.config.desired.node.name)?;
+        let failed = self.reconcile().await?;
         self.status().ready = true;
         notify::ready();
         tracing::info!(services = self.state.services.len(), "ready");
-        Ok(())
+        Ok(failed)
     }
 
     /// Decides anew and performs what differs; true if that has to be tried again.
@@ -161,7 +167,9 @@ impl Reconciler {
             },
             Err(error) => return self.plan_failed(&error.to_string()),
         }
-        self.announce_all(&decision);
+        if self.is_attached {
+            self.announce_all(&decision);
+        }
         report::decision(&mut self.status(), &decision);
         self.report_announced();
         Ok(false)
