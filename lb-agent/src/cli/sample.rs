@@ -4,4 +4,4 @@
 pub(super) const CONFIG: &str = crate::config::SAMPLE;
 
 /// A systemd unit for the agent.
-pub(super) const SYSTEMD: &str = include_str!("lb-agent.service");
+pub(super) const SYSTEMD: &str = include_str!("../../../deploy/levee.service");

@@ -78,16 +78,23 @@ impl Attachments {
         for pinned in pins.linked_interfaces() {
             let name = pinned.replace("%2e", ".");
             if !wanted.contains(&name) {
-                let _ = std::fs::remove_file(pins.link(&name));
-                self.by_interface.remove(&name);
-                tracing::info!(interface = name, "detached");
+                self.detach(pins, &name);
             }
         }
     }
+
+    /// Takes the program off an interface.
+    pub fn detach(&mut self, pins: &PinDirectory, interface: &str) {
+        let _ = std::fs::remove_file(pins.link(interface));
+        self.by_interface.remove(interface);
+        tracing::info!(interface, "detached");
+    }
 }
 
-const NATIVE: &str = "native";
-const GENERIC: &str = "generic";
+/// Value of [`Attachment::mode`]: in the driver.
+pub const NATIVE: &str = "native";
+/// Value of [`Attachment::mode`]: in the network stack, behind its offloads.
+pub const GENERIC: &str = "generic";
 
 /// Replaces the program under the link that an earlier agent pinned. False if there is no link, or if the interface that
 /// it was made for is gone, whatever has its name now; then the link is let go of.

@@ -66,6 +66,17 @@ pub enum DataplaneError {
         /// What the kernel said.
         reason: String,
     },
+    /// Generic mode would see merged packets.
+    #[error(
+        "{interface} takes XDP in generic mode only, which sees packets after {offloads} merged them into longer ones that fit no \
+         MTU; turn that off (`ethtool -K {interface} gro off lro off`), or deliver every service with `delivery: local`"
+    )]
+    MergedPackets {
+        /// The interface.
+        interface: String,
+        /// The offloads that merge, by their names in the kernel.
+        offloads: String,
+    },
     /// The kernel attaches programs in a way that cannot outlive the agent.
     #[error("{interface}: this kernel has no BPF links for XDP, which came with Linux 5.9")]
     NoLinks {

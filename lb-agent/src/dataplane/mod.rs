@@ -19,7 +19,7 @@ use std::path::Path;
 
 use lb_common::report::Report;
 
-pub use attach::{Attachment, Present};
+pub use attach::{Attachment, GENERIC, Present};
 pub use error::DataplaneError;
 pub use kernel::{KernelVersion, missing_capabilities};
 pub use maps::Maps;
@@ -88,6 +88,11 @@ impl Kernel {
     /// Takes the program off interfaces that are not among `wanted`.
     pub fn detach_others(&mut self, wanted: &[String]) {
         self.attachments.detach_others(&self.pins, wanted);
+    }
+
+    /// Takes the program off an interface.
+    pub fn detach(&mut self, interface: &str) {
+        self.attachments.detach(&self.pins, interface);
     }
 
     /// Puts maps that were created beside older ones in their place: their sizes differ, or their layout does. Called

@@ -12,6 +12,7 @@ use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use aya::maps::MapData;
@@ -84,14 +85,20 @@ impl PinDirectory {
     pub fn lock(&self) -> Result<PinLock, DataplaneError> {
         self.check_bpffs()?;
         fs::create_dir_all(&self.root).map_err(|source| DataplaneError::io("creating", &self.root, source))?;
-        let directory = File::open(&self.root).map_err(|source| DataplaneError::io("opening", &self.root, source))?;
-        match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => Ok(PinLock { directory: self.clone(), _lock: lock }),
-            Err((_, nix::Error::EWOULDBLOCK)) => {
-                let owner = self.owner().map_or_else(|| "not known by name".to_owned(), |owner| owner.to_string());
-                Err(DataplaneError::Locked { path: self.root.clone(), owner })
+        let mut tries = 0;
+        loop {
+            let directory =
+                File::open(&self.root).map_err(|source| DataplaneError::io("opening", &self.root, source))?;
+            match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => return Ok(PinLock { directory: self.clone(), _lock: lock }),
+                Err((_, nix::Error::EWOULDBLOCK)) if tries < LOCK_TRIES => tries += 1,
+                Err((_, nix::Error::EWOULDBLOCK)) => {
+                    let owner = self.owner().map_or_else(|| "not known by name".to_owned(), |owner| owner.to_string());
+                    return Err(DataplaneError::Locked { path: self.root.clone(), owner });
+                }
+                Err((_, error)) => return Err(DataplaneError::io("locking", &self.root, error.into())),
             }
-            Err((_, error)) => Err(DataplaneError::io("locking", &self.root, error.into())),
+            std::thread::sleep(LOCK_PAUSE);
         }
     }
 
@@ -210,6 +217,11 @@ impl MapSet {
         })
     }
 }
+
+/// `lbctl` takes the lock for an instant to see whether an agent has it ([`PinDirectory::is_locked`]); an agent does not
+/// take that for another agent.
+const LOCK_TRIES: u32 = 10;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// Interfaces that packets can leave by.
 const DEVICES: u32 = 256;

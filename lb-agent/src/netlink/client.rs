@@ -39,6 +39,14 @@ pub enum NetlinkError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The offloads of an interface cannot be read.
+    #[error("cannot read the offloads of {interface} (ethtool over netlink, Linux 5.6): {reason}")]
+    Offloads {
+        /// Name of the interface.
+        interface: String,
+        /// What the kernel said.
+        reason: String,
+    },
     /// An answer did not come.
     #[error("no answer from the kernel within {seconds} s to: {action}; it will be asked again")]
     Silent {
@@ -62,7 +70,7 @@ impl NetlinkError {
             Self::Refused { source, .. } | Self::Receive { source } | Self::Open { source } => {
                 source.raw_os_error().map(Errno::from_raw)
             }
-            Self::Silent { .. } | Self::Closed { .. } => None,
+            Self::Silent { .. } | Self::Closed { .. } | Self::Offloads { .. } => None,
         }
     }
 }

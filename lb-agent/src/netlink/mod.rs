@@ -15,12 +15,14 @@ mod dirty;
 mod events;
 mod links;
 mod neighbours;
+mod offloads;
 mod routes;
 mod state;
 mod watcher;
 
 pub use client::NetlinkError;
 pub use links::{XdpMode, XdpOnLink, xdp_on_link, xdp_on_links};
+pub use offloads::merging_offloads;
 pub use tokio_util::sync::CancellationToken;
 pub use watcher::{snapshot_once, start};
 

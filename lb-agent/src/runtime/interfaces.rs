@@ -2,18 +2,19 @@
 
 use crate::{
     config::InterfaceSpec,
-    dataplane::{DataplaneError, Kernel, Present},
+    dataplane::{Attachment, DataplaneError, GENERIC, Kernel, Present},
     model::Network,
     netlink,
     status::InterfaceStatus,
 };
 
 /// Puts the program on every configured interface that is there, takes it off all others, and says how it went. The
-/// second value holds what was refused.
+/// second value holds what was refused. `sends_on`: packets may be sent on to other nodes.
 pub async fn attach(
     kernel: &mut Kernel,
     wanted: &[InterfaceSpec],
     network: &Network,
+    sends_on: bool,
 ) -> (Vec<InterfaceStatus>, Vec<DataplaneError>) {
     let names: Vec<String> = wanted.iter().map(|spec| spec.name.clone()).collect();
     kernel.detach_others(&names);
@@ -25,7 +26,8 @@ pub async fn attach(
             continue;
         };
         let present = present(interface.index).await;
-        match kernel.attach(&spec.name, interface.index, spec.mode, present) {
+        let attached = kernel.attach(&spec.name, interface.index, spec.mode, present);
+        match unmerged(kernel, attached, sends_on).await {
             Ok(attached) => statuses.push(InterfaceStatus {
                 name: spec.name.clone(),
                 mode: attached.mode.to_owned(),
@@ -38,6 +40,30 @@ pub async fn attach(
         }
     }
     (statuses, refused)
+}
+
+/// Refuses generic mode behind offloads that merge packets: what they make of two packets can be sent on in none.
+async fn unmerged(
+    kernel: &mut Kernel,
+    attached: Result<Attachment, DataplaneError>,
+    sends_on: bool,
+) -> Result<Attachment, DataplaneError> {
+    let attached = attached?;
+    if !sends_on || attached.mode != GENERIC {
+        return Ok(attached);
+    }
+    match netlink::merging_offloads(&attached.interface).await {
+        Ok(offloads) if offloads.is_empty() => Ok(attached),
+        Ok(offloads) => {
+            kernel.detach(&attached.interface);
+            let offloads = offloads.into_iter().collect::<Vec<_>>().join(", ");
+            Err(DataplaneError::MergedPackets { interface: attached.interface, offloads })
+        }
+        Err(error) => {
+            tracing::warn!(interface = attached.interface, %error, "make sure that GRO and LRO are off there");
+            Ok(attached)
+        }
+    }
 }
 
 /// The program that the kernel reports on an interface; none if it cannot be asked.

@@ -17,7 +17,7 @@ use crate::{
     announce::{AnnounceStatus, DesiredAnnouncements},
     config::{Config, ConfigErrors, OnTerminate},
     dataplane::{Dataplane, DataplaneError, Kernel, PinLock},
-    model::{BackendAddress, DesiredState, HealthReport, Network, ProbeTarget},
+    model::{BackendAddress, Delivery, DesiredState, HealthReport, Network, ProbeTarget},
     plan::{self, Decision, Inputs, MapOp, MapState, Sizes},
     status::AgentStatus,
 };
@@ -248,7 +248,9 @@ impl Reconciler {
 
     async fn attach(&mut self) -> Vec<DataplaneError> {
         let network = self.streams.network.borrow().clone();
-        let (statuses, refused) = interfaces::attach(&mut self.kernel, &self.config.agent.interfaces, &network).await;
+        let sends_on = self.config.desired.services.iter().any(|service| service.delivery != Delivery::Local);
+        let wanted = &self.config.agent.interfaces;
+        let (statuses, refused) = interfaces::attach(&mut self.kernel, wanted, &network, sends_on).await;
         let mut status = self.status();
         for now in statuses.iter().filter(|now| !status.interfaces.contains(now)) {
             tracing::info!(interface = now.name, mode = now.mode, reason = now.reason, "XDP");
