@@ -52,7 +52,8 @@ pub struct Reconciler {
     kernel: Kernel,
     state: MapState,
     distrusted: BTreeSet<(String, BackendAddress)>,
-    /// Whether the program is on its interfaces; nothing is announced before.
+    /// Whether the program is on its interfaces. Before that nothing is held or announced: if an interface refuses it,
+    /// the agent ends, and nobody would take back what draws traffic here.
     is_attached: bool,
     streams: Streams,
     outputs: Outputs,

@@ -108,6 +108,24 @@ impl Topology {
         self.switch.as_ref().unwrap_or(&self.router)
     }
 
+    /// Takes a node's link away and makes it anew, as when a driver is loaded again. For [`Fabric::Routed`] only.
+    ///
+    /// # Errors
+    /// If `ip` refuses, or on another fabric.
+    ///
+    /// # Panics
+    /// If there is no such node.
+    pub fn replace_link(&self, scope: &Scope, node: usize) -> Result<()> {
+        ensure!(self.fabric == Fabric::Routed, "a segment's links lie in a bridge");
+        let node = &self.nodes[node];
+        node.netns.ip(&format!("link del {UPLINK}"))?;
+        let port = format!("node{}", node.number);
+        link_node(scope, &node.netns, &self.router, &port)?;
+        add_addresses(&self.router, &port, node.gateways)?;
+        add_addresses(&node.netns, UPLINK, node.addresses)?;
+        add_default_routes(&node.netns, node.gateways)
+    }
+
     /// Routes `vip` at the router to the nodes at these indices, equally, in place of what a routing daemon would do.
     ///
     /// # Errors
@@ -176,9 +194,7 @@ fn build_node(scope: &Scope, number: u8, router: &Netns, switch: Option<&Netns>)
     let netns = Netns::create(scope, &name)?;
     forward(&netns)?;
     let port = format!("node{number}");
-    let peer = End { netns: switch.unwrap_or(router), device: &port };
-    connect(End { netns: &netns, device: UPLINK }, peer, NODE_MTU)?;
-    attach_pass(scope, peer)?;
+    link_node(scope, &netns, switch.unwrap_or(router), &port)?;
     let (addresses, gateways) = if let Some(switch) = switch {
         switch.ip(&format!("link set {port} master br0"))?;
         ([v4(10, 0, 0, 10 + number), v6(0, 0x10 + u16::from(number))], [v4(10, 0, 0, 1), v6(0, 1)])
@@ -190,6 +206,14 @@ fn build_node(scope: &Scope, number: u8, router: &Netns, switch: Option<&Netns>)
     add_addresses(&netns, UPLINK, addresses)?;
     add_default_routes(&netns, gateways)?;
     Ok(Node { name, number, addresses, gateways, netns })
+}
+
+/// Connects a node's uplink to `port` in `far`.
+fn link_node(scope: &Scope, netns: &Netns, far: &Netns, port: &str) -> Result<()> {
+    let device = UPLINK;
+    let peer = End { netns: far, device: port };
+    connect(End { netns, device }, peer, NODE_MTU)?;
+    attach_pass(scope, peer)
 }
 
 /// Makes a namespace forward packets, as routers and Kubernetes nodes do.

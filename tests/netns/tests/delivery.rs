@@ -79,6 +79,9 @@ async fn every_backend_answers(fabric: Fabric, delivery: Delivery, family: usize
     for backend in ["api", "echo"].iter().flat_map(|service| backends(&bed.agents[0], service).unwrap()) {
         assert!(backend.packets > 0 && backend.bytes > 0, "{backend:?}");
     }
+    let series = format!("levee_verdicts_total{{verdict=\"{sent}\"}}");
+    let shown = bed.agents[0].metric(&series).unwrap().unwrap();
+    assert!(shown >= grown[0].get(sent) as f64, "{series} {shown}, {grown:?}");
     let prefix = bed.scope.prefix().to_owned();
     drop(bed);
     assert_eq!(residue(&prefix), Vec::<String>::new());

@@ -38,6 +38,16 @@ fn build() -> Bed {
     Bed { topology, scope }
 }
 
+/// No [`Agent`] cleans up after an agent that did not start.
+impl Drop for Bed {
+    fn drop(&mut self) {
+        if let Ok(pins) = self.scope.pin_path(&self.topology.nodes[0].name) {
+            // Most refusals come before anything is pinned.
+            let _ = fs::remove_dir_all(pins);
+        }
+    }
+}
+
 impl Bed {
     fn config(&self, vip: IpAddr) -> AgentConfig {
         let config = AgentConfig::for_node(&self.scope, &self.topology, 0).unwrap();
@@ -127,6 +137,11 @@ async fn a_foreign_xdp_program_stays_and_is_reported() {
     let (_, said) = bed.refused(&bed.config(VIPS[0]), &[]).await;
     says(&said, &["eth0 already has an XDP program that is not Levee's", "ip link set"]);
     assert_eq!(program(), before);
+    // Nobody is sent here, where no packet would be directed.
+    let netns = &bed.topology.nodes[0].netns;
+    let vip = VIPS[0].to_string();
+    let left = netns.ip("-o addr show dev lo").unwrap() + &netns.ip("route show table local proto 76").unwrap();
+    assert!(!left.contains(&vip), "{left}");
 }
 
 #[tokio::test]
