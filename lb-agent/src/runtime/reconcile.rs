@@ -25,6 +25,9 @@ use crate::{
 /// How long to wait before a failed plan is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// How long to wait for neighbours to answer before backends take flows.
+const WAYS: Duration = Duration::from_secs(1);
+
 /// What the loop listens to.
 pub struct Streams {
     /// Snapshots of links, addresses and ways.
@@ -111,6 +114,7 @@ impl Reconciler {
         mut outcomes: mpsc::Receiver<Result<Config, ConfigErrors>>,
         on_terminate: &watch::Sender<OnTerminate>,
     ) -> Result<()> {
+        self.await_ways(&wanted_hops(&self.config.desired)).await;
         self.reconcile().await?;
         let mut failed = self.begin().await?;
         let mut watchdog = tokio::time::interval(notify::watchdog_interval().unwrap_or(Duration::from_secs(3600)));
@@ -118,7 +122,7 @@ impl Reconciler {
             let retry = failed.then_some(RETRY);
             tokio::select! {
                 outcome = outcomes.recv() => match outcome {
-                    Some(outcome) => self.configure(outcome, on_terminate),
+                    Some(outcome) => self.configure(outcome, on_terminate).await,
                     None => return Err(anyhow!("the configuration is not watched any more")),
                 },
                 Ok(()) = self.streams.network.changed() => {}
@@ -262,7 +266,7 @@ impl Reconciler {
     }
 
     /// Puts a configuration in force, or keeps the last good one and says why.
-    fn configure(&mut self, outcome: Result<Config, ConfigErrors>, on_terminate: &watch::Sender<OnTerminate>) {
+    async fn configure(&mut self, outcome: Result<Config, ConfigErrors>, on_terminate: &watch::Sender<OnTerminate>) {
         let outcome = outcome.and_then(|config| checked(config, &self.streams.network.borrow()));
         match outcome {
             Ok(config) => {
@@ -272,6 +276,7 @@ impl Reconciler {
                 }
                 self.outputs.wanted_hops.send_replace(wanted_hops(&config.desired));
                 self.outputs.wanted_probes.send_replace(wanted_probes(&config.desired));
+                self.await_ways(&wanted_hops(&config.desired)).await;
                 on_terminate.send_replace(config.agent.on_terminate);
                 report::configured(&mut self.status(), &config.desired.node.name, &config.agent, pending);
                 self.config = config;
@@ -279,6 +284,20 @@ impl Reconciler {
             Err(errors) => {
                 tracing::error!(%errors, "configuration refused; the last good one stays in force");
                 self.status().config.refused = Some(errors.to_string());
+            }
+        }
+    }
+
+    /// Waits until the way to every wanted address is known, for a while at most: a backend that took flows before its
+    /// neighbour answered would lose the first of them.
+    async fn await_ways(&mut self, wanted: &BTreeSet<IpAddr>) {
+        let is_known = |network: &Network, address| network.next_hops.get(address).is_some_and(|way| way.mac.is_some());
+        let all_known =
+            self.streams.network.wait_for(|network| wanted.iter().all(|address| is_known(network, address)));
+        if tokio::time::timeout(WAYS, all_known).await.is_err() {
+            let network = self.streams.network.borrow();
+            for address in wanted.iter().filter(|address| !is_known(&network, address)) {
+                tracing::warn!(%address, "no way to this backend or peer is known yet");
             }
         }
     }
