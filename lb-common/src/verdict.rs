@@ -55,7 +55,7 @@ ends! {
     Verdict {
         NotOurs = 0, "not_ours", "Not for a VIP: passed byte for byte, not counted.";
         Local = 1, "local", "Chosen backend is this node: passed up the stack.";
-        Directed = 2, "directed", "Sent here by another director on the link: passed up the stack.";
+        Directed = 2, "directed", "Sent here by another director on the link, where this node would have sent it on: passed up the stack.";
         Terminated = 3, "terminated", "Sent here by another director through a tunnel: stripped and passed up the stack.";
         L2 = 4, "l2", "Sent on to its backend by rewriting the MAC addresses.";
         Ipip = 5, "ipip", "Sent on to its backend in an IP-in-IP tunnel.";
