@@ -5,6 +5,7 @@
 
 use crate::{
     addr::{Be16, IpAddr16, WireWord, wire_word},
+    tracking::Kind,
     verdict::DropReason,
     wire::{eth, gue, ipv4, ipv6, protocol, tcp, udp},
 };
@@ -189,24 +190,35 @@ const fn is_extension(number: u8) -> bool {
     )
 }
 
-/// Source and destination port of a TCP or UDP packet.
+/// What a transport header says.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Ports {
+    /// Source port.
+    pub source: Be16,
+    /// Destination port.
+    pub destination: Be16,
+    /// What the packet tells about its flow.
+    pub kind: Kind,
+}
+
+/// Ports of a TCP or UDP packet, and what it tells about its flow.
 ///
 /// # Errors
 /// [`DropReason::Truncated`] if the packet ends before the transport header does, or the frame before the packet does.
 #[inline(always)]
-pub fn ports<B: Bytes + ?Sized>(frame: &B, transport: &Transport) -> Result<(Be16, Be16), DropReason> {
-    let (ports, length) = if transport.protocol == protocol::TCP {
+pub fn ports<B: Bytes + ?Sized>(frame: &B, transport: &Transport) -> Result<Ports, DropReason> {
+    let (ports, length, kind) = if transport.protocol == protocol::TCP {
         let header: [WireWord; tcp::WORDS] = frame.words(transport.l4).ok_or(DropReason::Truncated)?;
-        (header[0], tcp::LEN)
+        (header[0], tcp::LEN, tcp::kind(header[3]))
     } else {
         let header: [WireWord; udp::WORDS] = frame.words(transport.l4).ok_or(DropReason::Truncated)?;
-        (header[0], udp::LEN)
+        (header[0], udp::LEN, Kind::Datagram)
     };
     if transport.l4 + length > transport.end || !frame.reaches(transport.end) {
         return Err(DropReason::Truncated);
     }
     let [s0, s1, d0, d1] = ports.to_ne_bytes();
-    Ok((Be16::from_wire([s0, s1]), Be16::from_wire([d0, d1])))
+    Ok(Ports { source: Be16::from_wire([s0, s1]), destination: Be16::from_wire([d0, d1]), kind })
 }
 
 /// What a tunnel packet carries, and where.

@@ -90,7 +90,7 @@ fn an_atomic_fragment_is_whole_and_any_other_is_not() {
 
 #[test]
 fn ports_are_read_only_from_a_packet_that_is_whole() {
-    for (protocol, header) in [(protocol::TCP, 20), (protocol::UDP, 8)] {
+    for (protocol, header, kind) in [(protocol::TCP, 20, Kind::Segment), (protocol::UDP, 8, Kind::Datagram)] {
         for (claimed, there, is_whole) in [
             (header, header, true),
             (header, header + 6, true), // padding of the link
@@ -102,7 +102,11 @@ fn ports_are_read_only_from_a_packet_that_is_whole() {
             let payload = [0x9c, 0x40, 0, 80].into_iter().chain([0; 40]).take(there);
             let packet = ipv6_packet(protocol, u16::try_from(claimed).unwrap(), &payload.collect::<Vec<_>>());
             let found = transport_of(&packet, false).and_then(|transport| ports(&packet[..], &transport));
-            let expected = if is_whole { Ok((Be16::new(40_000), Be16::new(80))) } else { Err(DropReason::Truncated) };
+            let expected = if is_whole {
+                Ok(Ports { source: Be16::new(40_000), destination: Be16::new(80), kind })
+            } else {
+                Err(DropReason::Truncated)
+            };
             assert_eq!(found, expected, "{claimed} bytes claimed, {there} there");
         }
     }
@@ -147,5 +151,25 @@ proptest! {
             }
             let _ = tunnel(&bytes[..], transport.protocol, transport.l4);
         }
+    }
+}
+
+#[test]
+fn the_flags_of_a_segment_tell_its_kind() {
+    for (flags, kind) in [
+        (0x02, Kind::Syn),
+        (0xc2, Kind::Syn), // with ECN (RFC 3168)
+        (0x12, Kind::Segment),
+        (0x10, Kind::Segment),
+        (0x11, Kind::Fin),
+        (0x19, Kind::Fin),
+        (0x04, Kind::Reset),
+        (0x14, Kind::Reset),
+    ] {
+        let mut header = [0; 20];
+        header[13] = flags;
+        let packet = ipv6_packet(protocol::TCP, 20, &header);
+        let found = transport_of(&packet, false).and_then(|transport| ports(&packet[..], &transport));
+        assert_eq!(found.unwrap().kind, kind, "{flags:#x}");
     }
 }

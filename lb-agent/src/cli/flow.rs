@@ -182,7 +182,8 @@ mod tests {
             let transport = parse::transport(frame, &network).unwrap();
             assert_eq!(transport.protocol, flow.protocol.number());
             let ports = parse::ports(frame, &transport).unwrap();
-            assert_eq!(ports, (Be16::new(flow.source.port()), Be16::new(flow.destination.port())));
+            assert_eq!(ports.source.get(), flow.source.port());
+            assert_eq!(ports.destination.get(), flow.destination.port());
         }
     }
 }

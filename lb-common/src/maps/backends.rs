@@ -19,7 +19,8 @@ pub struct Backend {
     pub pad: u64,
 }
 
-/// First word of an entry: bits 0..11 the generation (0: entry not in use), bit 16 which hop is in force.
+/// First word of an entry: bits 0..11 the generation (0: entry not in use), bit 16 which hop is in force, bit 17
+/// whether it takes new flows.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[repr(transparent)]
 pub struct Head(u64);
@@ -29,6 +30,19 @@ impl Head {
     #[must_use]
     pub const fn new(generation: u16, active: usize) -> Self {
         Self((generation & 0x7ff) as u64 | ((active & 1) as u64) << 16)
+    }
+
+    /// The same head of a backend that takes new flows, or of one that only keeps those it has.
+    #[must_use]
+    pub const fn taking(self, takes: bool) -> Self {
+        Self(self.0 & !(1 << 17) | (takes as u64) << 17)
+    }
+
+    /// Whether the backend takes new flows.
+    #[must_use]
+    #[inline(always)]
+    pub const fn takes(self) -> bool {
+        self.0 >> 17 & 1 == 1
     }
 
     /// The head with these bits.

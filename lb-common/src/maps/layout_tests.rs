@@ -2,11 +2,14 @@
 
 use std::fmt::Write;
 
-use super::{addresses::*, agent::*, backends::*, counters::*, names::*, peers::*, services::*, settings::*};
+use super::{
+    addresses::*, agent::*, backends::*, counters::*, flows::*, names::*, peers::*, services::*, settings::*,
+    tracking::*,
+};
 use crate::{LAYOUT_VERSION, addr::IpAddr16};
 
 macro_rules! layout {
-    ($out:ident, $($name:ident { $($field:ident),+ $(,)? })+) => {
+    ($out:ident, $($name:ident { $($field:tt),+ $(,)? })+) => {
         $(
             writeln!($out, "{}: {} bytes, alignment {}", stringify!($name), size_of::<$name>(), align_of::<$name>()).unwrap();
             $( writeln!($out, "  {:3} {}", std::mem::offset_of!($name, $field), stringify!($field)).unwrap(); )+
@@ -29,12 +32,15 @@ fn pinned_layouts_are_those_of_this_version() {
         Hop { tunnel_destination, tunnel_source, macs, interface, vlan, mtu, mode, pad }
         Backend { head, hops, pad }
         Counters { packets, bytes }
+        FlowKey { to, source, source_port }
+        FlowEntry { backend, slot_bits, deadline, service, stage }
+        Tracking { 0 }
         ServiceInfo { key, used, name }
         BackendInfo { address, service, port, weight, used, in_ring, generation }
         AgentInfo { started, pid, layout, node, version }
     );
     insta::assert_snapshot!(out, @r"
-    layout version 1
+    layout version 2
     IpAddr16: 16 bytes, alignment 4
     VipKey: 20 bytes, alignment 4
         0 address
@@ -67,6 +73,18 @@ fn pinned_layouts_are_those_of_this_version() {
     Counters: 16 bytes, alignment 8
         0 packets
         8 bytes
+    FlowKey: 40 bytes, alignment 4
+        0 to
+       20 source
+       36 source_port
+    FlowEntry: 24 bytes, alignment 8
+        0 backend
+        4 slot_bits
+        8 deadline
+       16 service
+       20 stage
+    Tracking: 64 bytes, alignment 64
+        0 0
     ServiceInfo: 88 bytes, alignment 4
         0 key
        20 used

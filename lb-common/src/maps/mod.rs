@@ -8,12 +8,14 @@ pub mod addresses;
 pub mod agent;
 pub mod backends;
 pub mod counters;
+pub mod flows;
 pub mod names;
 pub mod peers;
 pub mod published;
 pub mod rings;
 pub mod services;
 pub mod settings;
+pub mod tracking;
 
 #[cfg(test)]
 mod layout_tests;
@@ -51,6 +53,9 @@ pub const ALL: &[MapFact] = &[
     MapFact { name: "PUBLISHED", purpose: "Per service, one word: where its ring is, how large, which generation." },
     MapFact { name: "RINGS", purpose: "The arena of all rings: slots that name backends." },
     MapFact { name: "BACKENDS", purpose: "Per backend, how its packets leave this node." },
+    MapFact { name: "TRACKING", purpose: "Per service, how long and how many flows are recorded." },
+    MapFact { name: "NEW_FLOWS", purpose: "Flows that began on a slot whose owner changed." },
+    MapFact { name: "OLD_FLOWS", purpose: "Flows that began before the owner of their slot changed." },
     MapFact { name: "PEERS", purpose: "Addresses of the other directors." },
     MapFact { name: "PEER_MACS", purpose: "Link-layer addresses of directors on a shared link." },
     MapFact { name: "DEVICES", purpose: "Interfaces that packets may be redirected to." },

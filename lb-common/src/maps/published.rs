@@ -3,7 +3,7 @@
 
 /// Word of `PUBLISHED`.
 ///
-/// Bits 0..32 offset of the ring in `RINGS`, 32..37 log2 of its slots, 37 held, 40..64 generation. The offset 0 is
+/// Bits 0..32 offset of the ring in `RINGS`, 32..37 log2 of its slots, 37 held, 38 affinity, 40..64 generation. The offset 0 is
 /// never given to a ring: it says that the service has no backend.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[repr(transparent)]
@@ -51,7 +51,20 @@ impl RingWord {
         self.0 >> 37 & 1 == 1
     }
 
-    /// Whether no backend takes flows.
+    /// The same word of a service whose clients stay with one backend, whatever port they come from.
+    #[must_use]
+    pub const fn with_affinity(self) -> Self {
+        Self(self.0 | 1 << 38)
+    }
+
+    /// Whether the client's port does not choose the slot.
+    #[must_use]
+    #[inline(always)]
+    pub const fn has_affinity(self) -> bool {
+        self.0 >> 38 & 1 == 1
+    }
+
+    /// Whether the service has no backend at all.
     #[must_use]
     #[inline(always)]
     pub const fn is_empty(self) -> bool {

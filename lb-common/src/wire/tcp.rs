@@ -1,6 +1,28 @@
 //! TCP headers (RFC 9293 section 3.1).
 
+use crate::{addr::WireWord, tracking::Kind};
+
 /// Length of a header without options, bytes.
 pub const LEN: usize = 20;
 /// Its length in words.
 pub const WORDS: usize = LEN / 4;
+
+/// The kind of segment that a header's fourth word says: its bytes are data offset, flags and window.
+#[must_use]
+#[inline(always)]
+pub const fn kind(word: WireWord) -> Kind {
+    const FIN: u8 = 1;
+    const SYN: u8 = 2;
+    const RST: u8 = 4;
+    const ACK: u8 = 16;
+    let [_, flags, _, _] = word.to_ne_bytes();
+    if flags & RST != 0 {
+        Kind::Reset
+    } else if flags & (SYN | ACK) == SYN {
+        Kind::Syn
+    } else if flags & FIN != 0 {
+        Kind::Fin
+    } else {
+        Kind::Segment
+    }
+}
