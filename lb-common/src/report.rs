@@ -34,11 +34,14 @@ pub struct Report {
     pub backend: u32,
     /// A [`crate::maps::backends::Mode`].
     pub mode: u8,
+    /// The [`crate::maps::rings::SlotState`] of the slot.
+    pub state: u8,
 }
 
 impl Report {
     /// A report that has got nowhere yet.
-    pub const START: Self = Self { end: End::Verdict(0), service: 0, ring: 0, hash: 0, slot: 0, backend: 0, mode: 0 };
+    pub const START: Self =
+        Self { end: End::Verdict(0), service: 0, ring: 0, hash: 0, slot: 0, backend: 0, mode: 0, state: 0 };
 
     /// The record, numbers in native byte order.
     #[must_use]
@@ -48,7 +51,16 @@ impl Report {
             End::Verdict(value) => value as u64,
             End::Drop(value) => 1 << 32 | value as u64,
         };
-        [end, self.ring, self.hash, self.service as u64, self.slot as u64, self.backend as u64, self.mode as u64, 0]
+        [
+            end,
+            self.ring,
+            self.hash,
+            self.service as u64,
+            self.slot as u64,
+            self.backend as u64,
+            self.mode as u64,
+            self.state as u64,
+        ]
     }
 
     /// The report that a record holds.
@@ -64,6 +76,7 @@ impl Report {
             slot: low(words[4]),
             backend: low(words[5]),
             mode: (words[6] & 0xff) as u8,
+            state: (words[7] & 0xff) as u8,
         }
     }
 
@@ -88,6 +101,7 @@ mod tests {
             slot: 4095,
             backend: 0x7fff_ffff,
             mode: 6,
+            state: 2,
         };
         assert_eq!(Report::from_words(&report.to_words()), report);
         assert_eq!(Report::from_words(&Report::START.to_words()), Report::START);

@@ -86,6 +86,7 @@ ends! {
         NoDevice = 15, "no_device", "The interface to the backend is not in the device map.";
         NotLinear = 16, "not_linear", "Headers lie outside of the part of the frame that can be rewritten.";
         Arp = 17, "arp", "An ARP request for a VIP that this node does not own.";
+        FlowTableFull = 18, "flow_table_full", "A flow begins on a slot whose owner changed, and the table of new flows has no room for it.";
     }
 }
 

@@ -4,16 +4,18 @@
 //! destination is known to be a VIP: a fault in a packet for anybody else is none of ours.
 
 use lb_common::{
-    addr::{IpAddr16, Mac},
+    addr::{BackendId, Be16, IpAddr16, Mac},
     hash::{self, FlowHash, Tuple},
     maps::{
         addresses::AddressEntry,
         backends::{Hop, Mode},
+        rings::SlotState,
         services::VipKey,
         settings::Settings,
     },
     parse::{self, Bytes, Network, Payload, Transport},
     report::Report,
+    tracking::{Kind, OnSlot},
     verdict::{DropReason, Verdict},
     wire::{eth, ipv4, ipv6, protocol},
 };
@@ -22,7 +24,7 @@ use crate::{
     arp, maglev,
     maps::{self, SETTINGS},
     packet::Packet,
-    peers, vip,
+    peers, tracking, vip,
 };
 
 /// What follows a decision. The live entry performs it, the dry one only notes it.
@@ -30,6 +32,8 @@ use crate::{
 /// Decisions are handed on by calls, not returned as one value: the verifier wants every part of a value written on
 /// every path, and the compiler does not write what a variant lacks.
 pub trait Actor {
+    /// Whether flows may be recorded.
+    const RECORDS: bool;
     /// Up the stack as it is.
     fn pass(&self, verdict: Verdict) -> End;
     /// Up the stack, counted for the service; the backend is this node.
@@ -83,8 +87,8 @@ pub fn decide<A: Actor>(packet: &mut Packet, report: &mut Report, actor: &A) -> 
 #[inline(always)]
 fn for_vip<A: Actor>(packet: &mut Packet, network: &Network, report: &mut Report, actor: &A) -> Option<End> {
     let end = match flow(packet, network) {
-        Ok(Class::Flow(tuple)) => match vip::service(&tuple.to) {
-            Some(service) => return Some(choose(packet, service, network, &tuple, report, actor)),
+        Ok(Class::Flow(flow)) => match vip::service(&flow.tuple.to) {
+            Some(service) => return Some(choose(packet, service, network, &flow, report, actor)),
             None => Err(DropReason::NoService),
         },
         Ok(Class::Icmp) => Ok(Verdict::Icmp),
@@ -108,7 +112,7 @@ fn choose<A: Actor>(
     packet: &mut Packet,
     service: u32,
     network: &Network,
-    tuple: &Tuple,
+    flow: &Flow,
     report: &mut Report,
     actor: &A,
 ) -> End {
@@ -121,12 +125,31 @@ fn choose<A: Actor>(
     if ring.is_empty() {
         return Err(DropReason::NoBackend);
     }
-    let hash = hash::flow(&settings.hash_key, tuple, network.is_ipv4);
+    let hashed =
+        Tuple { source_port: if ring.has_affinity() { Be16::new(0) } else { flow.tuple.source_port }, ..flow.tuple };
+    let hash = hash::flow(&settings.hash_key, &hashed, network.is_ipv4);
     report.set_hash(hash);
     let slot = maglev::slot(ring, hash);
     report.slot = slot;
-    let id = maglev::backend(ring, slot);
+    let entry = maglev::entry(ring, slot);
+    report.state = entry.state() as u8;
+    let id = if matches!(entry.state(), SlotState::Settled) {
+        entry.current()
+    } else {
+        tracking::chosen(tracking::choose(&OnSlot {
+            tuple: &flow.tuple,
+            kind: flow.kind,
+            slot_bits: hash.slot_bits(),
+            service,
+            has_affinity: ring.has_affinity(),
+            slot: entry,
+            records: A::RECORDS,
+        }))?
+    };
     report.backend = id.bits();
+    if id == BackendId::NONE {
+        return Err(DropReason::NoBackend);
+    }
     let Some(hop) = maglev::hop(id) else {
         return Err(DropReason::StaleBackend);
     };
@@ -185,12 +208,12 @@ fn from_tunnel<A: Actor>(
     if !payload.is_understood {
         return Err(DropReason::BadTunnel);
     }
-    let tuple = match flow(packet, &inner)? {
-        Class::Flow(tuple) => tuple,
+    let flow = match flow(packet, &inner)? {
+        Class::Flow(flow) => flow,
         Class::Icmp => return actor.strip(packet, outer.l3, payload),
         Class::Other => return Err(DropReason::NoService),
     };
-    let Some(service) = vip::service(&tuple.to) else {
+    let Some(service) = vip::service(&flow.tuple.to) else {
         return Err(DropReason::NoService);
     };
     report.service = service + 1;
@@ -199,8 +222,15 @@ fn from_tunnel<A: Actor>(
     if ring.is_held() { actor.strip(packet, outer.l3, payload) } else { Err(DropReason::NotHeld) }
 }
 
+/// A packet's flow.
+struct Flow {
+    tuple: Tuple,
+    /// What the packet tells about it.
+    kind: Kind,
+}
+
 enum Class {
-    Flow(Tuple),
+    Flow(Flow),
     Icmp,
     Other,
 }
@@ -217,9 +247,10 @@ fn flow(packet: &Packet, network: &Network) -> Result<Class, DropReason> {
     if transport.is_fragment {
         return Err(DropReason::Fragment);
     }
-    let (source_port, destination_port) = parse::ports(packet, &transport)?;
-    let to = VipKey::new(network.destination, destination_port, transport.protocol);
-    Ok(Class::Flow(Tuple { to, source: network.source, source_port }))
+    let ports = parse::ports(packet, &transport)?;
+    let to = VipKey::new(network.destination, ports.destination, transport.protocol);
+    let tuple = Tuple { to, source: network.source, source_port: ports.source };
+    Ok(Class::Flow(Flow { tuple, kind: ports.kind }))
 }
 
 /// Whether another director on the link has already chosen this node.

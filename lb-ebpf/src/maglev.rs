@@ -25,10 +25,10 @@ pub fn slot(ring: RingWord, hash: FlowHash) -> u32 {
     maglev::slot(hash.slot_bits(), ring.log2())
 }
 
-/// The backend that a slot names.
+/// An entry of a ring.
 #[inline(always)]
-pub fn backend(ring: RingWord, slot: u32) -> BackendId {
-    Slot::from_bits(maps::slot(ring.offset().wrapping_add(slot)).unwrap_or(0)).current()
+pub fn entry(ring: RingWord, slot: u32) -> Slot {
+    Slot::from_bits(maps::slot(ring.offset().wrapping_add(slot)).unwrap_or(0))
 }
 
 /// How packets to a backend leave; `None` if the id names nobody any more.

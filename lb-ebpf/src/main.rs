@@ -4,6 +4,7 @@
 //! kernels. All programs that share a device map need the same variant.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 #![expect(
     clippy::cast_possible_truncation,
     reason = "fields are cut out of words by casts; lengths are checked against an MTU first"
@@ -20,6 +21,7 @@ mod maps;
 mod packet;
 mod peers;
 mod stats;
+mod tracking;
 mod vip;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};

@@ -2,6 +2,8 @@
 //! loaded; the numbers here only have to be valid.
 #![expect(unsafe_code, reason = "map values are borrowed from the kernel, which the agent may be writing")]
 
+use core::arch::asm;
+
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
     btf_maps::{Array, ArrayOfMaps, DevMapHash, HashMap, PerCpuArray},
@@ -14,10 +16,12 @@ use lb_common::{
         agent::AgentInfo,
         backends::Backend,
         counters::Counters,
+        flows::{FlowEntry, FlowKey},
         names::{BackendInfo, ServiceInfo},
         peers::{PeerEntry, PeerMacKey},
         services::{ServiceEntry, VipKey},
         settings::Settings,
+        tracking::Tracking,
     },
 };
 
@@ -39,6 +43,12 @@ pub static PUBLISHED: Array<u64, 1, MAPPED> = Array::new();
 pub static RINGS: Array<u64, 1, MAPPED> = Array::new();
 #[btf_map]
 pub static BACKENDS: Array<Backend, 1, MAPPED> = Array::new();
+#[btf_map]
+pub static TRACKING: Array<Tracking, 1, MAPPED> = Array::new();
+#[btf_map]
+pub static NEW_FLOWS: HashMap<FlowKey, FlowEntry, 1> = HashMap::new();
+#[btf_map]
+pub static OLD_FLOWS: HashMap<FlowKey, FlowEntry, 1> = HashMap::new();
 #[btf_map]
 pub static PEERS: HashMap<IpAddr16, PeerEntry, 1> = HashMap::new();
 #[btf_map]
@@ -107,6 +117,34 @@ pub fn slot(index: u32) -> Option<u64> {
 #[inline(always)]
 pub fn backend(index: u32) -> Option<(u64, &'static Backend)> {
     BACKENDS.get(index).map(|backend| (once(&backend.head), backend))
+}
+
+/// The entry of `TRACKING` of a service.
+#[inline(always)]
+pub fn tracking(service: u32) -> Option<TrackingWords> {
+    TRACKING.get_ptr_mut(service).map(TrackingWords)
+}
+
+/// Words that the agent and all CPUs share.
+pub struct TrackingWords(*mut Tracking);
+
+impl TrackingWords {
+    /// The word at `index`, below [`lb_common::maps::tracking::WORDS`].
+    #[inline(always)]
+    pub fn load(&self, index: usize) -> u64 {
+        // SAFETY: a value of an array, valid while the program is loaded; the word is read in one piece.
+        unsafe { (&raw const (*self.0).0[index]).read_volatile() }
+    }
+
+    /// Adds one to the word at `index`, whoever else does so.
+    #[inline(always)]
+    pub fn increment(&self, index: usize) {
+        // SAFETY: as in `load`; aligned, and the agent, too, changes the word atomically. The operation without a result
+        // is one that Linux 5.10 has; `core` offers none for this target.
+        unsafe {
+            asm!("lock *(u64 *)({word} + 0) += {one}", word = in(reg) &raw mut (*self.0).0[index], one = in(reg) 1u64);
+        }
+    }
 }
 
 /// Reads a word just once, whatever the agent stores meanwhile.

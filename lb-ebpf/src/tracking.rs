@@ -1,0 +1,97 @@
+//! Slots whose owner changed: the flow tables behind `lb_common::tracking`.
+#![expect(unsafe_code, reason = "flow entries are reached through raw pointers into their map")]
+
+use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
+use lb_common::{
+    addr::BackendId,
+    maps::{
+        backends::Head,
+        flows::{FlowEntry, FlowKey},
+        tracking::{LIFETIME, LIMIT, NEW, NEW_REFUSED, OLD, OLD_REFUSED},
+    },
+    tracking::{self, FlowTables, OnSlot},
+    verdict::DropReason,
+};
+
+use crate::maps::{self, NEW_FLOWS, OLD_FLOWS};
+
+/// Chooses the backend of a packet on a slot that is not settled, and records what has to be. A function of its own,
+/// so that its variables take no room on the stack beside those of the common path.
+///
+/// # Errors
+/// [`DropReason::FlowTableFull`] if a flow that begins cannot be recorded.
+#[inline(never)]
+pub fn choose(packet: &OnSlot<'_>) -> u64 {
+    match tracking::resolve(&Tables, packet) {
+        Ok(backend) => u64::from(backend.bits()),
+        Err(tracking::NoRoom) => NO_ROOM,
+    }
+}
+
+/// What [`choose`] returns in place of a backend.
+const NO_ROOM: u64 = u64::MAX;
+
+/// The backend that [`choose`] named.
+#[inline(always)]
+pub fn chosen(result: u64) -> Result<BackendId, DropReason> {
+    if result == NO_ROOM { Err(DropReason::FlowTableFull) } else { Ok(BackendId::from_bits(result as u32)) }
+}
+
+/// The maps.
+struct Tables;
+
+impl FlowTables for Tables {
+    type Place = *mut FlowEntry;
+
+    #[inline(always)]
+    fn find(&self, key: &FlowKey) -> Option<*mut FlowEntry> {
+        NEW_FLOWS.get_ptr_mut(key).or_else(|| OLD_FLOWS.get_ptr_mut(key))
+    }
+
+    #[inline(always)]
+    fn read(&self, place: *mut FlowEntry) -> FlowEntry {
+        // SAFETY: a value of a preallocated map, valid while the program runs, even if the entry is removed meanwhile;
+        // other CPUs store its fields in one piece each.
+        unsafe { place.read_volatile() }
+    }
+
+    #[inline(always)]
+    fn write(&self, place: *mut FlowEntry, entry: &FlowEntry) {
+        // SAFETY: as in `read`.
+        unsafe { place.write_volatile(*entry) };
+    }
+
+    #[inline(always)]
+    fn insert(&self, is_new: bool, key: &FlowKey, entry: &FlowEntry) -> bool {
+        let (map, count, refused) =
+            if is_new { (&NEW_FLOWS, NEW, NEW_REFUSED) } else { (&OLD_FLOWS, OLD, OLD_REFUSED) };
+        let Some(words) = maps::tracking(entry.service) else {
+            return false;
+        };
+        // Packets that come at the same instant can exceed the limit by as many as there are CPUs.
+        if words.load(count) < words.load(LIMIT) && map.insert(key, entry, 0).is_ok() {
+            words.increment(count);
+            return true;
+        }
+        words.increment(refused);
+        false
+    }
+
+    #[inline(always)]
+    fn takes(&self, backend: BackendId) -> Option<bool> {
+        let (head, _) = maps::backend(backend.index())?;
+        let head = Head::from_bits(head);
+        (head.generation() == backend.generation() && backend != BackendId::NONE).then(|| head.takes())
+    }
+
+    #[inline(always)]
+    fn now(&self) -> u64 {
+        // SAFETY: the helper reads a clock and takes nothing.
+        unsafe { bpf_ktime_get_ns() }
+    }
+
+    #[inline(always)]
+    fn lifetime(&self, service: u32) -> u64 {
+        maps::tracking(service).map_or(0, |words| words.load(LIFETIME))
+    }
+}
