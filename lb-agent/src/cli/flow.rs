@@ -115,7 +115,7 @@ fn end(text: &str) -> Result<SocketAddr, FlowError> {
 
 #[cfg(test)]
 mod tests {
-    use lb_common::{addr::Be16, parse};
+    use lb_common::parse;
 
     use super::*;
 

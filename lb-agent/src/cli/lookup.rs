@@ -197,6 +197,7 @@ mod tests {
             slot: 1234,
             backend: BackendId::new(1, 1).bits(),
             mode: Mode::L2 as u8,
+            state: 0,
         }
     }
 

@@ -89,6 +89,8 @@ fn service(draft: DraftService) -> Service {
         ring_size: draft.ring_size.value,
         backends,
         probe: draft.probe,
+        flow_timeout: draft.flow_timeout,
+        affinity: draft.affinity,
         drop_unmatched: draft.drop_unmatched.value,
     }
 }

@@ -15,10 +15,13 @@ impl DraftCapacities {
     pub(super) fn effective(&self) -> Capacities {
         let default = Capacities::default();
         let or = |own: Option<Located<u32>>, default| own.map_or(default, |own| own.value);
+        let flows = or(self.flows, default.flows);
         Capacities {
             services: or(self.services, default.services),
             backends: or(self.backends, default.backends),
             ring_slots: or(self.ring_slots, default.ring_slots),
+            flows,
+            flows_per_service: or(self.flows_per_service, (flows / 4).max(1)),
             peers: or(self.peers, default.peers),
             addresses: or(self.addresses, default.addresses),
         }

@@ -71,6 +71,8 @@ pub(super) struct DraftCapacities {
     pub(super) services: Option<Located<u32>>,
     pub(super) backends: Option<Located<u32>>,
     pub(super) ring_slots: Option<Located<u32>>,
+    pub(super) flows: Option<Located<u32>>,
+    pub(super) flows_per_service: Option<Located<u32>>,
     pub(super) peers: Option<Located<u32>>,
     pub(super) addresses: Option<Located<u32>>,
 }
@@ -273,7 +275,7 @@ fn log(fields: &Fields<'_>, problems: &mut Problems) -> LogConfig {
 }
 
 fn capacities(value: &Node, problems: &mut Problems) -> DraftCapacities {
-    let known = ["services", "backends", "ringSlots", "peers", "addresses"];
+    let known = ["services", "backends", "ringSlots", "flows", "flowsPerService", "peers", "addresses"];
     let Some(fields) = Fields::of(value, "capacities", &known, problems) else {
         return DraftCapacities::default();
     };
@@ -282,6 +284,8 @@ fn capacities(value: &Node, problems: &mut Problems) -> DraftCapacities {
         services: read("services", 1..=Capacities::MAX.services),
         backends: read("backends", 1..=Capacities::MAX.backends),
         ring_slots: read("ringSlots", 64..=Capacities::MAX.ring_slots),
+        flows: read("flows", 64..=Capacities::MAX.flows),
+        flows_per_service: read("flowsPerService", 1..=Capacities::MAX.flows_per_service),
         peers: read("peers", 1..=Capacities::MAX.peers),
         addresses: read("addresses", 1..=Capacities::MAX.addresses),
     }

@@ -4,11 +4,12 @@ use std::{net::IpAddr, time::Duration};
 
 use super::{
     draft::{each, nameless, some_of},
+    draft_tracking::{affinity, flow_timeout},
     error::{Place, Problems},
     read::{Fields, Located, address, boolean, choice, duration, integer, name, show},
     yaml::{Node, Value},
 };
-use crate::model::{Delivery, Probe, Protocol, RingSize};
+use crate::model::{Affinity, Delivery, Probe, Protocol, RingSize};
 
 const KEYS: &[&str] = &[
     "name",
@@ -21,6 +22,9 @@ const KEYS: &[&str] = &[
     "backends",
     "probe",
     "sourceRanges",
+    "flowTimeout",
+    "sessionAffinity",
+    "affinityTimeout",
 ];
 const DELIVERIES: &[(&str, Delivery)] = &[
     ("auto", Delivery::Auto),
@@ -43,6 +47,8 @@ pub(super) struct DraftService {
     pub(super) drop_unmatched: Located<bool>,
     pub(super) backends: Vec<DraftBackend>,
     pub(super) probe: Option<Probe>,
+    pub(super) flow_timeout: Duration,
+    pub(super) affinity: Option<Affinity>,
 }
 
 impl DraftService {
@@ -80,6 +86,8 @@ pub(super) fn service(value: &Node, problems: &mut Problems) -> Option<DraftServ
         place: fields.place,
         probe: probe(&fields, protocol, &ports, problems),
         ring_size: ring_size(&fields, problems),
+        flow_timeout: flow_timeout(&fields, protocol, problems),
+        affinity: affinity(&fields, problems),
         name: name.unwrap_or_else(|| nameless(fields.place)),
         vips,
         ports,

@@ -11,6 +11,7 @@ mod capacity_check;
 mod check;
 mod draft;
 mod draft_service;
+mod draft_tracking;
 mod error;
 mod network_check;
 mod read;

@@ -124,6 +124,10 @@ pub struct Capacities {
     pub backends: u32,
     /// Slots of all rings together, 8 bytes each, 64..=268435456. Default 4194304 (32 MiB).
     pub ring_slots: u32,
+    /// Recorded flows in each of the two tables. Default 131072.
+    pub flows: u32,
+    /// The most of them for one service (VIP, protocol, port). Default a quarter of `flows`.
+    pub flows_per_service: u32,
     /// Addresses of peers, 1..=65536. Default 1024.
     pub peers: u32,
     /// VIP addresses, 1..=65536. Default 1024.
@@ -132,12 +136,27 @@ pub struct Capacities {
 
 impl Capacities {
     /// The largest value of each.
-    pub(super) const MAX: Self =
-        Self { services: 1 << 16, backends: 1 << 20, ring_slots: 1 << 28, peers: 1 << 16, addresses: 1 << 16 };
+    pub(super) const MAX: Self = Self {
+        services: 1 << 16,
+        backends: 1 << 20,
+        ring_slots: 1 << 28,
+        flows: 1 << 24,
+        flows_per_service: 1 << 24,
+        peers: 1 << 16,
+        addresses: 1 << 16,
+    };
 }
 
 impl Default for Capacities {
     fn default() -> Self {
-        Self { services: 1024, backends: 8192, ring_slots: 4_194_304, peers: 1024, addresses: 1024 }
+        Self {
+            services: 1024,
+            backends: 8192,
+            ring_slots: 4_194_304,
+            flows: 131_072,
+            flows_per_service: 32_768,
+            peers: 1024,
+            addresses: 1024,
+        }
     }
 }

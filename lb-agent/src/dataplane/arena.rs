@@ -61,6 +61,16 @@ impl MappedWords {
         Ok(())
     }
 
+    /// Takes one off a word that others change, too; 0 stays 0.
+    ///
+    /// # Errors
+    /// [`DataplaneError::Map`] if there is none at `index`.
+    pub fn subtract_one(&self, index: usize) -> Result<(), DataplaneError> {
+        let word = self.word(index, "writing")?;
+        let _ = word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |value| value.checked_sub(1));
+        Ok(())
+    }
+
     fn word(&self, index: usize, action: &'static str) -> Result<&AtomicU64, DataplaneError> {
         if index >= self.words {
             let reason = format!("index {index} of {}", self.words);

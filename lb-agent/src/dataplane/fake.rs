@@ -10,13 +10,14 @@ use lb_common::{
         backends::{Head, Hop},
         names::BackendInfo,
         published::RingWord,
+        rings::{Slot, SlotState},
         services::VipKey,
         settings::Settings,
     },
 };
 
 use super::{Dataplane, DataplaneError};
-use crate::plan::MapOp;
+use crate::plan::{MapOp, Rings};
 
 /// Maps in memory.
 #[derive(Default)]
@@ -32,7 +33,7 @@ pub struct FakeDataplane {
     /// Words of `PUBLISHED`.
     pub published: BTreeMap<u32, RingWord>,
     /// Slots of `RINGS`.
-    pub rings: BTreeMap<u32, BackendId>,
+    pub rings: BTreeMap<u32, Slot>,
     /// Entries of `BACKENDS`: head and both hops.
     pub backends: BTreeMap<u32, (Head, [Hop; 2])>,
     /// Entries of `BACKEND_INFO`.
@@ -57,7 +58,11 @@ impl Dataplane for FakeDataplane {
             MapOp::FilterRemove(bit) => assert!(self.filter.remove(bit)),
             MapOp::Address(address, entry) => drop(self.addresses.insert(*address, entry.flags)),
             MapOp::RemoveAddress(address) => assert!(self.addresses.remove(address).is_some()),
-            MapOp::Backend { id, info, hop } => self.enter(*id, *info, *hop),
+            MapOp::Backend { id, info, hop, .. } => self.enter(*id, *info, *hop),
+            MapOp::Head { index, head } => {
+                self.backends.get_mut(index).expect("only backends in use take flows").0 = *head
+            }
+            MapOp::Slots(changes) => self.change_slots(changes),
             MapOp::Hop { index, head, hop } => self.change_hop(*index, *head, *hop),
             MapOp::BackendInfo { index, info } => drop(self.info.insert(*index, *info)),
             MapOp::ForgetBackend { index, .. } => {
@@ -71,7 +76,7 @@ impl Dataplane for FakeDataplane {
             MapOp::Publish { service, word } => self.publish(*service, *word),
             MapOp::Service { key, index } => drop(self.services.insert(*key, *index)),
             MapOp::RemoveService { key } => self.remove_service(key),
-            MapOp::ResetService { index } => drop(self.published.remove(index)),
+            MapOp::ResetService { index } => drop(self.published.insert(*index, RingWord::default())),
             MapOp::Grace => self.in_flight = InFlight::default(),
             MapOp::Peer(..)
             | MapOp::RemovePeer(_)
@@ -79,6 +84,7 @@ impl Dataplane for FakeDataplane {
             | MapOp::RemovePeerMac(_)
             | MapOp::Device(_)
             | MapOp::RemoveDevice(_)
+            | MapOp::Tracking { .. }
             | MapOp::ServiceInfo { .. } => {}
         }
         Ok(())
@@ -101,11 +107,18 @@ impl FakeDataplane {
         entry.0 = head;
     }
 
-    fn write_ring(&mut self, offset: u32, slots: &[BackendId]) {
-        for (slot, id) in (offset..).zip(slots) {
+    fn write_ring(&mut self, offset: u32, slots: &[Slot]) {
+        for (slot, entry) in (offset..).zip(slots) {
             assert!(!self.in_flight.slots.contains(&slot), "slot {slot} is written while packets may read it");
             assert!(!self.is_published(slot), "slot {slot} of a ring in force is written");
-            self.rings.insert(slot, *id);
+            self.rings.insert(slot, *entry);
+        }
+    }
+
+    fn change_slots(&mut self, changes: &[(u32, Slot)]) {
+        for (slot, entry) in changes {
+            assert!(self.is_published(*slot), "slot {slot} belongs to no ring in force");
+            self.rings.insert(*slot, *entry);
         }
     }
 
@@ -128,8 +141,8 @@ impl FakeDataplane {
         };
         for slot in word.offset()..word.offset() + (1 << word.log2()) {
             self.in_flight.slots.insert(slot);
-            if let Some(id) = self.rings.get(&slot) {
-                self.in_flight.backends.insert(id.index());
+            if let Some(entry) = self.rings.get(&slot) {
+                self.in_flight.backends.extend([entry.current().index(), entry.old().index()]);
             }
         }
     }
@@ -141,24 +154,36 @@ impl FakeDataplane {
             .any(|word| (word.offset()..word.offset() + (1 << word.log2())).contains(&slot))
     }
 
-    /// What every slot of a service's ring leads to, as a packet would find it; panics on a dangling reference.
-    pub fn owners(&self, key: &VipKey) -> Vec<(IpAddr16, Hop)> {
+    /// The slots of a service's ring.
+    pub fn ring(&self, key: &VipKey) -> Vec<Slot> {
         let index = self.services[key];
         let word = self.published.get(&index).copied().expect("a service has a published word");
         if word.is_empty() {
             return Vec::new();
         }
-        let slots = word.offset()..word.offset() + (1 << word.log2());
-        slots
-            .map(|slot| {
-                let id = self.rings[&slot];
-                let (head, hops) = self.backends.get(&id.index()).expect("a slot names a backend in use");
-                assert_eq!(head.generation(), id.generation(), "a slot names the present generation");
-                let info = self.info[&id.index()];
-                assert_eq!(info.service, index, "a ring names backends of its own service");
-                (info.address, hops[head.active()])
-            })
-            .collect()
+        (word.offset()..word.offset() + (1 << word.log2())).map(|slot| self.rings[&slot]).collect()
+    }
+
+    /// Where every slot of a service's ring sends new flows, as a packet would find it; panics on a dangling reference.
+    pub fn owners(&self, key: &VipKey) -> Vec<(IpAddr16, Hop)> {
+        let index = self.services[key];
+        let mut owners = Vec::new();
+        for slot in self.ring(key) {
+            let old = (slot.state() == SlotState::Unsettled).then_some(slot.old());
+            old.filter(|id| *id != BackendId::NONE).map(|id| self.follow(index, id));
+            if slot.current() != BackendId::NONE {
+                owners.push(self.follow(index, slot.current()));
+            }
+        }
+        owners
+    }
+
+    fn follow(&self, service: u32, id: BackendId) -> (IpAddr16, Hop) {
+        let (head, hops) = self.backends.get(&id.index()).expect("a slot names a backend in use");
+        assert_eq!(head.generation(), id.generation(), "a slot names the present generation");
+        let info = self.info[&id.index()];
+        assert_eq!(info.service, service, "a ring names backends of its own service");
+        (info.address, hops[head.active()])
     }
 
     /// Panics unless every service leads to backends and has its filter bit and address.
@@ -169,5 +194,11 @@ impl FakeDataplane {
             let flags = self.addresses.get(&key.address).copied().unwrap_or(0);
             assert!(AddressEntry { flags }.has(AddressEntry::VIP), "a service's VIP is known as one");
         }
+    }
+}
+
+impl Rings for FakeDataplane {
+    fn slot(&self, index: u32) -> Slot {
+        self.rings.get(&index).copied().unwrap_or_default()
     }
 }

@@ -19,6 +19,7 @@ use lb_common::{
         published::RingWord,
         rings::Slot,
         services::ServiceEntry,
+        tracking::{self, LIFETIME, LIMIT},
     },
 };
 
@@ -27,9 +28,9 @@ use super::{
     error::DataplaneError,
     grace::Grace,
     pins::MapSet,
-    tables::{self, Tables},
+    tables::{self, Tables, removed},
 };
-use crate::plan::{BackendState, MapOp, MapState, RingArena, RingOrigin, ServiceState, Sizes};
+use crate::plan::{BackendState, MapOp, MapState, RingArena, RingOrigin, Rings, ServiceState, Sizes};
 
 /// The maps of one set, open for writing.
 pub struct Maps {
@@ -38,6 +39,7 @@ pub struct Maps {
     filter: MappedWords,
     published: MappedWords,
     rings: MappedWords,
+    tracking: MappedWords,
     backends: MappedWords,
     grace: Grace,
     cpus: usize,
@@ -61,6 +63,7 @@ impl Maps {
             filter: mapped("VIP_FILTER", FILTER_WORDS as usize)?,
             published: mapped("PUBLISHED", sizes.services as usize)?,
             rings: mapped("RINGS", sizes.ring_slots as usize)?,
+            tracking: mapped("TRACKING", sizes.services as usize * tracking::WORDS)?,
             backends: mapped("BACKENDS", sizes.backends as usize * BACKEND_WORDS)?,
             grace: Grace::new(grace)?,
             cpus: aya::util::nr_cpus()
@@ -88,7 +91,8 @@ impl Maps {
                 .insert(*index, *index, None, 0)
                 .map_err(|error| DataplaneError::map("DEVICES", "writing", &error)),
             MapOp::RemoveDevice(index) => removed("DEVICES", self.tables.devices.remove(*index)),
-            MapOp::Backend { id, info, hop } => self.enter_backend(*id, info, hop),
+            MapOp::Backend { id, info, hop, takes } => self.enter_backend(*id, info, hop, *takes),
+            MapOp::Head { index, head } => self.backends.store(entry(*index), head.bits()),
             MapOp::Hop { index, head, hop } => {
                 self.write_hop(*index, head.active(), hop)?;
                 self.backends.store(entry(*index), head.bits())
@@ -98,7 +102,14 @@ impl Maps {
             }
             MapOp::ForgetBackend { index, generation } => self.forget_backend(*index, *generation),
             MapOp::Ring { offset, slots } => {
-                self.rings.store_all(*offset as usize, slots.iter().map(|id| Slot::settled(*id).bits()))
+                self.rings.store_all(*offset as usize, slots.iter().map(|slot| slot.bits()))
+            }
+            MapOp::Slots(changes) => {
+                changes.iter().try_for_each(|(index, slot)| self.rings.store(*index as usize, slot.bits()))
+            }
+            MapOp::Tracking { service, lifetime, limit } => {
+                self.tracking.store(tracking_word(*service, LIFETIME), *lifetime)?;
+                self.tracking.store(tracking_word(*service, LIMIT), *limit)
             }
             MapOp::Publish { service, word } => self.published.store(*service as usize, word.bits()),
             MapOp::ServiceInfo { index, info } => {
@@ -106,6 +117,7 @@ impl Maps {
             }
             MapOp::ResetService { index } => {
                 self.published.store(*index as usize, 0)?;
+                self.tracking.store_all(tracking_word(*index, 0), [0; tracking::WORDS])?;
                 written("SERVICE_COUNTERS", self.tables.service_counters.set(*index, zeroes(self.cpus)?, 0))
             }
             MapOp::Service { key, index } => {
@@ -114,6 +126,11 @@ impl Maps {
             MapOp::RemoveService { key } => removed("SERVICES", self.tables.services.remove(key)),
             MapOp::Grace => self.grace.wait(),
         }
+    }
+
+    /// Their sizes.
+    pub(super) fn sizes(&self) -> Sizes {
+        self.sizes
     }
 
     /// What the maps hold.
@@ -158,11 +175,17 @@ impl Maps {
         self.filter.store(word, if set { old | mask } else { old & !mask })
     }
 
-    fn enter_backend(&mut self, id: BackendId, info: &BackendInfo, hop: &Hop) -> Result<(), DataplaneError> {
+    fn enter_backend(
+        &mut self,
+        id: BackendId,
+        info: &BackendInfo,
+        hop: &Hop,
+        takes: bool,
+    ) -> Result<(), DataplaneError> {
         written("BACKEND_COUNTERS", self.tables.backend_counters.set(id.index(), zeroes(self.cpus)?, 0))?;
         written("BACKEND_INFO", self.tables.backend_info.set(id.index(), info, 0))?;
         self.write_hop(id.index(), 0, hop)?;
-        self.backends.store(entry(id.index()), Head::new(id.generation(), 0).bits())
+        self.backends.store(entry(id.index()), Head::new(id.generation(), 0).taking(takes).bits())
     }
 
     fn forget_backend(&mut self, index: u32, generation: u16) -> Result<(), DataplaneError> {
@@ -195,6 +218,7 @@ impl Maps {
                 id: BackendId::new(index, head.generation()),
                 weight: info.weight,
                 in_ring: info.in_ring != 0,
+                keeps_flows: true,
                 head,
                 hop: Hop::from_words(&words),
             };
@@ -212,26 +236,35 @@ impl Maps {
         let info = self.tables.service_info.get(&index, 0);
         let info = info.map_err(|error| DataplaneError::map("SERVICE_INFO", "reading", &error))?;
         let word = RingWord::from_bits(self.published.load(index as usize)?);
-        let mut owners = Vec::new();
         if !word.is_empty() {
             arena.take_at(word.offset(), 1 << word.log2());
-            for slot in 0..1usize << word.log2() {
-                owners.push(Slot::from_bits(self.rings.load(word.offset() as usize + slot)?).current());
-            }
         }
+        let tracking = |word| self.tracking.load(tracking_word(index, word));
         let of_service = backends.iter().filter(|(info, _)| info.service == index);
         Ok(ServiceState {
             index,
             name: tables::text(&info.name),
             word,
-            ring: RingOrigin::Adopted(owners),
+            ring: RingOrigin::Adopted,
+            marks: Vec::new(),
+            tracking: (tracking(LIFETIME)?, tracking(LIMIT)?),
             backends: of_service.map(|(info, state)| ((info.address, info.port), *state)).collect(),
         })
     }
 }
 
+impl Rings for Maps {
+    fn slot(&self, index: u32) -> Slot {
+        Slot::from_bits(self.rings.load(index as usize).unwrap_or(0))
+    }
+}
+
 fn entry(index: u32) -> usize {
     index as usize * BACKEND_WORDS
+}
+
+fn tracking_word(service: u32, word: usize) -> usize {
+    service as usize * tracking::WORDS + word
 }
 
 fn hop_words(index: u32, which: usize) -> usize {
@@ -252,15 +285,6 @@ fn padded<const N: usize>(text: &str) -> [u8; N] {
 
 fn written(map: &'static str, result: Result<(), MapError>) -> Result<(), DataplaneError> {
     result.map_err(|error| DataplaneError::map(map, "writing", &error))
-}
-
-/// Removing what is not there is no failure: the kernel drops entries of interfaces that are gone by itself.
-fn removed(map: &'static str, result: Result<(), MapError>) -> Result<(), DataplaneError> {
-    match result {
-        Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(MapError::KeyNotFound) => Ok(()),
-        other => other.map_err(|error| DataplaneError::map(map, "removing from", &error)),
-    }
 }
 
 fn entries<K: Ord, V>(

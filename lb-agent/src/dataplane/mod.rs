@@ -2,7 +2,9 @@
 
 mod arena;
 mod attach;
+mod clock;
 mod error;
+mod flows;
 mod grace;
 mod kernel;
 mod maps;
@@ -20,7 +22,9 @@ use std::path::Path;
 use lb_common::report::Report;
 
 pub use attach::{Attachment, GENERIC, Present};
+pub use clock::monotonic;
 pub use error::DataplaneError;
+pub use flows::{FlowTables, Scanned};
 pub use kernel::{KernelVersion, missing_capabilities};
 pub use maps::Maps;
 pub use object::OBJECT;
@@ -29,7 +33,7 @@ pub use tables::{Tables, text};
 
 use crate::{
     config::XdpMode,
-    plan::{MapOp, MapState, Sizes},
+    plan::{MapOp, MapState, Rings, Sizes},
 };
 
 /// What performs the steps of a plan.
@@ -111,6 +115,20 @@ impl Kernel {
     /// [`DataplaneError`] if it is not loaded.
     pub fn program(&mut self) -> Result<&mut aya::programs::Xdp, DataplaneError> {
         self.programs.live()
+    }
+
+    /// The rings in force.
+    #[must_use]
+    pub fn rings(&self) -> &dyn Rings {
+        &self.maps
+    }
+
+    /// The tables of flows, to scan them beside everything else. To be called behind [`Self::commit`].
+    ///
+    /// # Errors
+    /// [`DataplaneError`] if they cannot be opened.
+    pub fn flow_tables(&self) -> Result<FlowTables, DataplaneError> {
+        FlowTables::open(&self.pins, self.maps.sizes())
     }
 
     /// Notes who keeps these maps.

@@ -199,9 +199,10 @@ impl MapSet {
     /// Entries that a map is to have; `None` if the object fixes them.
     pub fn entries(&self, name: &str, sizes: Sizes) -> Option<u32> {
         match name {
-            "SERVICES" | "PUBLISHED" | "SERVICE_COUNTERS" | "SERVICE_INFO" => Some(sizes.services),
+            "SERVICES" | "PUBLISHED" | "TRACKING" | "SERVICE_COUNTERS" | "SERVICE_INFO" => Some(sizes.services),
             "BACKENDS" | "BACKEND_COUNTERS" | "BACKEND_INFO" => Some(sizes.backends),
             "RINGS" => Some(sizes.ring_slots),
+            "NEW_FLOWS" | "OLD_FLOWS" => Some(sizes.flows),
             "ADDRESSES" => Some(sizes.addresses),
             "PEERS" | "PEER_MACS" => Some(sizes.peers),
             "DEVICES" => Some(DEVICES),

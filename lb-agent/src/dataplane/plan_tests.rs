@@ -4,16 +4,34 @@ use std::collections::BTreeMap;
 
 use lb_common::{
     addr::{BackendId, Be16, IpAddr16},
-    maps::{addresses::AddressEntry, backends::Mode, services::VipKey},
+    maglev,
+    maps::{
+        addresses::AddressEntry,
+        backends::Mode,
+        rings::{Slot, SlotState},
+        services::VipKey,
+    },
 };
 use proptest::prelude::*;
 
 use super::{Dataplane, fake::FakeDataplane};
 use crate::plan::{
-    MapOp, MapState, PlanError, RingArena, RingOrigin, Sizes, TargetBackend, TargetService, TargetState, operations,
+    FlowScan, MapOp, MapState, PlanError, RingArena, RingOrigin, Sizes, TargetBackend, TargetService, TargetState,
+    operations, settle,
 };
 
-const SIZES: Sizes = Sizes { services: 16, backends: 64, ring_slots: 64 * 24, peers: 8, addresses: 16 };
+const SIZES: Sizes = Sizes {
+    services: 16,
+    backends: 64,
+    ring_slots: 64 * 24,
+    peers: 8,
+    addresses: 16,
+    flows: 64,
+    flows_per_service: 16,
+};
+
+/// The window of every service, in nanoseconds.
+const WINDOW: u64 = 1000;
 
 fn address(last: u8) -> IpAddr16 {
     IpAddr16::from_bytes([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, 0, last])
@@ -33,12 +51,17 @@ fn target(services: &BTreeMap<u8, BTreeMap<u8, (u16, u8)>>) -> TargetState {
     for (service, backends) in services {
         target.addresses.insert(key(*service).address, AddressEntry::VIP);
         let backends = backends.iter().map(|(last, (weight, seed))| {
-            ((address(*last), Be16::new(80)), TargetBackend { weight: *weight, in_ring: true, hop: hop(*seed) })
+            (
+                (address(*last), Be16::new(80)),
+                TargetBackend { weight: *weight, in_ring: true, keeps_flows: true, hop: hop(*seed) },
+            )
         });
         let service_target = TargetService {
             name: format!("s{service}"),
             log2: 6,
             held: service % 2 == 0,
+            has_affinity: false,
+            window: WINDOW,
             backends: backends.collect(),
         };
         target.services.insert(key(*service), service_target);
@@ -59,9 +82,13 @@ proptest! {
     ) {
         let mut maps = FakeDataplane::default();
         let mut state = MapState::empty(SIZES);
-        for services in history {
+        for (services, now) in history.into_iter().zip((0u64..).step_by(400)) {
+            for step in settle(&mut state, &maps, now, Some(&FlowScan { begun: now, ..FlowScan::default() })) {
+                maps.perform(&step).unwrap();
+                maps.assert_consistent();
+            }
             let wanted = target(&services);
-            let (steps, after) = operations(&state, &wanted).unwrap();
+            let (steps, after) = operations(&state, &wanted, &maps, now).unwrap();
             for step in &steps {
                 maps.perform(step).unwrap();
                 maps.assert_consistent();
@@ -76,10 +103,10 @@ proptest! {
                 let takes_any = service.backends.values().any(|backend| backend.weight > 0);
                 prop_assert_eq!(owners.len(), if takes_any { 64 } else { 0 });
             }
-            let (again, _) = operations(&state, &wanted).unwrap();
+            let (again, _) = operations(&state, &wanted, &maps, now).unwrap();
             prop_assert_eq!(again, vec![], "a plan that was performed leaves nothing to do");
         }
-        let (steps, after) = operations(&state, &TargetState::default()).unwrap();
+        let (steps, after) = operations(&state, &TargetState::default(), &maps, 0).unwrap();
         for step in &steps {
             maps.perform(step).unwrap();
         }
@@ -93,49 +120,233 @@ fn one(backends: &[u8]) -> TargetState {
     target(&BTreeMap::from([(0, backends.iter().map(|last| (*last, (1, 0))).collect())]))
 }
 
+/// Maps that plans are performed on, and what the plans know of them.
+struct World {
+    maps: FakeDataplane,
+    state: MapState,
+}
+
+impl World {
+    fn holding(wanted: &TargetState) -> Self {
+        let mut world = Self { maps: FakeDataplane::default(), state: MapState::empty(SIZES) };
+        world.apply(wanted, 0);
+        world
+    }
+
+    /// Performs a plan and returns its steps.
+    fn apply(&mut self, wanted: &TargetState, now: u64) -> Vec<MapOp> {
+        let (steps, after) = operations(&self.state, wanted, &self.maps, now).unwrap();
+        for step in &steps {
+            self.maps.perform(step).unwrap();
+        }
+        self.state = after;
+        steps
+    }
+
+    fn settle(&mut self, now: u64, scan: Option<&FlowScan>) {
+        for step in settle(&mut self.state, &self.maps, now, scan) {
+            self.maps.perform(&step).unwrap();
+        }
+    }
+
+    fn id(&self, last: u8) -> BackendId {
+        self.state.services[&key(0)].backends[&(address(last), Be16::new(80))].id
+    }
+
+    fn ring(&self) -> Vec<Slot> {
+        self.maps.ring(&key(0))
+    }
+
+    fn count(&self, state: SlotState) -> usize {
+        self.ring().iter().filter(|slot| slot.state() == state).count()
+    }
+}
+
+fn scan(begun: u64) -> FlowScan {
+    FlowScan { begun, ..FlowScan::default() }
+}
+
 #[test]
 fn a_changed_hop_moves_no_ring() {
-    let (_, state) = operations(&MapState::empty(SIZES), &one(&[1, 2])).unwrap();
+    let mut world = World::holding(&one(&[1, 2]));
     let mut moved = one(&[1, 2]);
     moved.services.get_mut(&key(0)).unwrap().backends.get_mut(&(address(1), Be16::new(80))).unwrap().hop = hop(9);
-    let (steps, _) = operations(&state, &moved).unwrap();
+    let steps = world.apply(&moved, 0);
     assert_eq!(steps.len(), 2, "{steps:?}");
     assert!(matches!(steps[0], MapOp::Hop { head, .. } if head.active() == 1) && steps[1] == MapOp::Grace);
 }
 
 #[test]
 fn a_returning_backend_gets_another_id() {
-    let (_, with) = operations(&MapState::empty(SIZES), &one(&[1, 2])).unwrap();
-    let (_, without) = operations(&with, &one(&[1])).unwrap();
-    let (_, back) = operations(&without, &one(&[1, 2])).unwrap();
-    let id = |state: &MapState| state.services[&key(0)].backends[&(address(2), Be16::new(80))].id;
-    assert_ne!(id(&with), id(&back));
+    let mut world = World::holding(&one(&[1, 2]));
+    let before = world.id(2);
+    world.apply(&one(&[1]), 0);
+    world.apply(&one(&[1, 2]), 0);
+    assert_ne!(world.id(2), before);
 }
 
 #[test]
 fn an_adopted_ring_that_is_right_is_left_alone() {
     let wanted = one(&[1, 2, 3]);
-    let (steps, mut state) = operations(&MapState::empty(SIZES), &wanted).unwrap();
-    let ring = steps.iter().find_map(|step| match step {
-        MapOp::Ring { slots, .. } => Some(slots.clone()),
-        _ => None,
-    });
-    state.services.get_mut(&key(0)).unwrap().ring = RingOrigin::Adopted(ring.unwrap());
-    assert_eq!(operations(&state, &wanted).unwrap().0, []);
-    state.services.get_mut(&key(0)).unwrap().ring = RingOrigin::Adopted(vec![BackendId::new(9, 1); 64]);
-    assert!(operations(&state, &wanted).unwrap().0.iter().any(|step| matches!(step, MapOp::Ring { .. })));
+    let mut world = World::holding(&wanted);
+    world.state.services.get_mut(&key(0)).unwrap().ring = RingOrigin::Adopted;
+    assert_eq!(world.apply(&wanted, 0), []);
+    let word = world.state.services[&key(0)].word;
+    world.maps.rings.insert(word.offset(), Slot::settled(BackendId::new(9, 1)));
+    world.state.services.get_mut(&key(0)).unwrap().ring = RingOrigin::Adopted;
+    assert!(world.apply(&wanted, 0).iter().any(|step| matches!(step, MapOp::Ring { .. })));
+}
+
+/// One service on these backends, of which some keep their flows only.
+fn draining(takers: &[u8], draining: &[u8]) -> TargetState {
+    let mut wanted = one(&[takers, draining].concat());
+    for backend in draining {
+        let backends = &mut wanted.services.get_mut(&key(0)).unwrap().backends;
+        backends.get_mut(&(address(*backend), Be16::new(80))).unwrap().in_ring = false;
+    }
+    wanted
+}
+
+#[test]
+fn a_new_owner_leaves_the_old_one_its_flows_until_they_are_gone() {
+    let mut world = World::holding(&one(&[1, 2]));
+    assert_eq!(world.count(SlotState::Settled), 64);
+    let before = world.ring();
+    world.apply(&one(&[1, 2, 3]), 100);
+    let moved: Vec<_> = world.ring().into_iter().filter(|slot| slot.state() == SlotState::Unsettled).collect();
+    let of_third = moved.iter().filter(|slot| slot.current() == world.id(3)).count();
+    assert_eq!(of_third, 21, "a third of 64 slots");
+    for (before, after) in before.iter().zip(world.ring()) {
+        let is_same = before.current() == after.current();
+        assert_eq!(after, if is_same { *before } else { Slot::unsettled(after.current(), before.current()) });
+    }
+
+    world.settle(100 + WINDOW - 1, Some(&scan(100 + WINDOW - 1)));
+    assert_eq!(world.count(SlotState::Unsettled), moved.len(), "the window is not over");
+    world.settle(100 + WINDOW, Some(&scan(100 + WINDOW)));
+    assert_eq!(world.count(SlotState::Settling), moved.len(), "that scan began before the window was over");
+    let is_of_third = |slot: Slot| slot.state() == SlotState::Settling && slot.current() == world.id(3);
+    let at = (0u32..64).find(|at| is_of_third(world.ring()[*at as usize])).unwrap();
+    let index = world.state.services[&key(0)].index;
+    let flow = |backend| (at << 26, backend);
+    let mut found = scan(100 + WINDOW + 1);
+    found.live.insert(index, vec![flow(world.id(3)), flow(world.id(1))]);
+    world.settle(2000, Some(&found));
+    assert_eq!(world.count(SlotState::Settling), 1, "a flow of another backend is on slot {at}");
+    found.live.insert(index, vec![flow(world.id(3)), flow(BackendId::new(60, 9))]);
+    world.settle(2000, Some(&found));
+    assert_eq!(world.count(SlotState::Settled), 64, "flows of the owner or of nobody keep no slot");
+    assert!(world.state.services[&key(0)].marks.is_empty());
+}
+
+#[test]
+fn while_nobody_takes_new_flows_old_ones_stay() {
+    let mut world = World::holding(&one(&[1]));
+    world.apply(&draining(&[], &[1]), 0);
+    let id = world.id(1);
+    assert_eq!(world.ring(), vec![Slot::unsettled(BackendId::NONE, id); 64]);
+    world.settle(WINDOW, None);
+    world.settle(WINDOW, Some(&scan(WINDOW + 1)));
+    world.apply(&draining(&[], &[1]), WINDOW + 2);
+    assert_eq!(world.ring(), [], "nobody is left to send anything to");
+    assert_eq!(world.state.arena, RingArena::new(SIZES.ring_slots));
+    world.apply(&one(&[1]), WINDOW + 3);
+    assert_eq!(world.ring(), vec![Slot::settled(id); 64]);
+}
+
+#[test]
+fn a_backend_that_is_gone_leaves_no_window() {
+    let mut world = World::holding(&one(&[1, 2]));
+    world.apply(&one(&[1]), 0);
+    assert_eq!(world.ring(), vec![Slot::settled(world.id(1)); 64]);
+}
+
+#[test]
+fn a_second_change_starts_the_window_of_its_slots_only() {
+    let mut world = World::holding(&one(&[1, 2]));
+    world.apply(&draining(&[1], &[2]), 0);
+    let before: Vec<_> = world.state.services[&key(0)].marks.iter().map(|mark| (mark.slot, mark.at)).collect();
+    assert!(!before.is_empty() && before.iter().all(|(_, at)| *at == WINDOW));
+    let ring = world.ring();
+    world.apply(&draining(&[1, 3], &[2]), 500);
+    for mark in &world.state.services[&key(0)].marks {
+        let slot = mark.slot as usize;
+        let is_same = ring[slot] == world.ring()[slot];
+        assert_eq!(mark.at, if is_same { WINDOW } else { 500 + WINDOW }, "slot {slot}");
+    }
+}
+
+#[test]
+fn a_ring_grows_and_shrinks_without_moving_an_owner_of_old_flows() {
+    let sized = |log2| {
+        let mut wanted = one(&[1, 2, 3]);
+        wanted.services.get_mut(&key(0)).unwrap().log2 = log2;
+        wanted
+    };
+    let mut world = World::holding(&sized(6));
+    let small = world.ring();
+    world.apply(&sized(7), 0);
+    let large = world.ring();
+    assert_eq!(large.len(), 128);
+    for (at, slot) in large.iter().enumerate() {
+        let before = small[at / 2].current();
+        let expected =
+            if slot.current() == before { Slot::settled(before) } else { Slot::unsettled(slot.current(), before) };
+        assert_eq!(*slot, expected, "slot {at}");
+    }
+    world.settle(WINDOW, None);
+    world.settle(WINDOW, Some(&scan(WINDOW + 1)));
+    world.apply(&sized(6), 5000);
+    let back = world.ring();
+    assert_eq!(back.len(), 128, "the larger ring has flows to remember");
+    assert!(back.iter().enumerate().all(|(at, slot)| slot.current() == small[at / 2].current()));
+    world.settle(5000 + WINDOW, None);
+    world.settle(5000 + WINDOW, Some(&scan(5001 + WINDOW)));
+    world.apply(&sized(6), 9000);
+    assert_eq!(world.ring(), small, "settled, it is as if it had never grown");
 }
 
 #[test]
 fn what_does_not_fit_is_refused_whole_and_says_which_capacity() {
     let many: Vec<u8> = (1..=65).collect();
-    let error = operations(&MapState::empty(SIZES), &one(&many)).unwrap_err();
+    let plan = |wanted: &TargetState| operations(&MapState::empty(SIZES), wanted, &FakeDataplane::default(), 0);
     assert_eq!(
-        error.to_string(),
+        plan(&one(&many)).unwrap_err().to_string(),
         "map BACKENDS is full: 65 entries are needed, it has 64; raise `capacities.backends` and restart the agent"
     );
     let mut large = one(&[1]);
     large.services.get_mut(&key(0)).unwrap().log2 = 12;
-    let error = operations(&MapState::empty(SIZES), &large).unwrap_err();
+    let error = plan(&large).unwrap_err();
     assert!(matches!(error, PlanError::ArenaFull { slots: 4096, .. }), "{error}");
+}
+
+proptest! {
+    /// Two directors with different histories but the same backends in the end send every new flow alike, and settled
+    /// slots are all there is to a flow.
+    #[test]
+    fn directors_agree_whatever_their_histories(
+        histories in prop::array::uniform2(prop::collection::vec((backends(), 6u8..9), 0..6)),
+        last in backends(),
+        log2 in 6u8..9,
+    ) {
+        let rings = histories.map(|history| {
+            let mut world = World { maps: FakeDataplane::default(), state: MapState::empty(SIZES) };
+            for ((backends, log2), now) in history.into_iter().chain([(last.clone(), log2)]).zip((0u64..).step_by(400)) {
+                let mut wanted = target(&BTreeMap::from([(0, backends)]));
+                wanted.services.get_mut(&key(0)).unwrap().log2 = log2;
+                world.settle(now, Some(&scan(now)));
+                world.apply(&wanted, now);
+            }
+            let names: BTreeMap<_, _> =
+                world.state.services[&key(0)].backends.iter().map(|(identity, state)| (state.id, *identity)).collect();
+            (world.ring(), names)
+        });
+        for hash in (0..1u32 << 10).map(|hash| hash << 22) {
+            let slots = rings.clone().map(|(ring, names)| {
+                let slot = ring.get(maglev::slot(hash, ring.len().max(1).ilog2()) as usize).copied().unwrap_or_default();
+                (slot.state(), names.get(&slot.current()).copied())
+            });
+            prop_assert_eq!(slots[0].1, slots[1].1, "new flows of {:x}: {:?}", hash, slots);
+        }
+    }
 }

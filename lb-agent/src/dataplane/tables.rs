@@ -10,10 +10,12 @@ use lb_common::{
         agent::AgentInfo,
         backends::Backend,
         counters::Counters,
+        flows::{FlowEntry, FlowKey},
         names::{BackendInfo, ServiceInfo},
         peers::{PeerEntry, PeerMacKey},
         services::{ServiceEntry, VipKey},
         settings::Settings,
+        tracking::Tracking,
     },
 };
 
@@ -29,6 +31,9 @@ pub struct Tables {
     pub published: Array<MapData, u64>,
     pub rings: Array<MapData, u64>,
     pub backends: Array<MapData, Backend>,
+    pub tracking: Array<MapData, Tracking>,
+    pub new_flows: HashMap<MapData, FlowKey, FlowEntry>,
+    pub old_flows: HashMap<MapData, FlowKey, FlowEntry>,
     pub peers: HashMap<MapData, IpAddr16, PeerEntry>,
     pub peer_macs: HashMap<MapData, PeerMacKey, PeerEntry>,
     pub devices: DevMapHash<MapData>,
@@ -56,6 +61,9 @@ impl Tables {
             published: open(path, "PUBLISHED")?,
             rings: open(path, "RINGS")?,
             backends: open(path, "BACKENDS")?,
+            tracking: open(path, "TRACKING")?,
+            new_flows: open(path, "NEW_FLOWS")?,
+            old_flows: open(path, "OLD_FLOWS")?,
             peers: open(path, "PEERS")?,
             peer_macs: open(path, "PEER_MACS")?,
             devices: open(path, "DEVICES")?,
@@ -83,4 +91,13 @@ fn open<T: TryFrom<Map, Error = MapError>>(
 pub fn text(bytes: &[u8]) -> String {
     let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
     String::from_utf8_lossy(&bytes[..end]).into_owned()
+}
+
+/// Removing what is not there is no failure: the kernel drops entries of interfaces that are gone by itself.
+pub fn removed(map: &'static str, result: Result<(), MapError>) -> Result<(), DataplaneError> {
+    match result {
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(MapError::KeyNotFound) => Ok(()),
+        other => other.map_err(|error| DataplaneError::map(map, "removing from", &error)),
+    }
 }

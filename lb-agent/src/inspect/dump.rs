@@ -185,10 +185,9 @@ impl Inspector {
             let index = word.offset().saturating_add(slot);
             let entry = Slot::from_bits(read("RINGS", &self.tables.rings, index)?);
             let state = match entry.state() {
-                Some(SlotState::Settled) => "settled",
-                Some(SlotState::Unsettled) => "unsettled",
-                Some(SlotState::Settling) => "settling",
-                None => "unknown",
+                SlotState::Settled => "settled",
+                SlotState::Unsettled => "unsettled",
+                SlotState::Settling => "settling",
             };
             entries.push(fields! {
                 "index": index,

@@ -56,6 +56,10 @@ pub struct Service {
     pub backends: Vec<Backend>,
     /// How backends are probed; `None` believes every backend healthy.
     pub probe: Option<Probe>,
+    /// How long a flow may be silent and still be remembered while backends change. 1 s..=24 h.
+    pub flow_timeout: Duration,
+    /// Whether a client stays with its backend, whatever port it comes from.
+    pub affinity: Option<Affinity>,
     /// Packets to one of these VIPs that match no service are dropped and counted (true) or passed up the stack (false).
     pub drop_unmatched: bool,
 }
@@ -90,6 +94,29 @@ impl Protocol {
             Self::Udp => 17,
         }
     }
+}
+
+impl Protocol {
+    /// The default of `flowTimeout`: for TCP longer than its two-hour keepalive (RFC 5382 REQ-5).
+    #[must_use]
+    pub const fn flow_timeout(self) -> Duration {
+        match self {
+            Self::Tcp => Duration::from_secs(2 * 3600 + 5 * 60),
+            Self::Udp => Duration::from_secs(30),
+        }
+    }
+}
+
+/// Session affinity by the client's address.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Affinity {
+    /// How long after its last packet a client is remembered while backends change. 1 s..=24 h, default 3 h.
+    pub timeout: Duration,
+}
+
+impl Affinity {
+    /// The default of `affinityTimeout`.
+    pub const TIMEOUT: Duration = Duration::from_secs(3 * 3600);
 }
 
 impl fmt::Display for Protocol {

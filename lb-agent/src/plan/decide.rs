@@ -22,7 +22,7 @@ use serde::Serialize;
 use super::state::{TargetBackend, TargetService, TargetState};
 use crate::model::{
     AnnounceWhen, Announcement, Backend, BackendAddress, Delivery, DesiredState, HealthReport, InterfaceKind, MacAddr,
-    Network, ProbeState, ProbeTarget, Service,
+    Network, ProbeState, ProbeTarget, Protocol, Service,
 };
 
 /// All that a decision depends on.
@@ -112,6 +112,8 @@ pub fn decide(inputs: &Inputs<'_>) -> Decision {
 struct Verdict {
     health: ProbeState,
     takes_flows: bool,
+    /// Whether flows that it has may stay.
+    keeps_flows: bool,
     /// Whether the node holds the service's VIPs on account of this backend.
     holds: bool,
     hop: Hop,
@@ -133,6 +135,8 @@ fn judge(inputs: &Inputs<'_>, service: &Service) -> Vec<Verdict> {
             let (hop, way) = hop(inputs, service, backend, is_local);
             let allowed = is_local || service.delivery != Delivery::Local;
             Verdict {
+                // New datagrams cannot be told from those of old flows.
+                keeps_flows: believed || service.protocol != Protocol::Udp,
                 takes_flows: believed && backend.weight > 0 && allowed,
                 holds: is_local && believed,
                 reason: reason(backend, &state, none_believed, allowed, &way),
@@ -249,7 +253,12 @@ fn enter_service(decision: &mut Decision, service: &Service, verdicts: &[Verdict
         .iter()
         .zip(verdicts)
         .map(|(backend, verdict)| {
-            let wanted = TargetBackend { weight: backend.weight, in_ring: verdict.takes_flows, hop: verdict.hop };
+            let wanted = TargetBackend {
+                weight: backend.weight,
+                in_ring: verdict.takes_flows,
+                keeps_flows: verdict.keeps_flows,
+                hop: verdict.hop,
+            };
             ((backend.address.into(), Be16::new(backend.port)), wanted)
         })
         .collect();
@@ -263,11 +272,17 @@ fn enter_service(decision: &mut Decision, service: &Service, verdicts: &[Verdict
                 name: service.name.clone(),
                 log2: service.ring_size.log2(),
                 held,
+                has_affinity: service.affinity.is_some(),
+                window: nanoseconds(service.affinity.map_or(service.flow_timeout, |affinity| affinity.timeout)),
                 backends: backends.clone(),
             };
             decision.target.services.insert(key, target);
         }
     }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn announce(decision: &mut Decision, desired: &DesiredState, announcement: &Announcement, verdicts: &[Vec<Verdict>]) {

@@ -33,6 +33,8 @@ impl World {
             ring_size: RingSize::DEFAULT,
             backends: ["10.0.0.1", "10.0.0.2", "10.0.9.3"].map(backend).to_vec(),
             probe: Some(PROBE),
+            flow_timeout: Protocol::Tcp.flow_timeout(),
+            affinity: None,
             drop_unmatched: true,
         };
         let announcement = Announcement {

@@ -3,16 +3,19 @@
 //! [`decide`] turns a desired state, the network and the probes' verdicts into a [`Decision`]: the target of the maps,
 //! what this node holds and announces, and a line per backend that says why it does or does not take flows.
 //! [`operations`] compares that target with the maps' state and lists what has to be done, in an order in which every
-//! prefix is safe. Neither does any I/O.
+//! prefix is safe; [`settle`] does the same as time goes by. None does any I/O.
 
 mod decide;
 mod operations;
 mod ring_arena;
+mod settle;
 mod state;
 
 pub use decide::{AnnounceDecision, BackendDecision, Decision, Inputs, decide};
 pub use operations::{PlanError, operations};
 pub use ring_arena::RingArena;
+pub use settle::{FlowScan, next_window, settle};
 pub use state::{
-    BackendState, MapOp, MapState, RingOrigin, ServiceState, Sizes, TargetBackend, TargetService, TargetState,
+    BackendState, MapOp, MapState, Mark, RingOrigin, Rings, ServiceState, Sizes, TargetBackend, TargetService,
+    TargetState,
 };

@@ -10,6 +10,7 @@ use lb_common::{
         backends::{Head, Hop},
         names::{BackendInfo, ServiceInfo},
         published::RingWord,
+        rings::Slot,
         services::VipKey,
         settings::Settings,
     },
@@ -43,6 +44,10 @@ pub struct TargetService {
     pub log2: u8,
     /// Whether this node terminates flows to the VIP.
     pub held: bool,
+    /// Whether a client stays with its backend whatever port it comes from.
+    pub has_affinity: bool,
+    /// How long a recorded flow may be silent, and how long a slot whose owner changed is unsettled, in nanoseconds.
+    pub window: u64,
     /// Backends by identity.
     pub backends: BTreeMap<(IpAddr16, Be16), TargetBackend>,
 }
@@ -54,8 +59,18 @@ pub struct TargetBackend {
     pub weight: u16,
     /// Whether it takes new flows.
     pub in_ring: bool,
+    /// Whether flows that it has may stay.
+    pub keeps_flows: bool,
     /// How its packets leave.
     pub hop: Hop,
+}
+
+impl TargetBackend {
+    /// Whether new flows may meet it.
+    #[must_use]
+    pub const fn takes(&self) -> bool {
+        self.in_ring && self.weight > 0
+    }
 }
 
 /// Sizes of the maps, in entries.
@@ -71,6 +86,10 @@ pub struct Sizes {
     pub peers: u32,
     /// Entries of `ADDRESSES`.
     pub addresses: u32,
+    /// Entries of `NEW_FLOWS` and of `OLD_FLOWS`.
+    pub flows: u32,
+    /// The most flows of one service in either.
+    pub flows_per_service: u32,
 }
 
 /// What the maps hold, and what of them is free. Nothing in a free list is visible to any packet.
@@ -109,17 +128,38 @@ pub struct ServiceState {
     pub word: RingWord,
     /// What the ring in force was built from.
     pub ring: RingOrigin,
+    /// Slots that are not settled, in ascending order.
+    pub marks: Vec<Mark>,
+    /// Lifetime and limit as they stand in `TRACKING`.
+    pub tracking: (u64, u64),
     /// Its backends.
     pub backends: BTreeMap<(IpAddr16, Be16), BackendState>,
 }
 
-/// How the agent knows a ring. Its slots are kept only until they were compared once: 16 KB a service add up.
+/// How the agent knows a ring. Its slots are in the arena alone: 32 KB a service add up.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum RingOrigin {
-    /// The agent built it from these members.
-    Members(Vec<Member>),
-    /// It was found in the maps, with these owners.
-    Adopted(Vec<BackendId>),
+    /// The agent built it from these members, with `1 << log2` slots; the ring in force may repeat each of them.
+    Members(Vec<Member>, u8),
+    /// It was found in the maps.
+    Adopted,
+}
+
+/// A slot that is not settled.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Mark {
+    /// Which slot of the ring.
+    pub slot: u32,
+    /// Whether its window is over.
+    pub is_settling: bool,
+    /// Nanoseconds of `CLOCK_MONOTONIC`: if it is unsettled when its window ends, if it is settling when that was noticed.
+    pub at: u64,
+}
+
+/// Reads the arena of rings.
+pub trait Rings {
+    /// The slot at `index` of `RINGS`; a default one if there is none.
+    fn slot(&self, index: u32) -> Slot;
 }
 
 /// A backend as the maps have it.
@@ -131,6 +171,8 @@ pub struct BackendState {
     pub weight: u16,
     /// Whether it takes new flows.
     pub in_ring: bool,
+    /// Whether flows that it has may stay.
+    pub keeps_flows: bool,
     /// First word of its entry.
     pub head: Head,
     /// The hop in force.
@@ -189,6 +231,15 @@ pub enum MapOp {
         info: BackendInfo,
         /// Its first hop.
         hop: Hop,
+        /// Whether it takes new flows.
+        takes: bool,
+    },
+    /// Replaces the head of an entry, its hop staying in force.
+    Head {
+        /// Index in `BACKENDS`.
+        index: u32,
+        /// The new head.
+        head: Head,
     },
     /// Writes the hop at rest of an entry, then the head that puts it in force.
     Hop {
@@ -217,8 +268,19 @@ pub enum MapOp {
     Ring {
         /// Index of the first slot in `RINGS`.
         offset: u32,
-        /// Owners of the slots.
-        slots: Vec<BackendId>,
+        /// The slots.
+        slots: Vec<Slot>,
+    },
+    /// Replaces single slots of rings in force, each in one piece.
+    Slots(Vec<(u32, Slot)>),
+    /// Sets how long and how many flows of a service are recorded.
+    Tracking {
+        /// Index of the service.
+        service: u32,
+        /// Nanoseconds.
+        lifetime: u64,
+        /// Flows in either table.
+        limit: u64,
     },
     /// Stores the word of a service.
     Publish {

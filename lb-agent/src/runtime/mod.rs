@@ -5,6 +5,7 @@ mod logging;
 mod notify;
 mod reconcile;
 mod report;
+mod sweep;
 
 use std::{
     path::{Path, PathBuf},

@@ -1,5 +1,7 @@
 //! The loop in the middle: whenever anything that a plan depends on changes, decide anew and perform what differs.
 
+mod settle;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
@@ -12,11 +14,11 @@ use anyhow::{Result, anyhow};
 use lb_common::hash::HashKey;
 use tokio::sync::{mpsc, watch};
 
-use super::{SharedStatus, checked, interfaces, notify, pending_restart, report};
+use super::{SharedStatus, checked, interfaces, notify, pending_restart, report, sweep::Sweeper};
 use crate::{
     announce::{AnnounceStatus, DesiredAnnouncements},
     config::{Config, ConfigErrors, OnTerminate},
-    dataplane::{Dataplane, DataplaneError, Kernel, PinLock},
+    dataplane::{Dataplane, DataplaneError, Kernel, PinLock, monotonic},
     model::{BackendAddress, Delivery, DesiredState, HealthReport, Network, ProbeTarget},
     plan::{self, Decision, Inputs, MapOp, MapState, Sizes},
     status::AgentStatus,
@@ -58,6 +60,8 @@ pub struct Reconciler {
     /// Whether the program is on its interfaces. Before that nothing is held or announced: if an interface refuses it,
     /// the agent ends, and nobody would take back what draws traffic here.
     is_attached: bool,
+    /// Whether the last scan found recorded flows.
+    flows_recorded: bool,
     streams: Streams,
     outputs: Outputs,
     status: SharedStatus,
@@ -95,6 +99,8 @@ impl Reconciler {
             services: capacities.services,
             backends: capacities.backends,
             ring_slots: capacities.ring_slots,
+            flows: capacities.flows,
+            flows_per_service: capacities.flows_per_service,
             peers: capacities.peers,
             addresses: capacities.addresses,
         };
@@ -102,8 +108,18 @@ impl Reconciler {
         let state = kernel.state()?;
         let distrusted = failed_before(&state);
         let running = config.agent.clone();
-        let reconciler =
-            Self { config, running, kernel, state, distrusted, is_attached: false, streams, outputs, status };
+        let reconciler = Self {
+            config,
+            running,
+            kernel,
+            state,
+            distrusted,
+            is_attached: false,
+            flows_recorded: true, // an earlier agent may have left some
+            streams,
+            outputs,
+            status,
+        };
         reconciler.introduce(path);
         Ok(reconciler)
     }
@@ -117,9 +133,12 @@ impl Reconciler {
         self.await_ways(&wanted_hops(&self.config.desired)).await;
         self.reconcile().await?;
         let mut failed = self.begin().await?;
+        let mut sweeper = Sweeper::new(self.kernel.flow_tables()?);
         let mut watchdog = tokio::time::interval(notify::watchdog_interval().unwrap_or(Duration::from_secs(3600)));
         loop {
             let retry = failed.then_some(RETRY);
+            sweeper.schedule(self.slots_wait(), self.flows_recorded);
+            let window = self.window_ends();
             tokio::select! {
                 outcome = outcomes.recv() => match outcome {
                     Some(outcome) => self.configure(outcome, on_terminate).await,
@@ -129,6 +148,14 @@ impl Reconciler {
                 Ok(()) = self.streams.health.changed() => {}
                 Ok(()) = self.streams.announced.changed() => {
                     self.report_announced();
+                    continue;
+                }
+                () = tokio::time::sleep(window.unwrap_or(Duration::MAX)), if window.is_some() => {
+                    failed |= self.settle(None).await?;
+                    continue;
+                }
+                scanned = sweeper.scanned() => {
+                    failed |= self.scanned(scanned).await?;
                     continue;
                 }
                 () = tokio::time::sleep(retry.unwrap_or(Duration::MAX)), if retry.is_some() => {}
@@ -163,7 +190,7 @@ impl Reconciler {
         let started = Instant::now();
         let decision = self.decide();
         self.announce_less(&decision);
-        let planned = plan::operations(&self.state, &decision.target);
+        let planned = plan::operations(&self.state, &decision.target, self.kernel.rings(), monotonic());
         let planning = started.elapsed();
         match planned {
             Ok((steps, after)) => match tokio::task::block_in_place(|| self.perform(&steps, planning)) {

@@ -16,7 +16,7 @@ use lb_common::{
 mod rings;
 mod services;
 
-use super::state::{MapOp, MapState, TargetState};
+use super::state::{MapOp, MapState, Rings, TargetState};
 
 /// A target that the maps have no room for. Nothing of it is performed.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -50,14 +50,22 @@ pub enum PlanError {
     },
 }
 
-/// Lists the steps that turn `state` into `target`, and the state after them.
+/// Lists the steps that turn `state` into `target`, and the state after them. `rings` are those in force, `now` is in
+/// nanoseconds of `CLOCK_MONOTONIC`.
 ///
 /// # Errors
 /// [`PlanError`] if a map is too small; then nothing is to be done.
-pub fn operations(state: &MapState, target: &TargetState) -> Result<(Vec<MapOp>, MapState), PlanError> {
+pub fn operations(
+    state: &MapState,
+    target: &TargetState,
+    rings: &dyn Rings,
+    now: u64,
+) -> Result<(Vec<MapOp>, MapState), PlanError> {
     check_sizes(state, target)?;
     let mut plan = Plan {
         state: state.clone(),
+        arena: rings,
+        now,
         before: Vec::new(),
         after: Vec::new(),
         given: Vec::new(),
@@ -101,9 +109,13 @@ fn backends(state: &MapState, target: &TargetState) -> usize {
     old.chain(new).collect::<BTreeSet<_>>().len()
 }
 
-struct Plan {
+struct Plan<'a> {
     /// The state as it will be.
     state: MapState,
+    /// The rings in force.
+    arena: &'a dyn Rings,
+    /// Nanoseconds of `CLOCK_MONOTONIC`.
+    now: u64,
     /// Steps in front of the grace period.
     before: Vec<MapOp>,
     /// Steps behind it.
@@ -116,7 +128,7 @@ struct Plan {
     rings: BTreeMap<(Vec<Member>, u8), Vec<u32>>,
 }
 
-impl Plan {
+impl Plan<'_> {
     fn finish(mut self) -> (Vec<MapOp>, MapState) {
         if self.grace || !self.after.is_empty() {
             self.before.push(MapOp::Grace);

@@ -1,53 +1,115 @@
 //! Steps on rings.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use lb_common::{
     addr::BackendId,
     maglev::{self, Member},
-    maps::published::RingWord,
+    maps::{
+        published::RingWord,
+        rings::{Slot, SlotState},
+    },
+    tracking,
 };
 
 use super::{Plan, PlanError};
-use crate::plan::state::{MapOp, RingOrigin, ServiceState, TargetService};
+use crate::plan::state::{MapOp, Mark, RingOrigin, ServiceState, TargetService};
 
-impl Plan {
-    /// Builds the ring if its owners changed, and publishes what changed.
+/// A ring, and which of its slots are not settled.
+struct Ring {
+    log2: u8,
+    slots: Vec<Slot>,
+    marks: Vec<Mark>,
+}
+
+impl Plan<'_> {
+    /// Builds the ring if its owners changed, and publishes what changed. `lost_any`: a backend serves no longer.
     pub(super) fn ring(
         &mut self,
         service: &mut ServiceState,
         target: &TargetService,
-        is_new: bool,
+        lost_any: bool,
     ) -> Result<(), PlanError> {
         let (members, ids) = takers(service);
-        let log2 = if members.is_empty() { 0 } else { target.log2 };
-        let slots = if members.is_empty() { 0 } else { 1u32 << log2 };
-        let keeps_ring = !is_new && self.is_in_force(service, &members, &ids, log2);
-        service.ring = RingOrigin::Members(members.clone());
-        if keeps_ring && service.word.is_held() == target.held {
-            return Ok(());
+        let shrinks = service.marks.is_empty()
+            && !service.word.is_empty()
+            && (service.word.log2() > u32::from(target.log2) || members.is_empty());
+        let origin = RingOrigin::Members(members, target.log2);
+        let mut offset = service.word.offset();
+        let mut log2 = service.word.log2() as u8;
+        if service.ring != origin || shrinks || (lost_any && !service.marks.is_empty()) {
+            let before = self.ring_in_force(service);
+            let after = self.next_ring(service, target, &origin, &ids, &before);
+            let is_nobodys = after.slots.iter().all(|slot| *slot == Slot::default());
+            if is_nobodys {
+                self.give_ring(service);
+                (offset, log2) = (0, 0);
+            } else if (after.log2, &after.slots) != (before.log2, &before.slots) {
+                (offset, log2) = self.place_ring(service, &after)?;
+            }
+            service.marks = after.marks;
+            service.ring = origin;
         }
-        let offset =
-            if keeps_ring { service.word.offset() } else { self.place_ring(service, members, &ids, log2, slots)? };
-        let generation = service.word.generation().wrapping_add(1);
-        service.word = RingWord::new(offset, log2, target.held, generation);
-        self.before.push(MapOp::Publish { service: service.index, word: service.word });
+        self.publish(service, target, offset, log2);
         Ok(())
     }
 
-    /// Whether the service's ring is the one that these members make.
-    fn is_in_force(&mut self, service: &ServiceState, members: &[Member], ids: &[BackendId], log2: u8) -> bool {
-        if service.word.is_empty() || members.is_empty() {
-            return service.word.is_empty() == members.is_empty();
+    fn publish(&mut self, service: &mut ServiceState, target: &TargetService, offset: u32, log2: u8) {
+        let word = |generation| {
+            let word = RingWord::new(offset, log2, target.held, generation);
+            if target.has_affinity { word.with_affinity() } else { word }
+        };
+        let generation = service.word.generation();
+        if service.word != word(generation) {
+            service.word = word(generation.wrapping_add(1));
+            self.before.push(MapOp::Publish { service: service.index, word: service.word });
         }
-        if service.word.log2() != u32::from(log2) {
-            return false;
+    }
+
+    /// The ring that packets meet now; one slot of nobody if there is none.
+    fn ring_in_force(&self, service: &ServiceState) -> Ring {
+        let word = service.word;
+        if word.is_empty() {
+            return Ring { log2: 0, slots: vec![Slot::default()], marks: Vec::new() };
         }
-        match &service.ring {
-            RingOrigin::Members(built_from) => built_from == members,
-            RingOrigin::Adopted(owners) => {
-                let wanted = self.build(members.to_vec(), log2);
-                owners.iter().copied().eq(wanted.iter().map(|owner| ids[*owner as usize]))
-            }
-        }
+        let slots = (0..1u32 << word.log2()).map(|at| self.arena.slot(word.offset() + at)).collect();
+        Ring { log2: word.log2() as u8, slots, marks: service.marks.clone() }
+    }
+
+    /// The ring after the takers have become the owners. It has as many slots as the larger of the ring before and the
+    /// ring wanted, until the larger one has no flows to remember any more.
+    fn next_ring(
+        &mut self,
+        service: &ServiceState,
+        target: &TargetService,
+        origin: &RingOrigin,
+        ids: &[BackendId],
+        before: &Ring,
+    ) -> Ring {
+        let log2 = if before.repeats(target.log2) { target.log2 } else { before.log2.max(target.log2) };
+        let serving: BTreeSet<_> =
+            service.backends.values().filter(|state| state.keeps_flows).map(|state| state.id).collect();
+        let owners = match origin {
+            RingOrigin::Members(members, log2) => self.build(members.clone(), *log2),
+            RingOrigin::Adopted => &[],
+        };
+        let was = |at: usize| {
+            if log2 >= before.log2 { at >> (log2 - before.log2) } else { at << (before.log2 - log2) }
+        };
+        let slots: Vec<_> = (0..1usize << log2)
+            .map(|at| {
+                let owner = owners.get(at >> (log2 - target.log2));
+                let new = owner.map_or(BackendId::NONE, |owner| ids[*owner as usize]);
+                tracking::transition(before.slots[was(at)], new, |id| serving.contains(&id))
+            })
+            .collect();
+        let known: BTreeMap<u32, Mark> = before.marks.iter().map(|mark| (mark.slot, *mark)).collect();
+        let marks = (0u32..).zip(&slots).filter_map(|(at, slot)| {
+            let was = was(at as usize);
+            let known = known.get(&(was as u32)).copied();
+            mark(at, before.slots[was], *slot, known, self.now, target.window)
+        });
+        Ring { log2, marks: marks.collect(), slots }
     }
 
     /// The ring of these members, each slot the index of its owner.
@@ -55,23 +117,12 @@ impl Plan {
         self.rings.entry((members, log2)).or_insert_with_key(|(members, log2)| maglev::build(members, *log2))
     }
 
-    /// Writes a ring beside the one in force and gives that one's slots back. Returns the offset of the new one.
-    fn place_ring(
-        &mut self,
-        service: &ServiceState,
-        members: Vec<Member>,
-        ids: &[BackendId],
-        log2: u8,
-        slots: u32,
-    ) -> Result<u32, PlanError> {
+    /// Writes a ring beside the one in force and gives that one's slots back. Returns offset and size of the new one.
+    fn place_ring(&mut self, service: &ServiceState, ring: &Ring) -> Result<(u32, u8), PlanError> {
         self.give_ring(service);
-        if slots == 0 {
-            return Ok(0);
-        }
-        let offset = self.take_region(slots)?;
-        let slots = self.build(members, log2).iter().map(|owner| ids[*owner as usize]).collect();
-        self.before.push(MapOp::Ring { offset, slots });
-        Ok(offset)
+        let offset = self.take_region(1 << ring.log2)?;
+        self.before.push(MapOp::Ring { offset, slots: ring.slots.clone() });
+        Ok((offset, ring.log2))
     }
 
     pub(super) fn give_ring(&mut self, service: &ServiceState) {
@@ -84,6 +135,28 @@ impl Plan {
     fn take_region(&mut self, slots: u32) -> Result<u32, PlanError> {
         let arena = &mut self.state.arena;
         arena.take(slots).ok_or(PlanError::ArenaFull { slots, free: arena.free_slots(), longest: arena.longest() })
+    }
+}
+
+impl Ring {
+    /// Whether this is a ring of `1 << log2` slots, settled, with each of them repeated.
+    fn repeats(&self, log2: u8) -> bool {
+        let times = 1usize << self.log2.saturating_sub(log2);
+        let is_settled = self.slots.iter().all(|slot| slot.state() == SlotState::Settled);
+        is_settled && self.slots.chunks(times).all(|chunk| chunk.iter().all(|slot| *slot == chunk[0]))
+    }
+}
+
+/// What is to be remembered of a slot that was `before` and is `after`, and of which `known` was remembered so far.
+fn mark(slot: u32, before: Slot, after: Slot, known: Option<Mark>, now: u64, window: u64) -> Option<Mark> {
+    let goes_on = before.state() == after.state() && before.current() == after.current();
+    let known = known.filter(|_| goes_on);
+    match after.state() {
+        SlotState::Settled => None,
+        SlotState::Unsettled => {
+            Some(Mark { slot, is_settling: false, at: known.map_or(now.saturating_add(window), |mark| mark.at) })
+        }
+        SlotState::Settling => Some(Mark { slot, is_settling: true, at: known.map_or(now, |mark| mark.at) }),
     }
 }
 

@@ -15,7 +15,7 @@ use lb_common::{
 use super::{Plan, PlanError};
 use crate::plan::state::{BackendState, MapOp, RingOrigin, ServiceState, TargetBackend, TargetService};
 
-impl Plan {
+impl Plan<'_> {
     /// Enters a service, or changes one that is there.
     pub(super) fn service(&mut self, key: VipKey, target: &TargetService) -> Result<(), PlanError> {
         let known = self.state.services.remove(&key);
@@ -28,8 +28,9 @@ impl Plan {
             service.name.clone_from(&target.name);
             self.before.push(MapOp::ServiceInfo { index: service.index, info: Box::new(info(key, &target.name)) });
         }
-        self.backends(&mut service, target)?;
-        self.ring(&mut service, target, is_new)?;
+        let lost_any = self.backends(&mut service, target)?;
+        self.ring(&mut service, target, lost_any)?;
+        self.tracking(&mut service, target);
         if is_new {
             self.before.push(MapOp::Service { key, index: service.index });
         }
@@ -46,15 +47,28 @@ impl Plan {
             index,
             name: String::new(),
             word: RingWord::default(),
-            ring: RingOrigin::Members(Vec::new()),
+            ring: RingOrigin::Members(Vec::new(), 0),
+            marks: Vec::new(),
+            tracking: (0, 0),
             backends: BTreeMap::new(),
         })
     }
 
-    /// Enters new backends, moves known ones to their new hop, and lets go of the rest behind the grace period.
-    fn backends(&mut self, service: &mut ServiceState, target: &TargetService) -> Result<(), PlanError> {
+    fn tracking(&mut self, service: &mut ServiceState, target: &TargetService) {
+        let wanted = (target.window, u64::from(self.state.sizes.flows_per_service));
+        if service.tracking != wanted {
+            service.tracking = wanted;
+            self.before.push(MapOp::Tracking { service: service.index, lifetime: wanted.0, limit: wanted.1 });
+        }
+    }
+
+    /// Enters new backends, moves known ones to their new hop, and lets go of the rest behind the grace period. Returns
+    /// whether one that served does so no longer.
+    fn backends(&mut self, service: &mut ServiceState, target: &TargetService) -> Result<bool, PlanError> {
+        let mut lost_any = false;
         for (identity, wanted) in &target.backends {
             let known = service.backends.get(identity).copied();
+            lost_any |= known.is_some_and(|known| known.keeps_flows) && !wanted.keeps_flows;
             let state = match known {
                 Some(known) => self.change_backend(service.index, *identity, known, wanted),
                 None => self.new_backend(service.index, *identity, wanted)?,
@@ -65,9 +79,10 @@ impl Plan {
         for identity in gone {
             if let Some(state) = service.backends.remove(&identity) {
                 self.forget_backend(state.id);
+                lost_any = true;
             }
         }
-        Ok(())
+        Ok(lost_any)
     }
 
     fn new_backend(
@@ -82,9 +97,16 @@ impl Plan {
         let generation = if last >= BackendId::LAST_GENERATION { 1 } else { last + 1 };
         let id = BackendId::new(index, generation);
         let info = backend_info(service, identity, wanted, id);
-        self.before.push(MapOp::Backend { id, info, hop: wanted.hop });
-        let head = Head::new(generation, 0);
-        Ok(BackendState { id, weight: wanted.weight, in_ring: wanted.in_ring, head, hop: wanted.hop })
+        let takes = wanted.takes();
+        self.before.push(MapOp::Backend { id, info, hop: wanted.hop, takes });
+        Ok(BackendState {
+            id,
+            weight: wanted.weight,
+            in_ring: wanted.in_ring,
+            keeps_flows: wanted.keeps_flows,
+            head: Head::new(generation, 0).taking(takes),
+            hop: wanted.hop,
+        })
     }
 
     fn change_backend(
@@ -94,12 +116,17 @@ impl Plan {
         mut state: BackendState,
         wanted: &TargetBackend,
     ) -> BackendState {
+        let head = state.head.taking(wanted.takes());
         if state.hop != wanted.hop {
-            state.head = Head::new(state.head.generation(), 1 - state.head.active());
+            state.head = Head::new(head.generation(), 1 - head.active()).taking(wanted.takes());
             state.hop = wanted.hop;
             self.before.push(MapOp::Hop { index: state.id.index(), head: state.head, hop: state.hop });
             self.grace = true; // the hop that is at rest now is written again by the next plan
+        } else if state.head != head {
+            state.head = head;
+            self.before.push(MapOp::Head { index: state.id.index(), head });
         }
+        state.keeps_flows = wanted.keeps_flows;
         if (state.weight, state.in_ring) != (wanted.weight, wanted.in_ring) {
             let info = backend_info(service, identity, wanted, state.id);
             self.before.push(MapOp::BackendInfo { index: state.id.index(), info });
