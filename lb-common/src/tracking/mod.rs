@@ -10,6 +10,8 @@ mod resolve;
 mod slots;
 
 #[cfg(feature = "user")]
+pub mod history;
+#[cfg(feature = "user")]
 pub mod model;
 
 #[cfg(test)]

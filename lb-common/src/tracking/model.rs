@@ -132,6 +132,18 @@ impl Director {
         &self.slots
     }
 
+    /// What is recorded in both tables, expired or not.
+    #[must_use]
+    pub fn flows(&self) -> Vec<(FlowKey, FlowEntry)> {
+        self.tables.iter().flat_map(|table| table.borrow().clone()).collect()
+    }
+
+    /// What its clock shows.
+    #[must_use]
+    pub fn time(&self) -> u64 {
+        self.now.get()
+    }
+
     /// Number of flows in both tables.
     #[must_use]
     pub fn recorded(&self) -> usize {

@@ -1,4 +1,4 @@
-//! Random histories: backends come, drain, return and go, rings change their size, time passes, and flows send packets.
+//! Random histories on the model, and the table of transitions cell by cell.
 
 use std::collections::BTreeMap;
 
@@ -9,13 +9,14 @@ use proptest::{
 
 use super::{
     Kind,
+    history::{Event, History, LOG2, Members, Met, Subject, WINDOW, tuple},
     model::{Director, Transition},
     transition,
 };
 use crate::{
-    addr::{BackendId, Be16, IpAddr16, wire_word},
-    hash::{HashKey, Tuple, bytes},
-    maglev::{Member, build},
+    addr::{BackendId, Be16, IpAddr16},
+    hash::{HashKey, Tuple, flow},
+    maglev::build,
     maps::{
         rings::{Slot, SlotState},
         services::VipKey,
@@ -23,173 +24,37 @@ use crate::{
     wire::protocol,
 };
 
-/// The window, in units of the histories' clock.
-const WINDOW: u64 = 1_000_000_000_000;
-const BACKENDS: u16 = 5;
-const FLOWS: u16 = 24;
-
-#[derive(Clone, Copy, Debug)]
-enum Event {
-    Add(u16),
-    Drain(u16),
-    Undrain(u16),
-    Remove(u16),
-    Resize(u8),
-    Open(u16),
-    Packet(u16),
-    Finish(u16),
-    /// Thousandths of the window.
-    Pass(u64),
-    Sweep,
-}
-
-fn event() -> impl Strategy<Value = Event> {
-    let (backend, flow) = (0..BACKENDS, 0..FLOWS);
-    prop_oneof![
-        2 => backend.clone().prop_map(Event::Add),
-        2 => backend.clone().prop_map(Event::Drain),
-        1 => backend.clone().prop_map(Event::Undrain),
-        1 => backend.prop_map(Event::Remove),
-        1 => (3u8..6).prop_map(Event::Resize),
-        8 => flow.clone().prop_map(Event::Open),
-        12 => flow.clone().prop_map(Event::Packet),
-        1 => flow.prop_map(Event::Finish),
-        6 => prop_oneof![0u64..50, 200u64..600].prop_map(Event::Pass),
-        5 => Just(Event::Sweep),
-    ]
-}
-
-/// A flow as its client knows it.
-struct Flow {
-    backend: BackendId,
-    /// Whether the client sent a packet behind its SYN.
-    is_open: bool,
-    last: u64,
-}
-
-/// A history in the making: what is wanted, what the clients have seen, and the director that is put to the test.
-struct History {
+/// The model, whose backends have their generation for an id.
+struct Model {
     director: Director,
     protocol: u8,
     has_affinity: bool,
-    log2: u8,
-    /// Weight and generation per backend that is there.
-    backends: BTreeMap<u16, (u16, u16)>,
-    generation: u16,
-    flows: BTreeMap<u16, Flow>,
-    now: u64,
 }
 
-impl History {
-    fn new(transition: Transition, protocol: u8, has_affinity: bool) -> Self {
-        let director = Director::new(transition, 4, WINDOW, usize::MAX, has_affinity);
-        let (backends, flows) = (BTreeMap::from([(0, (1, 1)), (1, (1, 1))]), BTreeMap::new());
-        let mut history = Self { director, protocol, has_affinity, log2: 4, backends, generation: 1, flows, now: 0 };
-        history.publish();
-        history
+impl Subject for Model {
+    fn publish(&mut self, members: &Members, log2: u8) {
+        let ids: Vec<_> =
+            members.iter().map(|(index, one)| BackendId::new(u32::from(*index), one.generation)).collect();
+        let ring = build(&members.iter().map(|(index, one)| one.member(*index)).collect::<Vec<_>>(), log2);
+        let takes = ids.iter().zip(members.values()).map(|(id, one)| (*id, one.weight > 0)).collect();
+        let owner = |at: usize| ring.get(at).map_or(BackendId::NONE, |owner| ids[*owner as usize]);
+        self.director.publish(takes, u32::from(log2), owner);
     }
 
-    fn id(index: u16, generation: u16) -> BackendId {
-        BackendId::new(u32::from(index), generation)
+    fn packet(&mut self, number: u16, kind: Kind) -> Option<Met> {
+        let tuple = tuple(number, self.protocol);
+        let hashed = if self.has_affinity { Tuple { source_port: Be16::new(0), ..tuple } } else { tuple };
+        let slot_bits = flow(&HashKey { k0: 1, k1: 2 }, &hashed, true).slot_bits();
+        let met = self.director.packet(&tuple, slot_bits, kind).expect("there is room");
+        (met != BackendId::NONE).then(|| Met { backend: met.index() as u16, generation: met.generation() })
     }
 
-    fn publish(&mut self) {
-        let member = |(index, (weight, _)): (&u16, &(u16, u16))| Member {
-            address: IpAddr16::v4(wire_word([10, 0, 0, *index as u8])),
-            port: Be16::new(80),
-            weight: *weight,
-        };
-        let members: Vec<_> = self.backends.iter().map(member).collect();
-        let ids: Vec<_> = self.backends.iter().map(|(index, (_, generation))| Self::id(*index, *generation)).collect();
-        let ring = build(&members, self.log2);
-        let takes = self.backends.iter().zip(&ids).map(|((_, (weight, _)), id)| (*id, *weight > 0)).collect();
-        self.director.publish(takes, u32::from(self.log2), |at| {
-            ring.get(at).map_or(BackendId::NONE, |owner| ids[*owner as usize])
-        });
+    fn pass(&mut self, time: u64) {
+        self.director.pass(time);
     }
 
-    fn change(&mut self, index: u16, weight: Option<u16>) {
-        if let Some((known, _)) = self.backends.get_mut(&index) {
-            *known = weight.unwrap_or(*known);
-            self.publish();
-        }
-    }
-
-    fn apply(&mut self, event: Event) -> Result<(), String> {
-        match event {
-            Event::Add(index) if !self.backends.contains_key(&index) => {
-                self.generation += 1;
-                self.backends.insert(index, (1, self.generation));
-                self.publish();
-            }
-            Event::Add(_) => {}
-            Event::Drain(index) => self.change(index, Some(0)),
-            Event::Undrain(index) => self.change(index, Some(1)),
-            Event::Remove(index) => {
-                self.backends.remove(&index);
-                self.publish();
-            }
-            Event::Resize(log2) => {
-                self.log2 = log2;
-                self.publish();
-            }
-            Event::Pass(thousandths) => {
-                self.now += thousandths * (WINDOW / 1000);
-                self.director.pass(thousandths * (WINDOW / 1000));
-            }
-            Event::Sweep => self.director.sweep(),
-            Event::Open(flow) => self.open(flow),
-            Event::Packet(flow) => self.send(flow, Kind::Segment)?,
-            Event::Finish(flow) => {
-                self.send(flow, Kind::Fin)?;
-                self.flows.remove(&flow);
-            }
-        }
-        Ok(())
-    }
-
-    /// Where a packet of a flow goes.
-    fn route(&self, flow: u16, kind: Kind) -> BackendId {
-        let to = VipKey::new(IpAddr16::v4(wire_word([192, 0, 2, 1])), Be16::new(80), self.protocol);
-        // Some flows share a client.
-        let source = IpAddr16::v4(wire_word([198, 51, 100, (flow / 3) as u8]));
-        let tuple = Tuple { to, source, source_port: Be16::new(1000 + flow) };
-        let hashed = if self.has_affinity { flow / 3 } else { flow };
-        let slot_bits = (bytes(&HashKey { k0: 1, k1: 2 }, &hashed.to_le_bytes()) >> 32) as u32;
-        let kind = if self.protocol == protocol::UDP { Kind::Datagram } else { kind };
-        self.director.packet(&tuple, slot_bits, kind).expect("there is room")
-    }
-
-    fn open(&mut self, flow: u16) {
-        let now = self.now;
-        // A client that goes on with a flow does not open it again; of UDP nobody can tell, so its first packet does.
-        if self.flows.get(&flow).is_some_and(|known| known.is_open && self.serves(known.backend)) {
-            return;
-        }
-        let backend = self.route(flow, Kind::Syn);
-        if backend == BackendId::NONE {
-            self.flows.remove(&flow);
-        } else {
-            self.flows.insert(flow, Flow { backend, is_open: self.protocol == protocol::UDP, last: now });
-        }
-    }
-
-    fn send(&mut self, flow: u16, kind: Kind) -> Result<(), String> {
-        let Some(known) = self.flows.get(&flow) else { return Ok(()) };
-        // Kept only while its backend serves and its silence is shorter than the window; a SYN alone is kept a minute.
-        let patience = if known.is_open { WINDOW } else { 60_000_000_000.min(WINDOW) };
-        if !self.serves(known.backend) || self.now - known.last >= patience {
-            self.flows.remove(&flow);
-            return Ok(());
-        }
-        let expected = known.backend;
-        let met = self.route(flow, kind);
-        self.flows.insert(flow, Flow { backend: expected, is_open: true, last: self.now });
-        if met == expected { Ok(()) } else { Err(format!("flow {flow} of {expected:?} met {met:?}")) }
-    }
-
-    fn serves(&self, id: BackendId) -> bool {
-        self.backends.iter().any(|(index, (_, generation))| Self::id(*index, *generation) == id)
+    fn sweep(&mut self) {
+        self.director.sweep();
     }
 }
 
@@ -202,10 +67,11 @@ fn histories(transition: Transition, count: u32) -> Result<(), String> {
         1 => Just((protocol::TCP, true)),
         1 => Just((protocol::UDP, true)),
     ];
-    let strategy = (kinds, prop::collection::vec(event(), 1..120));
+    let strategy = (kinds, prop::collection::vec(any::<u32>().prop_map(Event::from_bits), 1..120));
     TestRunner::new(config)
         .run(&strategy, |((protocol, has_affinity), events)| {
-            let mut history = History::new(transition, protocol, has_affinity);
+            let director = Director::new(transition, u32::from(LOG2), WINDOW, usize::MAX, has_affinity);
+            let mut history = History::new(Model { director, protocol, has_affinity }, protocol);
             for (at, event) in events.iter().enumerate() {
                 history.apply(*event).map_err(|error| TestCaseError::fail(format!("event {at}: {error}")))?;
             }

@@ -10,15 +10,23 @@ use aya::{
     programs::{TestRunOptions, Xdp},
 };
 use lb_agent::{
-    dataplane::{Dataplane, Kernel, PinDirectory, PinLock, Tables, detach, lookup},
-    plan::{MapOp, MapState, Sizes, operations},
+    dataplane::{Dataplane, Kernel, PinDirectory, PinLock, Tables, detach, lookup, monotonic},
+    plan::{FlowScan, MapOp, MapState, Sizes, operations, settle},
 };
 use lb_common::{report::Report, verdict::Action};
 
 use crate::{counts::Counts, link, world::World};
 
 /// Sizes of the maps unless told otherwise.
-pub const SIZES: Sizes = Sizes { services: 8, backends: 32, ring_slots: 1 << 15, peers: 8, addresses: 16 };
+pub const SIZES: Sizes = Sizes {
+    services: 8,
+    backends: 32,
+    ring_slots: 1 << 15,
+    peers: 8,
+    addresses: 16,
+    flows: 256,
+    flows_per_service: 64,
+};
 
 /// How much longer than it came in a frame can leave.
 const GROWTH: usize = 128;
@@ -27,6 +35,8 @@ const GROWTH: usize = 128;
 pub struct Bed {
     kernel: Kernel,
     state: MapState,
+    /// The time that plans are told, nanoseconds; packets are told the kernel's.
+    now: u64,
     tables: Tables,
     pins: Pins,
 }
@@ -102,7 +112,7 @@ impl Bed {
         kernel.commit().unwrap_or_else(|error| panic!("{error}"));
         let state = kernel.state().unwrap_or_else(|error| panic!("{error}"));
         let tables = Tables::open(|name| pins.lock().directory().map(name));
-        Self { kernel, state, tables: tables.unwrap_or_else(|error| panic!("{error}")), pins }
+        Self { kernel, state, now: monotonic(), tables: tables.unwrap_or_else(|error| panic!("{error}")), pins }
     }
 
     /// A bed whose maps hold a world.
@@ -121,12 +131,34 @@ impl Bed {
     /// # Panics
     /// If the plan or one of its steps fails.
     pub fn apply(&mut self, world: &World) {
-        let planned = operations(&self.state, &world.target());
+        let planned = operations(&self.state, &world.target(), self.kernel.rings(), self.now);
         let (steps, state) = planned.unwrap_or_else(|error| panic!("{error}"));
         for step in &steps {
             self.perform(step);
         }
         self.state = state;
+    }
+
+    /// Time passes for the plans: windows end, and slots settle that the flows of `scan` leave free.
+    ///
+    /// # Panics
+    /// If a step fails.
+    pub fn pass(&mut self, nanoseconds: u64, scan: Option<&FlowScan>) {
+        self.now += nanoseconds;
+        for step in settle(&mut self.state, self.kernel.rings(), self.now, scan) {
+            self.perform(&step);
+        }
+    }
+
+    /// What the agent's scan of the flows finds, begun just now.
+    ///
+    /// # Panics
+    /// If the tables cannot be read.
+    #[must_use]
+    pub fn scan(&self) -> FlowScan {
+        let mut tables = self.kernel.flow_tables().unwrap_or_else(|error| panic!("{error}"));
+        let scanned = tables.scan().unwrap_or_else(|error| panic!("{error}"));
+        FlowScan { begun: self.now + 1, ..scanned.flows }
     }
 
     /// Performs one step of one's own.

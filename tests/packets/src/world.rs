@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    time::Duration,
 };
 
 use lb_agent::plan::{TargetBackend, TargetService, TargetState};
@@ -150,6 +151,8 @@ pub struct Service {
     held: bool,
     flags: u32,
     log2: u8,
+    has_affinity: bool,
+    window: Duration,
     backends: BTreeMap<IpAddr, (Hop, bool)>,
 }
 
@@ -163,6 +166,8 @@ pub fn service(vip: IpAddr, port: u16) -> Service {
         held: false,
         flags: AddressEntry::VIP,
         log2: 6,
+        has_affinity: false,
+        window: Duration::from_secs(7500),
         backends: BTreeMap::new(),
     }
 }
@@ -196,6 +201,27 @@ impl Service {
         self
     }
 
+    /// With clients that stay with their backend.
+    #[must_use]
+    pub fn with_affinity(mut self) -> Self {
+        self.has_affinity = true;
+        self
+    }
+
+    /// With flows that are forgotten after this long.
+    #[must_use]
+    pub fn window(mut self, window: Duration) -> Self {
+        self.window = window;
+        self
+    }
+
+    /// Without a backend.
+    #[must_use]
+    pub fn without(mut self, address: IpAddr) -> Self {
+        self.backends.remove(&address);
+        self
+    }
+
     /// With one more backend that takes flows.
     #[must_use]
     pub fn backend(mut self, address: IpAddr, way: Way) -> Self {
@@ -203,7 +229,7 @@ impl Service {
         self
     }
 
-    /// With one more backend that takes no flows.
+    /// With one more backend that takes no new flows.
     #[must_use]
     pub fn idle_backend(mut self, address: IpAddr, way: Way) -> Self {
         self.backends.insert(address, (way.0, false));
@@ -224,13 +250,15 @@ impl Service {
 
     fn target(&self) -> TargetService {
         let backend = |(address, (hop, in_ring)): (&IpAddr, &(Hop, bool))| {
-            let backend = TargetBackend { weight: 1, in_ring: *in_ring, hop: *hop };
+            let backend = TargetBackend { weight: 1, in_ring: *in_ring, keeps_flows: true, hop: *hop };
             ((IpAddr16::from(*address), Be16::new(self.port)), backend)
         };
         TargetService {
             name: self.name(),
             log2: self.log2,
             held: self.held,
+            has_affinity: self.has_affinity,
+            window: u64::try_from(self.window.as_nanos()).expect("at most centuries"),
             backends: self.backends.iter().map(backend).collect(),
         }
     }
