@@ -8,15 +8,38 @@ use crate::{
     maps::services::VipKey,
 };
 
-/// What names a flow: addresses, ports and protocol, as in its packets towards the VIP.
+/// What names a flow: addresses, ports and protocol, as in its packets towards the VIP. Key of `NEW_FLOWS` and
+/// `OLD_FLOWS`; there the port 0 stands for all flows of a client to a service with affinity.
+///
+/// Aligned and ordered so that both addresses lie at multiples of eight: the packet path copies them eight bytes at a
+/// time, and the verifier allows that on the stack only there.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[repr(C, align(8))]
 pub struct Tuple {
-    /// The VIP, the service's port and the protocol: just what a service is looked up by.
-    pub to: VipKey,
     /// Client's address.
     pub source: IpAddr16,
+    /// The VIP, the service's port and the protocol: just what a service is looked up by.
+    pub to: VipKey,
     /// Client's port.
     pub source_port: Be16,
+    /// Zero: the kernel compares keys byte by byte.
+    pad: u16,
+}
+
+impl Tuple {
+    /// The flow from this address and port.
+    #[must_use]
+    #[inline(always)]
+    pub const fn new(source: IpAddr16, source_port: Be16, to: VipKey) -> Self {
+        Self { source, to, source_port, pad: 0 }
+    }
+
+    /// What stands for all flows of its client to the service.
+    #[must_use]
+    #[inline(always)]
+    pub const fn of_client(self) -> Self {
+        Self { source_port: Be16::new(0), ..self }
+    }
 }
 
 /// A 64-bit hash of a flow. The upper half chooses the slot, the lower half is the tunnels' entropy.
@@ -72,32 +95,35 @@ impl HashKey {
     }
 }
 
-/// Hashes an IPv4 flow: SipHash-1-3 of source, destination, source port, destination port, protocol (13 bytes).
+/// Hashes an IPv4 flow: SipHash-1-3 of source, destination, source port, destination port, protocol (13 bytes). The
+/// source port is the flow's, or 0 where a client's port is not to count.
 #[must_use]
 #[inline(always)]
-pub const fn ipv4(key: &HashKey, tuple: &Tuple) -> FlowHash {
+pub const fn ipv4(key: &HashKey, tuple: &Tuple, source_port: Be16) -> FlowHash {
     let mut state = Sip::new(key);
     state.compress(pair(tuple.source.last(), tuple.to.address.last()));
-    FlowHash(state.finish(last_word(tuple, 13)))
+    FlowHash(state.finish(last_word(tuple, source_port, 13)))
 }
 
 /// Hashes an IPv6 flow: SipHash-1-3 of source, destination, source port, destination port, protocol (37 bytes).
 #[must_use]
 #[inline(always)]
-pub const fn ipv6(key: &HashKey, tuple: &Tuple) -> FlowHash {
+pub const fn ipv6(key: &HashKey, tuple: &Tuple, source_port: Be16) -> FlowHash {
     let mut state = Sip::new(key);
     let (s, d) = (tuple.source.words(), tuple.to.address.words());
     state.compress(pair(s[0], s[1]));
     state.compress(pair(s[2], s[3]));
     state.compress(pair(d[0], d[1]));
     state.compress(pair(d[2], d[3]));
-    FlowHash(state.finish(last_word(tuple, 37)))
+    FlowHash(state.finish(last_word(tuple, source_port, 37)))
 }
 
-/// Hashes a flow of either family.
+/// Hashes a flow of either family. `has_affinity`: the client's port does not count.
+#[inline(always)]
 #[must_use]
-pub const fn flow(key: &HashKey, tuple: &Tuple, is_ipv4: bool) -> FlowHash {
-    if is_ipv4 { ipv4(key, tuple) } else { ipv6(key, tuple) }
+pub const fn flow(key: &HashKey, tuple: &Tuple, has_affinity: bool, is_ipv4: bool) -> FlowHash {
+    let source_port = if has_affinity { Be16::new(0) } else { tuple.source_port };
+    if is_ipv4 { ipv4(key, tuple, source_port) } else { ipv6(key, tuple, source_port) }
 }
 
 /// SipHash-1-3 of any bytes, for seeds and fingerprints.
@@ -139,8 +165,8 @@ const fn pair(first: WireWord, second: WireWord) -> u64 {
 }
 
 #[inline(always)]
-const fn last_word(tuple: &Tuple, length: u8) -> u64 {
-    let (s, d) = (tuple.source_port.wire(), tuple.to.port.wire());
+const fn last_word(tuple: &Tuple, source_port: Be16, length: u8) -> u64 {
+    let (s, d) = (source_port.wire(), tuple.to.port.wire());
     u64::from_le_bytes([s[0], s[1], d[0], d[1], tuple.to.protocol, 0, 0, length])
 }
 
@@ -225,9 +251,9 @@ mod tests {
         #[test]
         fn flows_hash_as_the_reference_implementation_does(k0 in any::<u64>(), k1 in any::<u64>(), s in any::<[u8; 16]>(), d in any::<[u8; 16]>(), sp in any::<u16>(), dp in any::<u16>(), protocol in any::<u8>()) {
             let key = HashKey { k0, k1 };
-            let tuple = Tuple { to: VipKey::new(IpAddr16::from_bytes(d), Be16::new(dp), protocol), source: IpAddr16::from_bytes(s), source_port: Be16::new(sp) };
-            prop_assert_eq!(ipv6(&key, &tuple).0, oracle(&key, &message(&tuple, false)));
-            prop_assert_eq!(ipv4(&key, &tuple).0, oracle(&key, &message(&tuple, true)));
+            let tuple = Tuple::new(IpAddr16::from_bytes(s), Be16::new(sp), VipKey::new(IpAddr16::from_bytes(d), Be16::new(dp), protocol));
+            prop_assert_eq!(ipv6(&key, &tuple, tuple.source_port).0, oracle(&key, &message(&tuple, false)));
+            prop_assert_eq!(ipv4(&key, &tuple, tuple.source_port).0, oracle(&key, &message(&tuple, true)));
         }
 
         #[test]
@@ -246,7 +272,10 @@ mod tests {
     #[test]
     fn another_secret_gives_another_mapping() {
         let to = VipKey::new(IpAddr16::v4(wire_word([192, 0, 2, 10])), Be16::new(6443), 6);
-        let tuple = Tuple { to, source: IpAddr16::v4(wire_word([10, 0, 0, 1])), source_port: Be16::new(40_000) };
-        assert_ne!(ipv4(&HashKey::new([1; 16]), &tuple), ipv4(&HashKey::new([2; 16]), &tuple));
+        let tuple = Tuple::new(IpAddr16::v4(wire_word([10, 0, 0, 1])), Be16::new(40_000), to);
+        assert_ne!(
+            ipv4(&HashKey::new([1; 16]), &tuple, tuple.source_port),
+            ipv4(&HashKey::new([2; 16]), &tuple, tuple.source_port)
+        );
     }
 }

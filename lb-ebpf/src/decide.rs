@@ -4,7 +4,7 @@
 //! destination is known to be a VIP: a fault in a packet for anybody else is none of ours.
 
 use lb_common::{
-    addr::{BackendId, Be16, IpAddr16, Mac},
+    addr::{BackendId, IpAddr16, Mac},
     hash::{self, FlowHash, Tuple},
     maps::{
         addresses::AddressEntry,
@@ -125,9 +125,7 @@ fn choose<A: Actor>(
     if ring.is_empty() {
         return Err(DropReason::NoBackend);
     }
-    let hashed =
-        Tuple { source_port: if ring.has_affinity() { Be16::new(0) } else { flow.tuple.source_port }, ..flow.tuple };
-    let hash = hash::flow(&settings.hash_key, &hashed, network.is_ipv4);
+    let hash = hash::flow(&settings.hash_key, &flow.tuple, ring.has_affinity(), network.is_ipv4);
     report.set_hash(hash);
     let slot = maglev::slot(ring, hash);
     report.slot = slot;
@@ -249,7 +247,7 @@ fn flow(packet: &Packet, network: &Network) -> Result<Class, DropReason> {
     }
     let ports = parse::ports(packet, &transport)?;
     let to = VipKey::new(network.destination, ports.destination, transport.protocol);
-    let tuple = Tuple { to, source: network.source, source_port: ports.source };
+    let tuple = Tuple::new(network.source, ports.source, to);
     Ok(Class::Flow(Flow { tuple, kind: ports.kind }))
 }
 

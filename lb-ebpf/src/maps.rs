@@ -11,12 +11,13 @@ use aya_ebpf::{
 };
 use lb_common::{
     addr::{IpAddr16, Mac},
+    hash::Tuple,
     maps::{
         addresses::{AddressEntry, FILTER_WORDS},
         agent::AgentInfo,
         backends::Backend,
         counters::Counters,
-        flows::{FlowEntry, FlowKey},
+        flows::FlowEntry,
         names::{BackendInfo, ServiceInfo},
         peers::{PeerEntry, PeerMacKey},
         services::{ServiceEntry, VipKey},
@@ -46,9 +47,9 @@ pub static BACKENDS: Array<Backend, 1, MAPPED> = Array::new();
 #[btf_map]
 pub static TRACKING: Array<Tracking, 1, MAPPED> = Array::new();
 #[btf_map]
-pub static NEW_FLOWS: HashMap<FlowKey, FlowEntry, 1> = HashMap::new();
+pub static NEW_FLOWS: HashMap<Tuple, FlowEntry, 1> = HashMap::new();
 #[btf_map]
-pub static OLD_FLOWS: HashMap<FlowKey, FlowEntry, 1> = HashMap::new();
+pub static OLD_FLOWS: HashMap<Tuple, FlowEntry, 1> = HashMap::new();
 #[btf_map]
 pub static PEERS: HashMap<IpAddr16, PeerEntry, 1> = HashMap::new();
 #[btf_map]

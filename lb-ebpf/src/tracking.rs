@@ -4,9 +4,10 @@
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use lb_common::{
     addr::BackendId,
+    hash::Tuple,
     maps::{
         backends::Head,
-        flows::{FlowEntry, FlowKey},
+        flows::FlowEntry,
         tracking::{LIFETIME, LIMIT, NEW, NEW_REFUSED, OLD, OLD_REFUSED},
     },
     tracking::{self, FlowTables, OnSlot},
@@ -44,7 +45,7 @@ impl FlowTables for Tables {
     type Place = *mut FlowEntry;
 
     #[inline(always)]
-    fn find(&self, key: &FlowKey) -> Option<*mut FlowEntry> {
+    fn find(&self, key: &Tuple) -> Option<*mut FlowEntry> {
         NEW_FLOWS.get_ptr_mut(key).or_else(|| OLD_FLOWS.get_ptr_mut(key))
     }
 
@@ -62,7 +63,7 @@ impl FlowTables for Tables {
     }
 
     #[inline(always)]
-    fn insert(&self, is_new: bool, key: &FlowKey, entry: &FlowEntry) -> bool {
+    fn insert(&self, is_new: bool, key: &Tuple, entry: &FlowEntry) -> bool {
         let (map, count, refused) =
             if is_new { (&NEW_FLOWS, NEW, NEW_REFUSED) } else { (&OLD_FLOWS, OLD, OLD_REFUSED) };
         let Some(words) = maps::tracking(entry.service) else {

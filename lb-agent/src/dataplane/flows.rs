@@ -6,9 +6,12 @@ use std::{
 };
 
 use aya::maps::{HashMap, MapData, MapError};
-use lb_common::maps::{
-    flows::{FlowEntry, FlowKey},
-    tracking::{NEW, OLD, WORDS},
+use lb_common::{
+    hash::Tuple,
+    maps::{
+        flows::FlowEntry,
+        tracking::{NEW, OLD, WORDS},
+    },
 };
 
 use super::{
@@ -26,8 +29,8 @@ const SLACK: u64 = 1_000_000_000;
 
 /// The tables, open for a scan. It takes two system calls per flow, so it belongs on a thread of its own.
 pub struct FlowTables {
-    new: HashMap<MapData, FlowKey, FlowEntry>,
-    old: HashMap<MapData, FlowKey, FlowEntry>,
+    new: HashMap<MapData, Tuple, FlowEntry>,
+    old: HashMap<MapData, Tuple, FlowEntry>,
     tracking: MappedWords,
     services: usize,
     /// Whether the counts of an earlier agent were corrected: it may have ended between a removal and its count.
@@ -93,11 +96,11 @@ impl FlowTables {
 }
 
 /// Flows that have expired with their service, and the number of flows per service.
-type Looked = (Vec<(FlowKey, u32)>, BTreeMap<u32, u64>);
+type Looked = (Vec<(Tuple, u32)>, BTreeMap<u32, u64>);
 
 fn look(
     name: &'static str,
-    table: &HashMap<MapData, FlowKey, FlowEntry>,
+    table: &HashMap<MapData, Tuple, FlowEntry>,
     scanned: &mut Scanned,
 ) -> Result<Looked, DataplaneError> {
     let (mut expired, mut counts) = (Vec::new(), BTreeMap::new());

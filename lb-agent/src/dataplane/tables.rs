@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, xdp::DevMapHash};
 use lb_common::{
     addr::IpAddr16,
+    hash::Tuple,
     maps::{
         addresses::AddressEntry,
         agent::AgentInfo,
         backends::Backend,
         counters::Counters,
-        flows::{FlowEntry, FlowKey},
+        flows::FlowEntry,
         names::{BackendInfo, ServiceInfo},
         peers::{PeerEntry, PeerMacKey},
         services::{ServiceEntry, VipKey},
@@ -32,8 +33,8 @@ pub struct Tables {
     pub rings: Array<MapData, u64>,
     pub backends: Array<MapData, Backend>,
     pub tracking: Array<MapData, Tracking>,
-    pub new_flows: HashMap<MapData, FlowKey, FlowEntry>,
-    pub old_flows: HashMap<MapData, FlowKey, FlowEntry>,
+    pub new_flows: HashMap<MapData, Tuple, FlowEntry>,
+    pub old_flows: HashMap<MapData, Tuple, FlowEntry>,
     pub peers: HashMap<MapData, IpAddr16, PeerEntry>,
     pub peer_macs: HashMap<MapData, PeerMacKey, PeerEntry>,
     pub devices: DevMapHash<MapData>,

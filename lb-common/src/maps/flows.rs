@@ -2,49 +2,10 @@
 //!
 //! Written by the packet path; the agent's sweep removes what has expired. They are two maps, and bounded per service
 //! ([`super::tracking`]), so that a flood of the one kind leaves no less room for the other. Nothing is ever evicted: a
-//! flow that finds no room is not recorded.
+//! flow that finds no room is not recorded. Key is the [`Tuple`].
 
-use super::{pod, services::VipKey};
-use crate::{
-    addr::{BackendId, Be16, IpAddr16},
-    hash::Tuple,
-};
-
-/// Key of both: a flow, or with client port 0 all flows of a client to a service with affinity.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-#[repr(C)]
-pub struct FlowKey {
-    /// VIP, port and protocol, as in the packet.
-    pub to: VipKey,
-    /// Client's address.
-    pub source: IpAddr16,
-    /// Client's port.
-    pub source_port: Be16,
-    /// Zero.
-    pad: u16,
-}
-
-impl FlowKey {
-    /// The key of a flow.
-    #[must_use]
-    #[inline(always)]
-    pub const fn new(tuple: &Tuple) -> Self {
-        Self { to: tuple.to, source: tuple.source, source_port: tuple.source_port, pad: 0 }
-    }
-
-    /// The flow that it is the key of.
-    #[must_use]
-    pub const fn tuple(&self) -> Tuple {
-        Tuple { to: self.to, source: self.source, source_port: self.source_port }
-    }
-
-    /// The key of all flows of its client.
-    #[must_use]
-    #[inline(always)]
-    pub const fn of_client(self) -> Self {
-        Self { source_port: Be16::new(0), ..self }
-    }
-}
+use super::pod;
+use crate::{addr::BackendId, hash::Tuple};
 
 /// Value of both. The packet path stores each field in one piece; a packet that meets a mixture of two versions sees
 /// a flow of the same key.
@@ -107,4 +68,4 @@ impl Stage {
     }
 }
 
-pod!(FlowKey: 20 + 16 + 2 + 2, FlowEntry: 4 + 4 + 8 + 4 + 4);
+pod!(Tuple: 16 + 20 + 2 + 2, FlowEntry: 4 + 4 + 8 + 4 + 4);

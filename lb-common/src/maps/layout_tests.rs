@@ -6,7 +6,7 @@ use super::{
     addresses::*, agent::*, backends::*, counters::*, flows::*, names::*, peers::*, services::*, settings::*,
     tracking::*,
 };
-use crate::{LAYOUT_VERSION, addr::IpAddr16};
+use crate::{LAYOUT_VERSION, addr::IpAddr16, hash::Tuple};
 
 macro_rules! layout {
     ($out:ident, $($name:ident { $($field:tt),+ $(,)? })+) => {
@@ -32,7 +32,7 @@ fn pinned_layouts_are_those_of_this_version() {
         Hop { tunnel_destination, tunnel_source, macs, interface, vlan, mtu, mode, pad }
         Backend { head, hops, pad }
         Counters { packets, bytes }
-        FlowKey { to, source, source_port }
+        Tuple { source, to, source_port }
         FlowEntry { backend, slot_bits, deadline, service, stage }
         Tracking { 0 }
         ServiceInfo { key, used, name }
@@ -73,9 +73,9 @@ fn pinned_layouts_are_those_of_this_version() {
     Counters: 16 bytes, alignment 8
         0 packets
         8 bytes
-    FlowKey: 40 bytes, alignment 4
-        0 to
-       20 source
+    Tuple: 40 bytes, alignment 8
+        0 source
+       16 to
        36 source_port
     FlowEntry: 24 bytes, alignment 8
         0 backend

@@ -100,11 +100,9 @@ pub fn address(number: u16) -> IpAddr16 {
 /// A flow; some share a client.
 #[must_use]
 pub fn tuple(flow: u16, protocol: u8) -> Tuple {
-    Tuple {
-        to: VipKey::new(IpAddr16::v4(wire_word([198, 51, 100, 10])), Be16::new(80), protocol),
-        source: IpAddr16::v4(wire_word([203, 0, 113, (flow / PER_CLIENT) as u8])),
-        source_port: Be16::new(1000 + flow),
-    }
+    let client = IpAddr16::v4(wire_word([203, 0, 113, (flow / PER_CLIENT) as u8]));
+    let to = VipKey::new(IpAddr16::v4(wire_word([198, 51, 100, 10])), Be16::new(80), protocol);
+    Tuple::new(client, Be16::new(1000 + flow), to)
 }
 
 /// Whom a packet met.

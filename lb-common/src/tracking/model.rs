@@ -9,7 +9,7 @@ use crate::{
     hash::Tuple,
     maglev,
     maps::{
-        flows::{FlowEntry, FlowKey},
+        flows::FlowEntry,
         rings::{Slot, SlotState},
     },
     tracking::Kind,
@@ -27,7 +27,7 @@ pub struct Director {
     windows: Vec<u64>,
     /// Backends that are there; whether each takes new flows.
     backends: BTreeMap<BackendId, bool>,
-    tables: [RefCell<BTreeMap<FlowKey, FlowEntry>>; 2],
+    tables: [RefCell<BTreeMap<Tuple, FlowEntry>>; 2],
     limit: usize,
     now: Cell<u64>,
     window: u64,
@@ -134,7 +134,7 @@ impl Director {
 
     /// What is recorded in both tables, expired or not.
     #[must_use]
-    pub fn flows(&self) -> Vec<(FlowKey, FlowEntry)> {
+    pub fn flows(&self) -> Vec<(Tuple, FlowEntry)> {
         self.tables.iter().flat_map(|table| table.borrow().clone()).collect()
     }
 
@@ -152,9 +152,9 @@ impl Director {
 }
 
 impl FlowTables for Director {
-    type Place = (usize, FlowKey);
+    type Place = (usize, Tuple);
 
-    fn find(&self, key: &FlowKey) -> Option<Self::Place> {
+    fn find(&self, key: &Tuple) -> Option<Self::Place> {
         (0..2).find(|table| self.tables[*table].borrow().contains_key(key)).map(|table| (table, *key))
     }
 
@@ -166,7 +166,7 @@ impl FlowTables for Director {
         self.tables[table].borrow_mut().insert(key, *entry);
     }
 
-    fn insert(&self, is_new: bool, key: &FlowKey, entry: &FlowEntry) -> bool {
+    fn insert(&self, is_new: bool, key: &Tuple, entry: &FlowEntry) -> bool {
         let mut table = self.tables[usize::from(!is_new)].borrow_mut();
         if table.len() >= self.limit {
             return false;

@@ -5,7 +5,7 @@ use crate::{
     addr::BackendId,
     hash::Tuple,
     maps::{
-        flows::{FlowEntry, FlowKey, Stage},
+        flows::{FlowEntry, Stage},
         rings::Slot,
     },
 };
@@ -16,13 +16,13 @@ pub trait FlowTables {
     type Place: Copy;
 
     /// Where a flow is recorded: among the new ones or, if not there, among the old ones. Expired or not.
-    fn find(&self, key: &FlowKey) -> Option<Self::Place>;
+    fn find(&self, key: &Tuple) -> Option<Self::Place>;
     /// What is recorded there.
     fn read(&self, place: Self::Place) -> FlowEntry;
     /// Replaces what is recorded there.
     fn write(&self, place: Self::Place, entry: &FlowEntry);
     /// Records a flow among the new or the old ones; false if there is no room. Counts it, and counts refusals.
-    fn insert(&self, is_new: bool, key: &FlowKey, entry: &FlowEntry) -> bool;
+    fn insert(&self, is_new: bool, key: &Tuple, entry: &FlowEntry) -> bool;
     /// Whether a backend takes new flows; `None` if it is gone.
     fn takes(&self, backend: BackendId) -> Option<bool>;
     /// Nanoseconds of a clock that never goes back.
@@ -64,14 +64,14 @@ pub struct NoRoom;
 /// [`NoRoom`]: the packet has to be dropped, since the next of its flow would go elsewhere.
 #[inline(always)]
 pub fn resolve<T: FlowTables>(tables: &T, packet: &OnSlot<'_>) -> Result<BackendId, NoRoom> {
-    let own_key = FlowKey::new(packet.tuple);
     let now = tables.now();
-    let mut place = tables.find(&own_key);
-    let mut key = own_key;
+    let mut place = tables.find(packet.tuple);
+    let of_client = packet.tuple.of_client();
+    let mut key = packet.tuple;
     let mut kind = packet.kind;
     if packet.has_affinity && place.is_none() {
-        key = own_key.of_client();
-        place = tables.find(&key);
+        key = &of_client;
+        place = tables.find(key);
         kind = if matches!(kind, Kind::Error) { Kind::Error } else { Kind::Datagram };
     }
     let live = match place {
@@ -86,7 +86,7 @@ pub fn resolve<T: FlowTables>(tables: &T, packet: &OnSlot<'_>) -> Result<Backend
         && tables.takes(choice.backend) != Some(true)
         && packet.slot.current() != choice.backend;
     if begins_elsewhere {
-        (kind, key, place) = (Kind::Syn, own_key, None);
+        (kind, key, place) = (Kind::Syn, packet.tuple, None);
         choice = Choice { backend: packet.slot.current(), record: Record::New };
     }
     if !packet.records || matches!(choice.record, Record::Nothing) || choice.backend == BackendId::NONE {
@@ -105,7 +105,7 @@ pub fn resolve<T: FlowTables>(tables: &T, packet: &OnSlot<'_>) -> Result<Backend
         return Ok(choice.backend);
     }
     let is_new = matches!(choice.record, Record::New);
-    if tables.insert(is_new, &key, &entry) || !is_new { Ok(choice.backend) } else { Err(NoRoom) }
+    if tables.insert(is_new, key, &entry) || !is_new { Ok(choice.backend) } else { Err(NoRoom) }
 }
 
 /// What is recorded at a place, with whether its backend takes new flows; `None` if it has expired or the backend is

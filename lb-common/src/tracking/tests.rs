@@ -43,8 +43,7 @@ impl Subject for Model {
 
     fn packet(&mut self, number: u16, kind: Kind) -> Option<Met> {
         let tuple = tuple(number, self.protocol);
-        let hashed = if self.has_affinity { Tuple { source_port: Be16::new(0), ..tuple } } else { tuple };
-        let slot_bits = flow(&HashKey { k0: 1, k1: 2 }, &hashed, true).slot_bits();
+        let slot_bits = flow(&HashKey { k0: 1, k1: 2 }, &tuple, self.has_affinity, true).slot_bits();
         let met = self.director.packet(&tuple, slot_bits, kind).expect("there is room");
         (met != BackendId::NONE).then(|| Met { backend: met.index() as u16, generation: met.generation() })
     }
@@ -147,11 +146,8 @@ fn a_syn_without_room_is_refused_and_old_flows_are_not() {
     let both = BTreeMap::from([(id(1), true), (id(2), true)]);
     director.publish(both.clone(), 3, |_| id(1));
     director.publish(both, 3, |_| id(2));
-    let tuple = |port| Tuple {
-        to: VipKey::new(IpAddr16::default(), Be16::new(80), protocol::TCP),
-        source: IpAddr16::default(),
-        source_port: Be16::new(port),
-    };
+    let to = VipKey::new(IpAddr16::default(), Be16::new(80), protocol::TCP);
+    let tuple = |port| Tuple::new(IpAddr16::default(), Be16::new(port), to);
     let syns: Vec<_> = (1..4).map(|port| director.packet(&tuple(port), 0, Kind::Syn)).collect();
     assert_eq!(syns, [Ok(id(2)), Ok(id(2)), Err(super::NoRoom)]);
     let old: Vec<_> = (11..15).map(|port| director.packet(&tuple(port), 0, Kind::Segment)).collect();

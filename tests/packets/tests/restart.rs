@@ -28,7 +28,8 @@ fn used() -> Bed {
 /// A state without what a restart cannot know: what rings were built from, and in which order free entries were used.
 fn known(mut state: MapState) -> MapState {
     for service in state.services.values_mut() {
-        service.ring = RingOrigin::Members(Vec::new());
+        service.ring = RingOrigin::Adopted;
+        service.marks.clear();
     }
     state.free_backends.make_contiguous().sort_unstable();
     state
@@ -42,7 +43,7 @@ fn a_restart_adopts_what_is_pinned() {
     again.commit().unwrap();
     let adopted = again.state().unwrap();
     assert_eq!(known(adopted.clone()), known(bed.state().clone()));
-    let (steps, _) = operations(&adopted, &serving().target()).unwrap();
+    let (steps, _) = operations(&adopted, &serving().target(), again.rings(), 0).unwrap();
     assert!(steps.is_empty(), "the same target needs {steps:?}");
     assert!(dump(bed.pins()) == maps, "adopting changed a map");
     assert_eq!(bed.counts(), counts);
@@ -61,7 +62,7 @@ fn a_change_after_a_restart_keeps_the_ids_of_what_stays() {
     let changed = world()
         .with(service(VIP4, 80).held().backend(A4, Way::l2()).backend(B6, Way::gue(B6)))
         .with(service(VIP6, 0).udp().backend(A6, Way::ipip(A6)));
-    let (steps, after) = operations(&adopted, &changed.target()).unwrap();
+    let (steps, after) = operations(&adopted, &changed.target(), again.rings(), 0).unwrap();
     for step in &steps {
         again.perform(step).unwrap();
     }
@@ -80,7 +81,7 @@ fn other_sizes_are_built_beside_and_put_in_force_by_commit() {
     let mut again = Kernel::open(bed.lock(), larger).unwrap();
     let state = again.state().unwrap();
     assert_eq!(known(state.clone()), known(MapState::empty(larger)), "a fresh set");
-    let (steps, _) = operations(&state, &serving().target()).unwrap();
+    let (steps, _) = operations(&state, &serving().target(), again.rings(), 0).unwrap();
     for step in &steps {
         again.perform(step).unwrap();
     }
