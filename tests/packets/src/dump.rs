@@ -41,6 +41,8 @@ fn entries(name: &'static str, pins: &PinDirectory) -> Entries {
         "PEER_MACS" => hash::<{ size_of::<PeerMacKey>() }, 4>(path),
         "VERDICTS" | "DROPS" => per_cpu::<8>(path),
         "SERVICE_COUNTERS" | "BACKEND_COUNTERS" => per_cpu::<{ size_of::<Counters>() }>(path),
+        "TRACKING" => array::<{ size_of::<Tracking>() }>(path),
+        "NEW_FLOWS" | "OLD_FLOWS" => hash::<{ size_of::<Tuple>() }, { size_of::<FlowEntry>() }>(path),
         "DEVICES" => devices(path),
         other => panic!("the test does not know how to read the map {other}"),
     }
