@@ -33,7 +33,10 @@ fn target(services: &BTreeMap<u8, BTreeMap<u8, (u16, u8)>>) -> TargetState {
     for (service, backends) in services {
         target.addresses.insert(key(*service).address, AddressEntry::VIP);
         let backends = backends.iter().map(|(last, (weight, seed))| {
-            ((address(*last), Be16::new(80)), TargetBackend { weight: *weight, in_ring: true, hop: hop(*seed) })
+            (
+                (address(*last), Be16::new(80)),
+                TargetBackend { weight: *weight, in_ring: true, keeps_flows: true, hop: hop(*seed) },
+            )
         });
         let service_target = TargetService {
             name: format!("s{service}"),

@@ -8,11 +8,13 @@
 mod decide;
 mod operations;
 mod ring_arena;
+mod slow_start;
 mod state;
 
-pub use decide::{AnnounceDecision, BackendDecision, Decision, Inputs, decide};
+pub use decide::{AnnounceDecision, BackendDecision, Decision, Inputs, ServiceDecision, decide};
 pub use operations::{PlanError, operations};
 pub use ring_arena::RingArena;
+pub use slow_start::Takers;
 pub use state::{
     BackendState, MapOp, MapState, RingOrigin, ServiceState, Sizes, TargetBackend, TargetService, TargetState,
 };

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     path::Path,
-    sync::{MutexGuard, PoisonError},
+    sync::{Arc, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -18,7 +18,7 @@ use crate::{
     config::{Config, ConfigErrors, OnTerminate},
     dataplane::{Dataplane, DataplaneError, Kernel, PinLock},
     model::{BackendAddress, Delivery, DesiredState, HealthReport, Network, ProbeTarget},
-    plan::{self, Decision, Inputs, MapOp, MapState, Sizes},
+    plan::{self, Decision, Inputs, MapOp, MapState, Sizes, Takers},
     status::AgentStatus,
 };
 
@@ -58,6 +58,11 @@ pub struct Reconciler {
     /// Whether the program is on its interfaces. Before that nothing is held or announced: if an interface refuses it,
     /// the agent ends, and nobody would take back what draws traffic here.
     is_attached: bool,
+    /// Where the time that plans know begins.
+    began: Instant,
+    takers: Takers,
+    /// When the latest decision becomes another by itself.
+    next_change: Option<Instant>,
     streams: Streams,
     outputs: Outputs,
     status: SharedStatus,
@@ -73,9 +78,11 @@ pub fn wanted_hops(desired: &DesiredState) -> BTreeSet<IpAddr> {
 /// What has to be probed.
 pub fn wanted_probes(desired: &DesiredState) -> BTreeSet<ProbeTarget> {
     let of_service = |service: &crate::model::Service| {
-        let probe = service.probe;
-        let targets = service.backends.iter().filter_map(|backend| Some((backend.address, probe?)));
-        targets.map(|(address, probe)| ProbeTarget { address, probe }).collect::<Vec<_>>()
+        let targets = service.backends.iter().filter_map(|backend| {
+            let probe = Arc::clone(service.probe.as_ref()?);
+            Some(ProbeTarget { address: backend.address, probe })
+        });
+        targets.collect::<Vec<_>>()
     };
     desired.services.iter().flat_map(of_service).collect()
 }
@@ -102,8 +109,20 @@ impl Reconciler {
         let state = kernel.state()?;
         let distrusted = failed_before(&state);
         let running = config.agent.clone();
-        let reconciler =
-            Self { config, running, kernel, state, distrusted, is_attached: false, streams, outputs, status };
+        let reconciler = Self {
+            config,
+            running,
+            kernel,
+            state,
+            distrusted,
+            is_attached: false,
+            began: Instant::now(),
+            takers: Takers::default(),
+            next_change: None,
+            streams,
+            outputs,
+            status,
+        };
         reconciler.introduce(path);
         Ok(reconciler)
     }
@@ -132,6 +151,7 @@ impl Reconciler {
                     continue;
                 }
                 () = tokio::time::sleep(retry.unwrap_or(Duration::MAX)), if retry.is_some() => {}
+                () = due(self.next_change), if self.next_change.is_some() => {}
                 _ = watchdog.tick() => {
                     notify::alive();
                     continue;
@@ -183,13 +203,19 @@ impl Reconciler {
     fn decide(&mut self) -> Decision {
         let network = self.streams.network.borrow_and_update();
         let health = self.streams.health.borrow_and_update();
-        plan::decide(&Inputs {
+        let now = Instant::now();
+        let decision = plan::decide(&Inputs {
             desired: &self.config.desired,
             network: &network,
             health: &health,
             hash_key: HashKey::new(self.config.agent.secret.bytes()),
             distrusted: &self.distrusted,
-        })
+            now: now.duration_since(self.began),
+            takers: &self.takers,
+        });
+        self.takers.clone_from(&decision.takers);
+        self.next_change = decision.next_change.map(|left| now + left);
+        decision
     }
 
     /// Performs the steps. The time of grace periods is not counted: what they wait for is in force already.
@@ -321,6 +347,13 @@ impl Reconciler {
 
     fn status(&self) -> MutexGuard<'_, AgentStatus> {
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Waits until then.
+async fn due(at: Option<Instant>) {
+    if let Some(at) = at {
+        tokio::time::sleep_until(at.into()).await;
     }
 }
 
