@@ -59,8 +59,10 @@ pub struct ServiceConfig {
     pub backends: Vec<(IpAddr, u16)>,
     /// Whether packets to its VIPs that are for no service are dropped.
     pub drop_unmatched: bool,
-    /// Connect probes; `None` believes every backend healthy.
+    /// Probes; `None` believes every backend healthy.
     pub probe: Option<ProbeConfig>,
+    /// What the probes ask, in YAML (`https: {...}`); empty to connect to the service's port.
+    pub question: String,
 }
 
 /// A probe.
@@ -144,6 +146,7 @@ impl ServiceConfig {
             backends: topology.nodes.iter().map(|node| (node.addresses[0], 1)).collect(),
             drop_unmatched: true,
             probe: (protocol == Protocol::Tcp).then_some(probe),
+            question: String::new(),
         }
     }
 }
@@ -189,7 +192,9 @@ impl fmt::Display for ServiceConfig {
             return writeln!(f, "    probe: none");
         };
         let (interval, timeout) = (interval.as_millis(), timeout.as_millis());
-        writeln!(f, "    probe: {{interval: {interval}ms, timeout: {timeout}ms, rise: {rise}, fall: {fall}}}")
+        let comma = if self.question.is_empty() { "" } else { ", " };
+        let question = format!("{}{comma}", self.question);
+        writeln!(f, "    probe: {{{question}interval: {interval}ms, timeout: {timeout}ms, rise: {rise}, fall: {fall}}}")
     }
 }
 
