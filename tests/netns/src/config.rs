@@ -63,6 +63,8 @@ pub struct ServiceConfig {
     pub probe: Option<ProbeConfig>,
     /// What the probes ask, in YAML (`https: {...}`); empty to connect to the service's port.
     pub question: String,
+    /// Time until a backend that joins others has its whole weight, whole seconds; 0 for at once.
+    pub slow_start: Duration,
 }
 
 /// A probe.
@@ -147,6 +149,7 @@ impl ServiceConfig {
             drop_unmatched: true,
             probe: (protocol == Protocol::Tcp).then_some(probe),
             question: String::new(),
+            slow_start: Duration::ZERO,
         }
     }
 }
@@ -183,7 +186,7 @@ impl fmt::Display for ServiceConfig {
         writeln!(f, "  - name: {}\n    vips: {}\n    ports: {:?}", self.name, list(&self.vips), self.ports)?;
         writeln!(f, "    protocol: {}\n    delivery: {}", self.protocol, self.delivery)?;
         writeln!(f, "    ringSize: {}", self.ring_size)?;
-        writeln!(f, "    dropUnmatched: {}", self.drop_unmatched)?;
+        writeln!(f, "    dropUnmatched: {}\n    slowStart: {}s", self.drop_unmatched, self.slow_start.as_secs())?;
         writeln!(f, "    backends:{}", if self.backends.is_empty() { " []" } else { "" })?;
         for (address, weight) in &self.backends {
             writeln!(f, "      - {{address: \"{address}\", weight: {weight}}}")?;
