@@ -68,6 +68,31 @@ fn the_sample_parses_and_says_the_defaults() {
     assert_eq!(config.desired.announcements.len(), 2);
 }
 
+/// The sample with its commented probe in place of the one that is there, without the lines that hold `without`.
+fn sample_with_probe(without: &[&str]) -> String {
+    let probe = |line: &str| line.starts_with("      # ") || line.contains("tcp: {port");
+    let line = |line: &str| match line.strip_prefix("      # ") {
+        Some(rest) => format!("      {rest}\n"),
+        None => format!("{line}\n"),
+    };
+    let kept = SAMPLE.lines().filter(|line| !(probe(line) && without.iter().any(|text| line.contains(text))));
+    kept.map(line).collect()
+}
+
+#[test]
+fn the_probes_in_the_samples_comments_are_good() {
+    let dir = folder();
+    fs::write(dir.path().join("ca.crt"), authority()).unwrap();
+    let question = |without: &[&str]| {
+        let config = parse("sample", &sample_with_probe(without), dir.path()).unwrap();
+        config.desired.services[0].probe.as_ref().unwrap().question()
+    };
+    let https = ["https:", "port: 6443", "path: /readyz", "host: api", "status: [", "caFile", "insecure", "serverName"];
+    assert_eq!(question(&["tcp:", "http:", "insecureSkipVerify"]), "https :6443/readyz");
+    assert_eq!(question(&["tcp:", "http:", "caFile"]), "https :6443/readyz");
+    assert_eq!(question(&[&["tcp:"][..], &https[..]].concat()), "http :8080/healthz");
+}
+
 #[test]
 fn a_file_becomes_ordered_values() {
     let config = accepted(
