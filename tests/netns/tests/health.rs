@@ -21,9 +21,10 @@ use tokio::time::sleep;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Limit of a request.
 const LIMIT: Duration = Duration::from_secs(5);
-/// Time between two probes of the director, and the limit of one.
+/// Time between two probes of the director, and the limit of one, where it is measured what comes of them.
 const INTERVAL: Duration = Duration::from_millis(200);
-/// The same of the other agents, by which no traffic enters: handshakes cost a small machine much.
+/// The same of the other agents, by which no traffic enters, and of tests without a limit: on a busy machine a handshake
+/// can take longer than 200 ms.
 const REST: Duration = Duration::from_secs(1);
 /// Failures until a backend has failed, and successes until it is back.
 const COUNT: u8 = 2;
@@ -37,12 +38,12 @@ const DIRECTOR: usize = 0;
 const TURNING: usize = 1;
 
 /// Three nodes with servers that are asked for `/readyz` by HTTPS and have to show a certificate of the testbed's authority.
-async fn build(slow_start: Duration) -> Cluster {
+async fn build(interval_of_director: Duration, slow_start: Duration) -> Cluster {
     let mut bed = Cluster::build(Scope::new().unwrap(), Fabric::Routed, 3, &VIPS[..1]).unwrap();
     let ca_file = bed.authority.certificate(&bed.scope).unwrap();
     bed.start_servers().unwrap();
     bed.start_agents(|topology, config| {
-        let interval = if config.node.0 == topology.nodes[DIRECTOR].name { INTERVAL } else { REST };
+        let interval = if config.node.0 == topology.nodes[DIRECTOR].name { interval_of_director } else { REST };
         let probe = ProbeConfig { interval, timeout: interval, rise: COUNT, fall: COUNT };
         config.with_service(ServiceConfig {
             probe: Some(probe),
@@ -106,7 +107,7 @@ fn begun(attempts: &[Attempt], from: Instant, to: Instant) -> Tally {
 
 #[tokio::test]
 async fn a_server_that_is_not_ready_gets_no_new_connections_until_it_is() {
-    let bed = build(Duration::ZERO).await;
+    let bed = build(INTERVAL, Duration::ZERO).await;
     let name = bed.names()[TURNING].clone();
     let client = bed.client(VIPS[0], LIMIT).unwrap();
     let stream = Stream::start(&bed.runtime, client.clone(), PERIOD);
@@ -141,7 +142,7 @@ async fn a_server_that_is_not_ready_gets_no_new_connections_until_it_is() {
 
 #[tokio::test]
 async fn open_connections_through_a_server_that_is_not_ready_live_on() {
-    let bed = build(Duration::ZERO).await;
+    let bed = build(REST, Duration::ZERO).await;
     let name = bed.names()[TURNING].clone();
     let client = bed.client(VIPS[0], LIMIT).unwrap();
     let watches = LongLived::open(&bed.runtime, &client, 30, 40_000, PERIOD);
@@ -174,7 +175,7 @@ async fn open_connections_through_a_server_that_is_not_ready_live_on() {
 #[tokio::test]
 async fn a_server_that_comes_back_starts_slowly_where_that_is_asked_for() {
     let slow_start = Duration::from_secs(5);
-    let bed = build(slow_start).await;
+    let bed = build(REST, slow_start).await;
     let agent = &bed.agents[DIRECTOR];
     // In the order of the nodes.
     let weights = || {
