@@ -8,7 +8,9 @@ use crate::{
     dataplane::PinOwner,
     inspect::{BackendView, Count, HopView, Inspection, MapUse, Presence, RingView, ServiceView, ShareView},
     model::MacAddr,
-    status::{AgentStatus, AnnouncementStatus, BackendStatus, ConfigStatus, DataplaneStatus, InterfaceStatus},
+    status::{
+        AgentStatus, AnnouncementStatus, BackendStatus, ConfigStatus, DataplaneStatus, InterfaceStatus, ServiceStatus,
+    },
 };
 
 fn address(text: &str) -> IpAddr {
@@ -52,6 +54,7 @@ pub fn status() -> AgentStatus {
             announcement("2001:db8::10", false, "no backend on this node is healthy"),
         ],
         announce_errors: Vec::new(),
+        services: vec![ServiceStatus { service: "kubernetes".to_owned(), probes_believed: true }],
         backends: vec![
             backend_status("10.0.1.2", true, "healthy", "takes flows"),
             backend_status("10.0.2.2", false, "failed", "connection refused"),
@@ -73,6 +76,7 @@ fn backend_status(of: &str, takes_flows: bool, health: &str, reason: &str) -> Ba
         address: address(of),
         port: 6443,
         weight: 1,
+        probe: Some("https :6443/readyz".to_owned()),
         health: health.to_owned(),
         takes_flows,
         mode: "local".to_owned(),

@@ -30,6 +30,9 @@ pub struct AgentStatus {
     pub announcements: Vec<AnnouncementStatus>,
     /// What goes wrong with addresses and routes, in words.
     pub announce_errors: Vec<String>,
+    /// Services in the order of their names.
+    #[serde(default)]
+    pub services: Vec<ServiceStatus>,
     /// Backends in the order of services and backends.
     pub backends: Vec<BackendStatus>,
 }
@@ -100,6 +103,16 @@ pub struct AnnouncementStatus {
     pub reason: String,
 }
 
+/// One service.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceStatus {
+    /// Its name.
+    pub service: String,
+    /// Whether its probes are believed: not while they fail every backend, which all take flows then.
+    pub probes_believed: bool,
+}
+
 /// One backend of one service.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -112,6 +125,9 @@ pub struct BackendStatus {
     pub port: u16,
     /// Weight, 0..=1000.
     pub weight: u16,
+    /// How it is probed, `tcp :6443` or `https :6443/readyz`; `null` if it is not.
+    #[serde(default)]
+    pub probe: Option<String>,
     /// `unknown`, `healthy` or `failed`; services without probes have healthy backends.
     pub health: String,
     /// Whether it takes new flows.

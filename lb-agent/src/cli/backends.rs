@@ -1,15 +1,20 @@
 //! `lbctl backends`.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use anyhow::Result;
 use serde::Serialize;
 
 use super::{
     args::Options,
+    block_on,
     console::{Report, Style, Table, endpoint, inspect, notice, yes},
 };
-use crate::inspect::{BackendView, HopView, Inspection, Presence, Rings, ServiceView};
+use crate::{
+    api,
+    inspect::{BackendView, HopView, Inspection, Presence, Rings, ServiceView},
+    status::BackendStatus,
+};
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -31,19 +36,34 @@ struct Line {
     backend: BackendView,
     ring_slots: u32,
     ring_percent: f64,
+    /// How it is probed; `null` if it is not, or if no agent says.
+    probe: Option<String>,
+    /// What the probes say; `null` if no agent says.
+    health: Option<String>,
+    /// Why it is as it is; `null` if no agent says.
+    reason: Option<String>,
 }
 
 pub(super) fn gather(options: &Options) -> Result<Backends> {
-    inspect(options, Rings::Read).map(Backends::from)
+    let inspection = inspect(options, Rings::Read)?;
+    // Without an agent the maps still speak; a notice says that it is absent.
+    let status = block_on(api::status(&options.socket))?;
+    Ok(Backends::new(inspection, status.map(|status| status.backends).unwrap_or_default()))
 }
 
-impl From<Inspection> for Backends {
-    fn from(inspection: Inspection) -> Self {
-        Self {
-            pin_path: inspection.pin_path,
-            agent: inspection.agent,
-            backends: inspection.services.into_iter().flat_map(lines).collect(),
+impl Backends {
+    fn new(inspection: Inspection, said: Vec<BackendStatus>) -> Self {
+        let mut backends: Vec<Line> = inspection.services.into_iter().flat_map(lines).collect();
+        let said: BTreeMap<_, _> =
+            said.into_iter().map(|one| ((one.service.clone(), one.address, one.port), one)).collect();
+        for line in &mut backends {
+            if let Some(said) = said.get(&(line.service.clone(), line.backend.address, line.backend.port)) {
+                line.probe.clone_from(&said.probe);
+                line.health = Some(said.health.clone());
+                line.reason = Some(said.reason.clone());
+            }
         }
+        Self { pin_path: inspection.pin_path, agent: inspection.agent, backends }
     }
 }
 
@@ -61,8 +81,24 @@ fn lines(service: ServiceView) -> impl Iterator<Item = Line> {
             backend,
             ring_slots,
             ring_percent,
+            probe: None,
+            health: None,
+            reason: None,
         }
     })
+}
+
+impl Line {
+    /// The probes' verdict, with the reason of a failure.
+    fn health(&self) -> String {
+        match (self.health.as_deref(), &self.reason) {
+            (Some("failed"), Some(reason)) => {
+                format!("failed: {}", reason.strip_prefix("probe failed: ").unwrap_or(reason))
+            }
+            (Some(health), _) => health.to_owned(),
+            (None, _) => "-".to_owned(),
+        }
+    }
 }
 
 /// Where packets go: next hop, interface, tunnel.
@@ -83,7 +119,8 @@ pub(super) fn way(hop: &HopView) -> String {
 impl Report for Backends {
     fn text(&self, style: Style) -> String {
         let mut table = Table::new(&[
-            "SERVICE", "VIP", "BACKEND", ">WEIGHT", "IN RING", ">SHARE", "MODE", "WAY", ">PACKETS", ">BYTES",
+            "SERVICE", "VIP", "BACKEND", ">WEIGHT", "IN RING", ">SHARE", "PROBE", "HEALTH", "MODE", "WAY", ">PACKETS",
+            ">BYTES",
         ]);
         for line in &self.backends {
             let backend = &line.backend;
@@ -94,6 +131,8 @@ impl Report for Backends {
                 backend.weight.to_string(),
                 yes(backend.in_ring),
                 format!("{:.2} %", line.ring_percent),
+                line.probe.clone().unwrap_or_else(|| "-".to_owned()),
+                line.health(),
                 backend.hop.mode.to_owned(),
                 way(&backend.hop),
                 backend.packets.to_string(),
@@ -111,7 +150,22 @@ mod tests {
     use crate::{cli::console::json, examples};
 
     fn report() -> Backends {
-        examples::inspection().into()
+        Backends::new(examples::inspection(), examples::status().backends)
+    }
+
+    #[test]
+    fn without_an_agent_health_is_not_known() {
+        let alone = Backends::new(examples::inspection(), Vec::new());
+        assert!(alone.backends.iter().all(|line| line.health() == "-" && line.probe.is_none()));
+    }
+
+    #[test]
+    fn a_failure_is_told_with_its_reason() {
+        let mut said = examples::status().backends;
+        said[1].reason = "probe failed: https GET /readyz answers 500, expected 200-399".to_owned();
+        let report = Backends::new(examples::inspection(), said);
+        let health: Vec<_> = report.backends.iter().map(Line::health).collect();
+        assert_eq!(health, ["healthy", "failed: https GET /readyz answers 500, expected 200-399", "-"]);
     }
 
     #[test]

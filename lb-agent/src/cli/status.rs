@@ -134,7 +134,12 @@ impl Status {
             let address = endpoint(backend.address, backend.port);
             style.bad(&format!("{address} of {} takes no flows: {}", backend.service, backend.reason))
         });
-        sections.add("backends", idle);
+        let doubted = status.services.iter().filter(|service| !service.probes_believed);
+        let doubted = doubted.map(|service| {
+            let name = &service.service;
+            style.bad(&format!("the probes of {name} fail every backend: they are not believed, all take flows"))
+        });
+        sections.add("backends", doubted.chain(idle));
     }
 
     fn config_lines(&self, status: &AgentStatus, style: Style) -> Vec<String> {
@@ -281,6 +286,7 @@ mod tests {
         status.dataplane.error = Some("map SERVICES: writing failed".to_owned());
         status.announce_errors = vec!["192.0.2.10: lo is down".to_owned()];
         status.interfaces[1].mode = "none".to_owned();
+        status.services[0].probes_believed = false;
         insta::assert_snapshot!(report.text(Style::PLAIN));
     }
 

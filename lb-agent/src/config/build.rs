@@ -1,6 +1,6 @@
 //! From a draft without problems to the checked configuration.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use super::{
     AgentConfig, Config,
@@ -51,6 +51,7 @@ pub(super) fn build(file: &str, draft: Draft) -> Option<Config> {
         },
         desired: DesiredState { node: Node { name, addresses }, peers, services, announcements },
         warnings: Vec::new(),
+        files: draft.files,
         places,
     })
 }
@@ -88,9 +89,10 @@ fn service(draft: DraftService) -> Service {
         delivery: draft.delivery.value,
         ring_size: draft.ring_size.value,
         backends,
-        probe: draft.probe,
         flow_timeout: draft.flow_timeout,
         affinity: draft.affinity,
+        probe: draft.probe.map(Arc::new),
+        slow_start: draft.slow_start,
         drop_unmatched: draft.drop_unmatched.value,
     }
 }

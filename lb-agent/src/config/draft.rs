@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::{
+    authorities::{CaFiles, NamedFile},
     draft_service::{DraftService, service},
     error::{Place, Problems},
     read::{Fields, Located, address, choice, duration, integer, list, name, quoted, text},
@@ -42,6 +43,8 @@ pub(super) struct Draft {
     pub(super) secret: Option<Secret>,
     pub(super) peers: Vec<DraftNode>,
     pub(super) services: Vec<DraftService>,
+    /// Files whose content became part of this.
+    pub(super) files: Vec<NamedFile>,
     pub(super) announcements: Vec<DraftAnnouncement>,
     pub(super) on_terminate: OnTerminate,
     pub(super) http: Option<SocketAddr>,
@@ -81,12 +84,16 @@ pub(super) struct DraftCapacities {
 pub(super) fn draft(root: &Node, base_dir: &Path, problems: &mut Problems) -> Option<Draft> {
     let fields = Fields::of(root, "the file", KEYS, problems)?;
     let items = |key| fields.optional(key);
+    let mut ca_files = CaFiles::new(base_dir);
+    let services =
+        each(items("services"), "services", problems, |item, problems| service(item, &mut ca_files, problems));
     Some(Draft {
         node: fields.required("node", problems).and_then(|value| node(value, "node", problems)),
         interfaces: interfaces(&fields, problems),
         secret: secret(&fields, base_dir, problems),
         peers: each(items("peers"), "peers", problems, |item, problems| node(item, "peer", problems)),
-        services: each(items("services"), "services", problems, service),
+        services,
+        files: ca_files.into_files(),
         announcements: each(items("announcements"), "announcements", problems, announcement),
         on_terminate: on_terminate(&fields, problems),
         http: http(&fields, problems),

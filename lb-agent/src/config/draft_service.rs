@@ -1,12 +1,14 @@
 //! One entry of `services` as it was written: values within their ranges, with places.
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, ops::RangeInclusive, time::Duration};
 
 use super::{
+    authorities::CaFiles,
     draft::{each, nameless, some_of},
+    draft_probe::probe,
     draft_tracking::{affinity, flow_timeout},
     error::{Place, Problems},
-    read::{Fields, Located, address, boolean, choice, duration, integer, name, show},
+    read::{Fields, Located, address, boolean, choice, duration, integer, name},
     yaml::{Node, Value},
 };
 use crate::model::{Affinity, Delivery, Probe, Protocol, RingSize};
@@ -25,6 +27,7 @@ const KEYS: &[&str] = &[
     "flowTimeout",
     "sessionAffinity",
     "affinityTimeout",
+    "slowStart",
 ];
 const DELIVERIES: &[(&str, Delivery)] = &[
     ("auto", Delivery::Auto),
@@ -33,7 +36,9 @@ const DELIVERIES: &[(&str, Delivery)] = &[
     ("ipip", Delivery::Ipip),
     ("gue", Delivery::Gue),
 ];
-const PROBE_KEYS: &[&str] = &["tcp", "interval", "timeout", "rise", "fall"];
+
+/// `slowStart`, 0 apart.
+const SLOW_STARTS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
 
 /// One entry of `services`.
 pub(super) struct DraftService {
@@ -49,6 +54,7 @@ pub(super) struct DraftService {
     pub(super) probe: Option<Probe>,
     pub(super) flow_timeout: Duration,
     pub(super) affinity: Option<Affinity>,
+    pub(super) slow_start: Duration,
 }
 
 impl DraftService {
@@ -70,7 +76,7 @@ pub(super) struct DraftBackend {
 }
 
 /// Reads one entry of `services`.
-pub(super) fn service(value: &Node, problems: &mut Problems) -> Option<DraftService> {
+pub(super) fn service(value: &Node, ca_files: &mut CaFiles, problems: &mut Problems) -> Option<DraftService> {
     let fields = Fields::of(value, "service", KEYS, problems)?;
     let protocols = [("tcp", Protocol::Tcp), ("udp", Protocol::Udp)];
     let name = fields.required("name", problems).and_then(|value| name(value, "name", problems));
@@ -84,7 +90,8 @@ pub(super) fn service(value: &Node, problems: &mut Problems) -> Option<DraftServ
     refuse_source_ranges(&fields, problems);
     Some(DraftService {
         place: fields.place,
-        probe: probe(&fields, protocol, &ports, problems),
+        probe: probe(&fields, single(&ports).filter(|_| protocol == Protocol::Tcp), ca_files, problems),
+        slow_start: slow_start(&fields, problems),
         ring_size: ring_size(&fields, problems),
         flow_timeout: flow_timeout(&fields, protocol, problems),
         affinity: affinity(&fields, problems),
@@ -128,6 +135,17 @@ fn ring_size(fields: &Fields<'_>, problems: &mut Problems) -> Located<RingSize> 
     default
 }
 
+/// 0 is outside the range, and written without a unit, too.
+fn slow_start(fields: &Fields<'_>, problems: &mut Problems) -> Duration {
+    let Some(value) = fields.optional("slowStart") else {
+        return Duration::ZERO;
+    };
+    if matches!(&value.value, Value::Scalar(text) if text == "0" || text == "0s") {
+        return Duration::ZERO;
+    }
+    duration(value, "slowStart", &SLOW_STARTS, problems).map_or(Duration::ZERO, |read| read.value)
+}
+
 fn refuse_source_ranges(fields: &Fields<'_>, problems: &mut Problems) {
     if let Some(value) = fields.optional("sourceRanges")
         && !matches!(&value.value, Value::List(items) if items.is_empty())
@@ -136,66 +154,4 @@ fn refuse_source_ranges(fields: &Fields<'_>, problems: &mut Problems) {
             "`sourceRanges` is not supported yet, so everybody would be let in; leave it out and filter upstream";
         problems.refuse(value.place, reason);
     }
-}
-
-/// The probe of a service: as written, `none`, or a TCP probe of its port where that is plain.
-fn probe(fields: &Fields<'_>, protocol: Protocol, ports: &[Located<u16>], problems: &mut Problems) -> Option<Probe> {
-    let own_port = single(ports).filter(|_| protocol == Protocol::Tcp);
-    let Some(value) = fields.optional("probe") else {
-        return own_port.map(default_probe);
-    };
-    if matches!(&value.value, Value::Scalar(text) if text == "none") {
-        return None;
-    }
-    if !matches!(value.value, Value::Map(_)) {
-        let reason = format!(
-            "`probe` is {}; write `none`, or a mapping with the keys {}",
-            value.value.kind(),
-            PROBE_KEYS.join(", ")
-        );
-        problems.refuse(value.place, reason);
-        return None;
-    }
-    let fields = Fields::of(value, "probe", PROBE_KEYS, problems)?;
-    let tcp = fields.optional("tcp").and_then(|value| Fields::of(value, "tcp", &["port"], problems));
-    let port =
-        tcp.and_then(|tcp| tcp.optional("port")).and_then(|value| integer(value, "port", &(1..=u16::MAX), problems));
-    let port = port.map(|port| port.value).or(own_port);
-    let mut probe = default_probe(port.unwrap_or(1));
-    timing(&fields, &mut probe, problems);
-    if port.is_none() && !ports.is_empty() {
-        let reason = "the probe has no port, and the service has not just one TCP port to take; add `tcp: {port: ...}`";
-        problems.refuse(fields.place, reason);
-    }
-    port.map(|_| probe)
-}
-
-const fn default_probe(port: u16) -> Probe {
-    Probe { port, interval: Duration::from_secs(2), timeout: Duration::from_secs(1), rise: 2, fall: 3 }
-}
-
-fn timing(fields: &Fields<'_>, probe: &mut Probe, problems: &mut Problems) {
-    let intervals = Duration::from_millis(100)..=Duration::from_secs(3600);
-    let timeouts = Duration::from_millis(10)..=Duration::from_secs(3600);
-    if let Some(interval) =
-        fields.optional("interval").and_then(|value| duration(value, "interval", &intervals, problems))
-    {
-        probe.interval = interval.value;
-        probe.timeout = probe.timeout.min(interval.value);
-    }
-    if let Some(timeout) = fields.optional("timeout").and_then(|value| duration(value, "timeout", &timeouts, problems))
-    {
-        probe.timeout = timeout.value;
-        if timeout.value > probe.interval {
-            let (timeout_text, interval) = (show(timeout.value), show(probe.interval));
-            let reason = format!(
-                "`timeout` {timeout_text} is longer than `interval` {interval}; probes would overlap: shorten it"
-            );
-            problems.refuse(timeout.place, reason);
-        }
-    }
-    let mut count = |key| fields.optional(key).and_then(|value| integer(value, key, &(1..=100), problems));
-    let (rise, fall) = (count("rise"), count("fall"));
-    probe.rise = rise.map_or(probe.rise, |rise| rise.value);
-    probe.fall = fall.map_or(probe.fall, |fall| fall.value);
 }

@@ -85,6 +85,11 @@ impl Problems {
         self.refused.push(problem);
     }
 
+    /// How many reasons there are so far.
+    pub(super) const fn count(&self) -> usize {
+        self.refused.len()
+    }
+
     /// Records something that is accepted but hardly meant.
     pub(super) fn warn(&mut self, place: Place, message: impl Into<String>) {
         let problem = self.problem(place, message);

@@ -6,10 +6,12 @@
 //!
 //! Invariant: a `Config` exists only if nothing was refused, so nobody checks again.
 
+mod authorities;
 mod build;
 mod capacity_check;
 mod check;
 mod draft;
+mod draft_probe;
 mod draft_service;
 mod draft_tracking;
 mod error;
@@ -25,6 +27,7 @@ mod tests;
 
 use std::{fs::File, io::Read, path::Path};
 
+pub use authorities::NamedFile;
 pub use error::{ConfigErrors, Place, Problem};
 pub use network_check::check_against;
 pub use sample::SAMPLE;
@@ -45,10 +48,12 @@ pub struct Config {
     pub desired: DesiredState,
     /// What was accepted but is hardly meant, in the order of the file.
     pub warnings: Vec<Problem>,
+    /// Other files whose content is part of this, so that a change of theirs is one of the configuration.
+    pub files: Vec<NamedFile>,
     places: build::Places,
 }
 
-/// Reads and checks a file. A relative `secretFile` is looked for beside it.
+/// Reads and checks a file. Relative paths in it (`secretFile`, `caFile`) start from its folder.
 ///
 /// # Errors
 /// Everything that is wrong with the file; one problem if it can't be read at all.
@@ -58,8 +63,8 @@ pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
     parse(&name, &text, base_dir(path))
 }
 
-/// Checks a configuration given as text. `file_name` stands in front of every problem; a relative `secretFile` is
-/// looked for in `base_dir`.
+/// Checks a configuration given as text. `file_name` stands in front of every problem; relative paths in it
+/// (`secretFile`, `caFile`) start from `base_dir`.
 ///
 /// # Errors
 /// Everything that is wrong with the text.

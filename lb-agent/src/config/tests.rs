@@ -7,7 +7,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::{
-    AnnounceWhen, Delivery, Interface, InterfaceKind, MacAddr, Network, Probe, Protocol, network::InterfaceAddress,
+    AnnounceWhen, Delivery, ExpectedStatus, HttpProbe, Interface, InterfaceKind, MacAddr, Network, Probe, ProbeKind,
+    Protocol, TlsProbe, Trust, network::InterfaceAddress,
 };
 
 /// A file without services; line 5 is the next.
@@ -58,10 +59,38 @@ fn the_sample_parses_and_says_the_defaults() {
     assert_eq!(AgentConfig { ..minimal }, config.agent, "the sample shows another default than there is");
     let service = &config.desired.services[0];
     let bare = &accepted("services: [{name: kubernetes, vips: [192.0.2.10], ports: [6443]}]").desired.services[0];
-    assert_eq!((service.probe, service.ring_size, service.delivery), (bare.probe, bare.ring_size, bare.delivery));
+    assert_eq!(
+        (&service.probe, service.ring_size, service.delivery, service.slow_start),
+        (&bare.probe, bare.ring_size, bare.delivery, bare.slow_start)
+    );
     assert_eq!((service.protocol, service.drop_unmatched), (bare.protocol, bare.drop_unmatched));
     assert_eq!(service.backends.iter().map(|backend| backend.weight).collect::<Vec<_>>(), [1, 1, 1]);
     assert_eq!(config.desired.announcements.len(), 2);
+}
+
+/// The sample with its commented probe in place of the one that is there, without the lines that hold `without`.
+fn sample_with_probe(without: &[&str]) -> String {
+    let probe = |line: &str| line.starts_with("      # ") || line.contains("tcp: {port");
+    let line = |line: &str| match line.strip_prefix("      # ") {
+        Some(rest) => format!("      {rest}\n"),
+        None => format!("{line}\n"),
+    };
+    let kept = SAMPLE.lines().filter(|line| !(probe(line) && without.iter().any(|text| line.contains(text))));
+    kept.map(line).collect()
+}
+
+#[test]
+fn the_probes_in_the_samples_comments_are_good() {
+    let dir = folder();
+    fs::write(dir.path().join("ca.crt"), authority()).unwrap();
+    let question = |without: &[&str]| {
+        let config = parse("sample", &sample_with_probe(without), dir.path()).unwrap();
+        config.desired.services[0].probe.as_ref().unwrap().question()
+    };
+    let https = ["https:", "port: 6443", "path: /readyz", "host: api", "status: [", "caFile", "insecure", "serverName"];
+    assert_eq!(question(&["tcp:", "http:", "insecureSkipVerify"]), "https :6443/readyz");
+    assert_eq!(question(&["tcp:", "http:", "caFile"]), "https :6443/readyz");
+    assert_eq!(question(&[&["tcp:"][..], &https[..]].concat()), "http :8080/healthz");
 }
 
 #[test]
@@ -75,9 +104,9 @@ http: off
 ",
     );
     let [a, b] = &config.desired.services[..] else { panic!("two services") };
-    assert_eq!((a.name.as_str(), a.protocol, a.delivery, a.probe), ("a", Protocol::Udp, Delivery::Gue, None));
+    assert_eq!((a.name.as_str(), a.protocol, a.delivery, &a.probe), ("a", Protocol::Udp, Delivery::Gue, &None));
     assert_eq!((a.ring_size.slots(), a.drop_unmatched), (64, false));
-    assert_eq!((&b.ports[..], b.probe), (&[80, 443][..], None));
+    assert_eq!((&b.ports[..], &b.probe), (&[80, 443][..], &None));
     let backends: Vec<_> = b.backends.iter().map(|backend| (backend.address, backend.port, backend.weight)).collect();
     assert_eq!(backends, [(ip("10.0.1.2"), 0, 0), (ip("10.0.2.2"), 0, 1)]);
     let announced: Vec<_> = config.desired.announcements.iter().map(|entry| (entry.vip, entry.when)).collect();
@@ -90,20 +119,141 @@ http: off
 
 #[test]
 fn a_probe_follows_the_service_where_it_says_nothing() {
-    let probe = |service: &str| {
-        accepted(&format!("services: [{{name: s, vips: [192.0.2.1], {service}}}]")).desired.services[0].probe
-    };
-    let default =
-        Probe { port: 80, interval: Duration::from_secs(2), timeout: Duration::from_secs(1), rise: 2, fall: 3 };
-    assert_eq!(probe("ports: [80]"), Some(default));
+    let probe = |service: &str| probe_of(service, Path::new("."));
+    let default = default_probe();
+    assert_eq!(probe("ports: [80]"), Some(default.clone()));
     assert_eq!(probe("ports: [80], probe: none"), None);
     assert_eq!(probe("ports: [0]"), None);
     assert_eq!(probe("ports: [80, 81]"), None);
     assert_eq!(probe("ports: [80], protocol: udp"), None);
-    assert_eq!(probe("ports: [80], protocol: udp, probe: {tcp: {port: 81}}"), Some(Probe { port: 81, ..default }));
-    let quick = Probe { interval: Duration::from_millis(100), timeout: Duration::from_millis(100), ..default };
-    assert_eq!(probe("ports: [80], probe: {interval: 100ms}"), Some(quick));
+    let other_port = Probe { port: 81, ..default.clone() };
+    assert_eq!(probe("ports: [80], protocol: udp, probe: {tcp: {port: 81}}"), Some(other_port));
+    let (interval, timeout) = (Duration::from_millis(100), Duration::from_millis(100));
+    assert_eq!(probe("ports: [80], probe: {interval: 100ms}"), Some(Probe { interval, timeout, ..default.clone() }));
     assert_eq!(probe("ports: [80], probe: {rise: 5, fall: 1}"), Some(Probe { rise: 5, fall: 1, ..default }));
+}
+
+fn default_probe() -> Probe {
+    let (interval, timeout) = (Duration::from_secs(2), Duration::from_secs(1));
+    Probe { kind: ProbeKind::Tcp, port: 80, interval, timeout, rise: 2, fall: 3 }
+}
+
+/// The probe of a service with these keys, in a file in `folder`.
+fn probe_of(keys: &str, folder: &Path) -> Option<Probe> {
+    let text = format!("{HEAD}services: [{{name: s, vips: [192.0.2.1], {keys}}}]");
+    let config = parse("levee.yaml", &text, folder).unwrap();
+    config.desired.services[0].probe.as_deref().cloned()
+}
+
+#[test]
+fn an_http_probe_has_its_defaults() {
+    let http = HttpProbe { path: "/".to_owned(), host: None, status: ExpectedStatus::of([200..=399]) };
+    let expected = |kind, port| Some(Probe { kind, port, ..default_probe() });
+    let probe = |probe: &str| probe_of(&format!("ports: [80], probe: {probe}"), Path::new("."));
+    assert_eq!(probe("{http: {}}"), expected(ProbeKind::Http(http.clone()), 80));
+    let all = HttpProbe {
+        path: "/readyz?verbose".to_owned(),
+        host: Some("api.example:80".to_owned()),
+        status: ExpectedStatus::of([200..=200, 204..=299]),
+    };
+    let written = "{http: {port: 8080, path: /readyz?verbose, host: \"api.example:80\", status: [200, 204-299]}}";
+    assert_eq!(probe(written), expected(ProbeKind::Http(all), 8080));
+    let one = HttpProbe { status: ExpectedStatus::of([401..=401]), ..http.clone() };
+    assert_eq!(probe("{http: {status: 401}}"), expected(ProbeKind::Http(one), 80));
+    let tls = TlsProbe { server_name: Some("kubernetes".to_owned()), trust: Trust::Anybody };
+    let https = ProbeKind::Https(http, tls);
+    assert_eq!(probe("{https: {serverName: kubernetes, insecureSkipVerify: true}}"), expected(https, 80));
+}
+
+/// A new authority's certificate, PEM.
+fn authority() -> String {
+    let mut parameters = rcgen::CertificateParams::default();
+    parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let key = rcgen::KeyPair::generate().unwrap();
+    parameters.self_signed(&key).unwrap().pem()
+}
+
+#[test]
+fn the_authorities_are_read_with_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ca.crt");
+    let read = || match probe_of("ports: [80], probe: {https: {caFile: ca.crt}}", folder.path()).unwrap().kind {
+        ProbeKind::Https(_, TlsProbe { trust: Trust::Authorities(certificates), .. }) => certificates,
+        other => panic!("{other:?}"),
+    };
+    fs::write(&path, authority() + &authority()).unwrap();
+    let before = read();
+    assert_eq!(before.len(), 2);
+    fs::write(&path, authority()).unwrap();
+    assert_ne!(read()[0], before[0]);
+    let text =
+        format!("{HEAD}services: [{{name: s, vips: [192.0.2.1], ports: [80], probe: {{https: {{caFile: ca.crt}}}}}}]");
+    let files = parse("levee.yaml", &text, folder.path()).unwrap().files;
+    assert_eq!(files.iter().map(|file| &file.path).collect::<Vec<_>>(), [&path]);
+    assert!(files[0].is_unchanged());
+    fs::write(&path, authority()).unwrap();
+    assert!(!files[0].is_unchanged());
+}
+
+#[test]
+fn an_authority_that_is_no_use_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ca.crt");
+    let refused = |content: &[u8]| {
+        fs::write(&path, content).unwrap();
+        let text = format!(
+            "{HEAD}services:\n- {{name: s, vips: [192.0.2.1], ports: [80], probe: {{https: {{caFile: ca.crt}}}}}}\n"
+        );
+        let errors = parse("levee.yaml", &text, folder.path()).unwrap_err().to_string();
+        errors.replace(&path.display().to_string(), "ca.crt")
+    };
+    insta::assert_snapshot!(refused(b""), @"levee.yaml:6:69: `caFile` ca.crt has no certificate; write the authority's certificate between BEGIN and END CERTIFICATE");
+    insta::assert_snapshot!(refused(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), @"levee.yaml:6:69: certificate 1 in `caFile` ca.crt is no X.509 certificate of an authority (BadEncoding); export it again");
+    insta::assert_snapshot!(refused(b"-----BEGIN CERTIFICATE-----\n!!!!\n-----END CERTIFICATE-----\n"), @"levee.yaml:6:69: `caFile` ca.crt is not PEM: base64 decode error: InvalidCharacter(33); write the authority's certificate between BEGIN and END CERTIFICATE");
+    insta::assert_snapshot!(refused(&vec![b'#'; (1 << 20) + 1]), @"levee.yaml:6:69: `caFile` ca.crt has more than 1048576 bytes; keep only the authorities that sign the servers' certificates");
+    insta::assert_snapshot!(service_refusal("probe: {https: {caFile: /nonexistent/ca.crt}}"), @"levee.yaml:6:69: `caFile` /nonexistent/ca.crt can't be read: No such file or directory (os error 2); check the path and its mode");
+}
+
+#[test]
+fn probes_ask_what_can_be_asked() {
+    insta::assert_snapshot!(service_refusal("probe: {http: {path: readyz, host: \"a b\", status: 99, port: 0}, interval: 1ms}"), @"
+levee.yaml:6:66: `path` is `readyz`; write a path that begins with `/`, in visible ASCII, other bytes as %XX, at most 1024 bytes
+levee.yaml:6:80: `host` is `a b`; write the name (with `:port` if the server wants it) for the Host header
+levee.yaml:6:95: `status` is `99`; write a code in 100..=599 as in 200, a range as in 200-299, or a list of them
+levee.yaml:6:105: `port` is `0`; write a whole number in 1..=65535
+levee.yaml:6:119: `interval` is `1ms`; it has to be within 100ms..=1h
+");
+    insta::assert_snapshot!(service_refusal("probe: {http: {path: \"/a b\", status: [200-100, 2xx]}}"), @"
+levee.yaml:6:66: `path` is `/a b`; write a path that begins with `/`, in visible ASCII, other bytes as %XX, at most 1024 bytes
+levee.yaml:6:83: `status` is `200-100`; write a code in 100..=599 as in 200, a range as in 200-299, or a list of them
+levee.yaml:6:92: `status` is `2xx`; write a code in 100..=599 as in 200, a range as in 200-299, or a list of them
+");
+    insta::assert_snapshot!(service_refusal("probe: {http: {path: /a#b, host: \"user@host\", status: []}}"), @"
+levee.yaml:6:66: `path` is `/a#b`; write a path that begins with `/`, in visible ASCII, other bytes as %XX, at most 1024 bytes
+levee.yaml:6:78: `host` is `user@host`; write the name (with `:port` if the server wants it) for the Host header
+levee.yaml:6:99: `status` is empty; name at least one, or leave the key out for 200-399
+");
+    insta::assert_snapshot!(service_refusal("probe: {http: {caFile: x}}"), @"levee.yaml:6:60: unknown key `caFile` in http; known are port, path, host, status");
+    insta::assert_snapshot!(service_refusal("probe: {https: {path: /readyz}}"), @"levee.yaml:6:60: https has no `caFile`; add it, or `insecureSkipVerify: true` to accept any certificate");
+    insta::assert_snapshot!(service_refusal("probe: {https: {caFile: x, insecureSkipVerify: true}}"), @"levee.yaml:6:69: both `caFile` and `insecureSkipVerify: true` are there; keep one of them");
+    insta::assert_snapshot!(service_refusal("probe: {https: {insecureSkipVerify: yes, serverName: \"a b\"}}"), @"
+levee.yaml:6:81: `insecureSkipVerify` is `yes`; write one of true, false
+levee.yaml:6:98: `serverName` is `a b`; write the DNS name or address that the servers' certificates are for
+");
+    insta::assert_snapshot!(service_refusal("probe: {tcp: {}, http: {}}"), @"levee.yaml:6:68: both `tcp` and `http` are there; keep one of them");
+    insta::assert_snapshot!(service_refusal("protocol: udp, probe: {https: {insecureSkipVerify: true}}"), @"levee.yaml:6:67: the probe has no port, and the service has not just one TCP port to take; add `https: {port: ...}`");
+}
+
+#[test]
+fn slow_start_is_off_or_a_while() {
+    let slow_start = |value: &str| {
+        let text = format!("services: [{{name: s, vips: [192.0.2.1], ports: [80]{value}}}]");
+        accepted(&text).desired.services[0].slow_start
+    };
+    let read = ["", ", slowStart: 0", ", slowStart: 0s", ", slowStart: 30s", ", slowStart: 1h"].map(slow_start);
+    assert_eq!(read.map(|read| read.as_secs()), [0, 0, 0, 30, 3600]);
+    insta::assert_snapshot!(service_refusal("slowStart: 500ms"), @"levee.yaml:6:56: `slowStart` is `500ms`; it has to be within 1s..=1h");
+    insta::assert_snapshot!(service_refusal("slowStart: 30"), @"levee.yaml:6:56: `slowStart` is `30`; write a whole number and a unit (ms, s, m, h), within 1s..=1h");
 }
 
 #[test]
@@ -263,7 +413,7 @@ levee.yaml:6:113: `port` is `0`; write a whole number in 1..=65535
 ");
     insta::assert_snapshot!(service_refusal("probe: {interval: 1s, timeout: 1500ms}"), @"levee.yaml:6:76: `timeout` 1500ms is longer than `interval` 1s; probes would overlap: shorten it");
     insta::assert_snapshot!(service_refusal("protocol: udp, probe: {interval: 1s}"), @"levee.yaml:6:67: the probe has no port, and the service has not just one TCP port to take; add `tcp: {port: ...}`");
-    insta::assert_snapshot!(service_refusal("probe: off"), @"levee.yaml:6:52: `probe` is a single value; write `none`, or a mapping with the keys tcp, interval, timeout, rise, fall");
+    insta::assert_snapshot!(service_refusal("probe: off"), @"levee.yaml:6:52: `probe` is a single value; write `none`, or a mapping with the keys tcp, http, https, interval, timeout, rise, fall");
     insta::assert_snapshot!(refusal("http: 9090\npinPath: maps\nsocket: x\nonTerminate: no\ncapacities: {ringSlots: 1e9}\n"), @r#"
 levee.yaml:5:7: `http` is `9090`; write an address with its port, as in 127.0.0.1:9090 or "[::1]:9090", or off
 levee.yaml:6:10: `pinPath` is `maps`; write an absolute path

@@ -16,9 +16,9 @@ pub(super) struct Hysteresis {
 }
 
 impl Hysteresis {
-    /// Nothing known yet.
-    pub(super) const fn new(probe: &Probe) -> Self {
-        Self { rise: probe.rise, fall: probe.fall, state: ProbeState::Unknown, against: 0 }
+    /// Begins with what is known already.
+    pub(super) const fn new(probe: &Probe, state: ProbeState) -> Self {
+        Self { rise: probe.rise, fall: probe.fall, state, against: 0 }
     }
 
     /// The verdict so far.
@@ -26,24 +26,35 @@ impl Hysteresis {
         &self.state
     }
 
-    /// Takes the next answer; true if the verdict is another now, the reason of a failure included.
+    /// Takes the next answer; true if the verdict is another now, what a failure says of itself included.
     pub(super) fn take(&mut self, answer: Answer) -> bool {
         let next = match (answer, &self.state) {
             (Answer::Unknown(_), _) => return false,
             // The first success counts at once: a restarted agent has no reason to doubt a backend that answers.
             (Answer::Yes, ProbeState::Unknown) => ProbeState::Healthy,
             (Answer::Yes, ProbeState::Failed { .. }) if self.count() >= self.rise => ProbeState::Healthy,
-            (Answer::No(reason), ProbeState::Unknown | ProbeState::Healthy) if self.count() >= self.fall => {
-                ProbeState::Failed { reason }
+            (Answer::No { reason, port_open }, ProbeState::Unknown | ProbeState::Healthy)
+                if self.count() >= self.fall =>
+            {
+                ProbeState::Failed { reason, port_open }
             }
-            (Answer::No(reason), ProbeState::Failed { .. }) => ProbeState::Failed { reason },
+            (Answer::No { reason, port_open }, ProbeState::Failed { .. }) => ProbeState::Failed { reason, port_open },
             (Answer::Yes, ProbeState::Healthy) => ProbeState::Healthy,
-            (Answer::Yes | Answer::No(_), _) => {
+            (Answer::Yes, ProbeState::Failed { reason, .. }) => {
+                let reason = reason.clone();
+                self.against = self.count();
+                return self.turn(ProbeState::Failed { reason, port_open: true });
+            }
+            (Answer::No { .. }, _) => {
                 self.against = self.count();
                 return false;
             }
         };
         self.against = 0;
+        self.turn(next)
+    }
+
+    fn turn(&mut self, next: ProbeState) -> bool {
         let changed = next != self.state;
         self.state = next;
         changed
@@ -62,10 +73,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::model::ProbeKind;
 
     fn hysteresis(rise: u8, fall: u8) -> Hysteresis {
         let (interval, timeout) = (Duration::from_secs(2), Duration::from_secs(1));
-        Hysteresis::new(&Probe { port: 80, interval, timeout, rise, fall })
+        let probe = Probe { kind: ProbeKind::Tcp, port: 80, interval, timeout, rise, fall };
+        Hysteresis::new(&probe, ProbeState::Unknown)
     }
 
     /// The states after each answer: `+` success, `-` failure, `?` no probe; `h`ealthy, `f`ailed, `u`nknown.
@@ -73,7 +86,7 @@ mod tests {
         let step = |answer| {
             hysteresis.take(match answer {
                 '+' => Answer::Yes,
-                '-' => Answer::No("refused".to_owned()),
+                '-' => Answer::closed("refused"),
                 _ => Answer::Unknown("no sockets".to_owned()),
             });
             match hysteresis.state() {
@@ -103,11 +116,23 @@ mod tests {
     #[test]
     fn a_failure_carries_its_latest_reason() {
         let mut hysteresis = hysteresis(2, 1);
-        let failed = |reason: &str| ProbeState::Failed { reason: reason.to_owned() };
-        assert!(hysteresis.take(Answer::No("a".to_owned())));
-        assert!(!hysteresis.take(Answer::No("a".to_owned())));
-        assert!(hysteresis.take(Answer::No("b".to_owned())));
-        assert_eq!(hysteresis.state(), &failed("b"));
+        let failed = |reason: &str, port_open| ProbeState::Failed { reason: reason.to_owned(), port_open };
+        assert!(hysteresis.take(Answer::closed("a")));
+        assert!(!hysteresis.take(Answer::closed("a")));
+        assert!(hysteresis.take(Answer::closed("b")));
+        assert_eq!(hysteresis.state(), &failed("b", false));
+        assert!(hysteresis.take(Answer::open("b")));
+        assert_eq!(hysteresis.state(), &failed("b", true));
+    }
+
+    #[test]
+    fn a_success_that_is_not_enough_still_shows_an_open_port() {
+        let mut hysteresis = hysteresis(2, 1);
+        hysteresis.take(Answer::closed("refused"));
+        assert!(hysteresis.take(Answer::Yes));
+        assert_eq!(hysteresis.state(), &ProbeState::Failed { reason: "refused".to_owned(), port_open: true });
+        assert!(hysteresis.take(Answer::Yes));
+        assert_eq!(hysteresis.state(), &ProbeState::Healthy);
     }
 
     proptest! {

@@ -46,6 +46,7 @@ facts! {
     VIP_HELD = Gauge "levee_vip_held" "Whether this node terminates flows to the VIP";
     VIP_ANNOUNCED = Gauge "levee_vip_announced" "Whether this node draws the traffic of the VIP";
     BACKEND_TAKES_FLOWS = Gauge "levee_backend_takes_flows" "Whether the backend takes new flows";
+    PROBES_BELIEVED = Gauge "levee_service_probes_believed" "Whether the probes of the service are believed: 0 while they fail every backend, which all take flows then";
     MAPS_READABLE = Gauge "levee_maps_readable" "Whether the maps could be read for this answer: the metrics below are absent otherwise";
     SERVICE_PACKETS = Counter "levee_service_packets" "Packets of the service that were handed on or up";
     SERVICE_BYTES = Counter "levee_service_bytes" "Bytes of these packets from the IP header on, without tunnel headers";

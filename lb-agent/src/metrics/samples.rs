@@ -40,6 +40,11 @@ fn of_agent(status: &AgentStatus) -> Vec<Family> {
         vips(facts::VIP_HELD, all_vips(status), &status.held.iter().copied().collect()),
         vips(facts::VIP_ANNOUNCED, announced_or_not(status), &announced(status)),
         takes_flows(status),
+        labelled(
+            facts::PROBES_BELIEVED,
+            "service",
+            status.services.iter().map(|service| (service.service.clone(), flag(service.probes_believed))),
+        ),
     ]
 }
 

@@ -2,9 +2,11 @@
 //!
 //! Values here are checked: whoever builds them refuses what does not fit, and nobody checks again.
 
-use std::{fmt, net::IpAddr, time::Duration};
+use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
+
+use super::probe::Probe;
 
 /// All that a source asks of this node, whole.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -54,12 +56,15 @@ pub struct Service {
     pub ring_size: RingSize,
     /// Backends ordered by (address, port), each once.
     pub backends: Vec<Backend>,
-    /// How backends are probed; `None` believes every backend healthy.
-    pub probe: Option<Probe>,
     /// How long a flow may be silent and still be remembered while backends change. 1 s..=24 h.
     pub flow_timeout: Duration,
     /// Whether a client stays with its backend, whatever port it comes from.
     pub affinity: Option<Affinity>,
+    /// How backends are probed; `None` believes every backend healthy.
+    pub probe: Option<Arc<Probe>>,
+    /// How long the share of a backend that begins to take flows while others serve grows from a tenth to the whole. 0
+    /// (at once, the default), or 1 s..=1 h.
+    pub slow_start: Duration,
     /// Packets to one of these VIPs that match no service are dropped and counted (true) or passed up the stack (false).
     pub drop_unmatched: bool,
 }
@@ -187,21 +192,6 @@ impl RingSize {
     pub const fn log2(self) -> u8 {
         self.0
     }
-}
-
-/// A TCP connect probe.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct Probe {
-    /// Port to connect to.
-    pub port: u16,
-    /// Time from the start of one probe to the start of the next. At least 100 ms, default 2 s.
-    pub interval: Duration,
-    /// A probe without an answer after this long has failed. At most `interval`, default 1 s.
-    pub timeout: Duration,
-    /// Successes in a row after which a failed backend is healthy again. Default 2.
-    pub rise: u8,
-    /// Failures in a row after which a healthy backend has failed. Default 3.
-    pub fall: u8,
 }
 
 /// One VIP to be announced by one announcer.

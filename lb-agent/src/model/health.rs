@@ -1,18 +1,18 @@
 //! What the probes say of each backend.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use serde::Serialize;
 
-use super::desired::Probe;
+use super::probe::Probe;
 
 /// Address and probed port of a backend: one probe runs per distinct pair of target and probe settings.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct ProbeTarget {
     /// Address of the backend.
     pub address: IpAddr,
     /// How it is probed, its port included.
-    pub probe: Probe,
+    pub probe: Arc<Probe>,
 }
 
 /// A backend as a service names it.
@@ -37,6 +37,9 @@ pub enum ProbeState {
     Failed {
         /// What the last probe met, as text for people ("connection refused").
         reason: String,
+        /// Whether the last probe could connect: a server with its port open still serves the flows that it has, even if
+        /// it says that it is not ready.
+        port_open: bool,
     },
 }
 
@@ -45,6 +48,12 @@ impl ProbeState {
     #[must_use]
     pub const fn takes_flows(&self) -> bool {
         !matches!(self, Self::Failed { .. })
+    }
+
+    /// Whether a server is there for the flows that the backend has.
+    #[must_use]
+    pub const fn serves(&self) -> bool {
+        !matches!(self, Self::Failed { port_open: false, .. })
     }
 }
 

@@ -3,10 +3,12 @@
 pub mod desired;
 pub mod health;
 pub mod network;
+pub mod probe;
 
 pub use desired::{
-    Affinity, AnnounceWhen, Announcement, AnnouncerKind, Backend, Delivery, DesiredState, Node, Peer, Probe, Protocol,
+    Affinity, AnnounceWhen, Announcement, AnnouncerKind, Backend, Delivery, DesiredState, Node, Peer, Protocol,
     RingSize, Service,
 };
 pub use health::{BackendAddress, HealthReport, ProbeState, ProbeTarget};
 pub use network::{Interface, InterfaceKind, MacAddr, Network, NextHop};
+pub use probe::{ExpectedStatus, HttpProbe, Probe, ProbeKind, TlsProbe, Trust};

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
     time::Duration,
 };
 
@@ -19,7 +20,10 @@ use lb_common::{
 };
 use serde::Serialize;
 
-use super::state::{TargetBackend, TargetService, TargetState};
+use super::{
+    slow_start::{self, Start, Takers},
+    state::{TargetBackend, TargetService, TargetState},
+};
 use crate::model::{
     AnnounceWhen, Announcement, Backend, BackendAddress, Delivery, DesiredState, HealthReport, InterfaceKind, MacAddr,
     Network, ProbeState, ProbeTarget, Protocol, Service,
@@ -37,6 +41,10 @@ pub struct Inputs<'a> {
     pub hash_key: HashKey,
     /// Backends that an earlier agent had found failing: out of the ring until a probe of this one says otherwise.
     pub distrusted: &'a BTreeSet<(String, BackendAddress)>,
+    /// Time since any moment that stays the same for all decisions; it never goes back.
+    pub now: Duration,
+    /// What the decision before left in [`Decision::takers`].
+    pub takers: &'a Takers,
 }
 
 /// What this node is to do.
@@ -52,6 +60,22 @@ pub struct Decision {
     pub backends: Vec<BackendDecision>,
     /// Why each VIP is or is not announced.
     pub announcements: Vec<AnnounceDecision>,
+    /// What was decided on each service as a whole, in their order.
+    pub services: Vec<ServiceDecision>,
+    /// Since when backends take flows, for the next decision.
+    pub takers: Takers,
+    /// Time after which the decision is another though nothing else changed (a step of a slow start).
+    pub next_change: Option<Duration>,
+}
+
+/// What was decided on one service.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceDecision {
+    /// Its name.
+    pub service: String,
+    /// Whether the probes are believed: not while they fail every backend, which all take flows then.
+    pub probes_believed: bool,
 }
 
 /// What was decided on one backend of one service.
@@ -66,6 +90,8 @@ pub struct BackendDecision {
     pub port: u16,
     /// Weight.
     pub weight: u16,
+    /// How it is probed, as text for people; `None` if it is not.
+    pub probe: Option<String>,
     /// What the probes say.
     pub health: ProbeState,
     /// Whether it takes new flows.
@@ -92,20 +118,32 @@ pub struct AnnounceDecision {
 #[must_use]
 pub fn decide(inputs: &Inputs<'_>) -> Decision {
     let mut decision = Decision::default();
-    let verdicts: Vec<Vec<Verdict>> = inputs.desired.services.iter().map(|service| judge(inputs, service)).collect();
-    for (service, verdicts) in inputs.desired.services.iter().zip(&verdicts) {
-        if verdicts.iter().any(|verdict| verdict.holds) {
+    let judged: Vec<Judged> = inputs.desired.services.iter().map(|service| judge(inputs, service)).collect();
+    for (service, judged) in inputs.desired.services.iter().zip(&judged) {
+        if judged.verdicts.iter().any(|verdict| verdict.holds) {
             decision.held.extend(&service.vips);
         }
     }
-    for (service, verdicts) in inputs.desired.services.iter().zip(&verdicts) {
-        enter_service(&mut decision, service, verdicts);
+    for (service, judged) in inputs.desired.services.iter().zip(&judged) {
+        let takes: Vec<bool> = judged.verdicts.iter().map(|verdict| verdict.takes_flows).collect();
+        let believed = !judged.none_believed;
+        let start = slow_start::start(service, &takes, believed, inputs.now, inputs.takers, &mut decision.takers);
+        decision.next_change = decision.next_change.into_iter().chain(start.next_change).min();
+        enter_service(&mut decision, service, judged, &start);
     }
     for announcement in &inputs.desired.announcements {
-        announce(&mut decision, inputs.desired, announcement, &verdicts);
+        announce(&mut decision, inputs.desired, announcement, &judged);
     }
     addresses_and_peers(inputs, &mut decision.target);
     decision
+}
+
+/// What was found out about a service.
+struct Judged {
+    /// One per backend.
+    verdicts: Vec<Verdict>,
+    /// Every backend with a weight fails its probe, so that no probe is believed.
+    none_believed: bool,
 }
 
 /// What was found out about one backend.
@@ -121,40 +159,39 @@ struct Verdict {
 }
 
 /// Judges the backends of a service. When the probes fail all of them, the probes are not believed.
-fn judge(inputs: &Inputs<'_>, service: &Service) -> Vec<Verdict> {
+fn judge(inputs: &Inputs<'_>, service: &Service) -> Judged {
     let health: Vec<_> = service.backends.iter().map(|backend| health(inputs, service, backend)).collect();
     let weighted = || service.backends.iter().zip(&health).filter(|(backend, _)| backend.weight > 0);
     let none_believed = weighted().count() > 0 && weighted().all(|(_, state)| !state.takes_flows());
-    service
-        .backends
-        .iter()
-        .zip(health)
-        .map(|(backend, state)| {
-            let is_local = inputs.desired.node.addresses.contains(&backend.address);
-            let believed = state.takes_flows() || none_believed;
-            let (hop, way) = hop(inputs, service, backend, is_local);
-            let allowed = is_local || service.delivery != Delivery::Local;
-            Verdict {
-                // New datagrams cannot be told from those of old flows.
-                keeps_flows: believed || service.protocol != Protocol::Udp,
-                takes_flows: believed && backend.weight > 0 && allowed,
-                holds: is_local && believed,
-                reason: reason(backend, &state, none_believed, allowed, &way),
-                health: state,
-                hop,
-            }
-        })
-        .collect()
+    let verdict = |(backend, state): (&Backend, ProbeState)| {
+        let is_local = inputs.desired.node.addresses.contains(&backend.address);
+        let believed = state.takes_flows() || none_believed;
+        let (hop, way) = hop(inputs, service, backend, is_local);
+        let allowed = is_local || service.delivery != Delivery::Local;
+        Verdict {
+            takes_flows: believed && backend.weight > 0 && allowed,
+            // A new datagram looks like one of an old flow: if old flows stayed, so would new ones.
+            keeps_flows: believed || service.protocol != Protocol::Udp,
+            // A server that says that it is not ready goes on serving the connections that it has.
+            holds: is_local && (believed || state.serves()),
+            reason: reason(backend, &state, none_believed, allowed, &way),
+            health: state,
+            hop,
+        }
+    };
+    Judged { verdicts: service.backends.iter().zip(health).map(verdict).collect(), none_believed }
 }
 
 fn health(inputs: &Inputs<'_>, service: &Service, backend: &Backend) -> ProbeState {
-    let Some(probe) = service.probe else {
+    let Some(probe) = &service.probe else {
         return ProbeState::Healthy;
     };
-    let state = inputs.health.state(&ProbeTarget { address: backend.address, probe });
+    let state = inputs.health.state(&ProbeTarget { address: backend.address, probe: Arc::clone(probe) });
     let name = (service.name.clone(), BackendAddress { address: backend.address, port: backend.port });
     if state == ProbeState::Unknown && inputs.distrusted.contains(&name) {
-        return ProbeState::Failed { reason: "it had failed before this agent started".to_owned() };
+        // Its port can be open: what it serves is not cut on suspicion.
+        let reason = "it had failed before this agent started".to_owned();
+        return ProbeState::Failed { reason, port_open: true };
     }
     state
 }
@@ -167,10 +204,10 @@ fn reason(backend: &Backend, state: &ProbeState, none_believed: bool, allowed: b
         return format!("weight 0: takes no new flows; {way}");
     }
     match state {
-        ProbeState::Failed { reason } if none_believed => {
+        ProbeState::Failed { reason, .. } if none_believed => {
             format!("probe failed ({reason}), but every backend's does: not believed; {way}")
         }
-        ProbeState::Failed { reason } => format!("probe failed: {reason}"),
+        ProbeState::Failed { reason, .. } => format!("probe failed: {reason}"),
         ProbeState::Unknown => format!("not probed yet, taken for healthy; {way}"),
         ProbeState::Healthy => way.to_owned(),
     }
@@ -232,36 +269,35 @@ fn mode(delivery: Delivery, on_link: bool, backend: IpAddr) -> Option<Mode> {
     }
 }
 
-fn enter_service(decision: &mut Decision, service: &Service, verdicts: &[Verdict]) {
-    for (backend, verdict) in service.backends.iter().zip(verdicts) {
+fn enter_service(decision: &mut Decision, service: &Service, judged: &Judged, start: &Start) {
+    let believed = !judged.none_believed;
+    decision.services.push(ServiceDecision { service: service.name.clone(), probes_believed: believed });
+    let mut backends = BTreeMap::new();
+    let of_start = start.weights.iter().zip(&start.tenths);
+    for ((backend, verdict), (weight, tenths)) in service.backends.iter().zip(&judged.verdicts).zip(of_start) {
+        let starting = tenths.map(|tenths| format!("; slow start: {tenths}0 % of its weight")).unwrap_or_default();
         decision.backends.push(BackendDecision {
             service: service.name.clone(),
             address: backend.address,
             port: backend.port,
             weight: backend.weight,
+            probe: service.probe.as_ref().map(|probe| probe.question()),
             health: verdict.health.clone(),
             takes_flows: verdict.takes_flows,
             mode: Mode::from_value(verdict.hop.mode).label(),
-            reason: verdict.reason.clone(),
+            reason: format!("{}{starting}", verdict.reason),
         });
         if verdict.hop.interface != 0 {
             decision.target.devices.insert(verdict.hop.interface);
         }
+        let wanted = TargetBackend {
+            weight: *weight,
+            in_ring: verdict.takes_flows,
+            keeps_flows: verdict.keeps_flows,
+            hop: verdict.hop,
+        };
+        backends.insert((backend.address.into(), Be16::new(backend.port)), wanted);
     }
-    let backends: BTreeMap<_, _> = service
-        .backends
-        .iter()
-        .zip(verdicts)
-        .map(|(backend, verdict)| {
-            let wanted = TargetBackend {
-                weight: backend.weight,
-                in_ring: verdict.takes_flows,
-                keeps_flows: verdict.keeps_flows,
-                hop: verdict.hop,
-            };
-            ((backend.address.into(), Be16::new(backend.port)), wanted)
-        })
-        .collect();
     for vip in &service.vips {
         let unmatched = if service.drop_unmatched { 0 } else { AddressEntry::PASS_UNMATCHED };
         decision.target.addresses.insert((*vip).into(), AddressEntry::VIP | unmatched);
@@ -285,14 +321,13 @@ fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-fn announce(decision: &mut Decision, desired: &DesiredState, announcement: &Announcement, verdicts: &[Vec<Verdict>]) {
-    let of_vip =
-        || desired.services.iter().zip(verdicts).filter(|(service, _)| service.vips.contains(&announcement.vip));
+fn announce(decision: &mut Decision, desired: &DesiredState, announcement: &Announcement, judged: &[Judged]) {
+    let of_vip = || desired.services.iter().zip(judged).filter(|(service, _)| service.vips.contains(&announcement.vip));
     let (announced, reason) = match announcement.when {
         AnnounceWhen::Always => (true, "configured to announce always".to_owned()),
         AnnounceWhen::LocalBackend => {
-            let serving =
-                of_vip().find(|(_, verdicts)| verdicts.iter().any(|verdict| verdict.holds && verdict.takes_flows));
+            let serves = |judged: &Judged| judged.verdicts.iter().any(|verdict| verdict.holds && verdict.takes_flows);
+            let serving = of_vip().find(|(_, judged)| serves(judged));
             match serving {
                 Some((service, _)) => (true, format!("a backend of {} on this node takes flows", service.name)),
                 None => (false, "no backend on this node takes flows".to_owned()),

@@ -1,9 +1,12 @@
 use super::*;
-use crate::model::{AnnouncerKind, Interface, NextHop, Node, Peer, Probe, Protocol, RingSize};
+use crate::model::{AnnouncerKind, Interface, NextHop, Node, Peer, Probe, ProbeKind, Protocol, RingSize};
 
 const VIP: &str = "192.0.2.10";
-const PROBE: Probe =
-    Probe { port: 6443, interval: Duration::from_secs(2), timeout: Duration::from_secs(1), rise: 2, fall: 3 };
+
+fn tcp_probe() -> Arc<Probe> {
+    let (interval, timeout) = (Duration::from_secs(2), Duration::from_secs(1));
+    Arc::new(Probe { kind: ProbeKind::Tcp, port: 6443, interval, timeout, rise: 2, fall: 3 })
+}
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -19,6 +22,8 @@ struct World {
     network: Network,
     health: HealthReport,
     distrusted: BTreeSet<(String, BackendAddress)>,
+    now: Duration,
+    takers: Takers,
 }
 
 impl World {
@@ -32,9 +37,10 @@ impl World {
             delivery,
             ring_size: RingSize::DEFAULT,
             backends: ["10.0.0.1", "10.0.0.2", "10.0.9.3"].map(backend).to_vec(),
-            probe: Some(PROBE),
             flow_timeout: Protocol::Tcp.flow_timeout(),
             affinity: None,
+            probe: Some(tcp_probe()),
+            slow_start: Duration::ZERO,
             drop_unmatched: true,
         };
         let announcement = Announcement {
@@ -49,11 +55,18 @@ impl World {
             services: vec![service],
             announcements: vec![announcement],
         };
-        Self { desired, network: network(), health: HealthReport::default(), distrusted: BTreeSet::new() }
+        Self {
+            desired,
+            network: network(),
+            health: HealthReport::default(),
+            distrusted: BTreeSet::new(),
+            now: Duration::ZERO,
+            takers: Takers::default(),
+        }
     }
 
     fn probe(&mut self, address: &str, state: ProbeState) {
-        self.health.targets.insert(ProbeTarget { address: ip(address), probe: PROBE }, state);
+        self.health.targets.insert(ProbeTarget { address: ip(address), probe: tcp_probe() }, state);
     }
 
     fn decide(&self) -> Decision {
@@ -63,7 +76,17 @@ impl World {
             health: &self.health,
             hash_key: HashKey::new([7; 16]),
             distrusted: &self.distrusted,
+            now: self.now,
+            takers: &self.takers,
         })
+    }
+
+    /// Decides, and lets the next decision know.
+    fn go_on(&mut self, seconds: u64) -> Decision {
+        self.now += Duration::from_secs(seconds);
+        let decision = self.decide();
+        self.takers.clone_from(&decision.takers);
+        decision
     }
 
     fn hop(&self, address: &str) -> Hop {
@@ -86,7 +109,18 @@ fn network() -> Network {
 }
 
 fn failed() -> ProbeState {
-    ProbeState::Failed { reason: "connection refused".to_owned() }
+    ProbeState::Failed { reason: "connection refused".to_owned(), port_open: false }
+}
+
+/// A server that answers 500 to `/readyz`.
+fn not_ready() -> ProbeState {
+    ProbeState::Failed { reason: "https GET /readyz answers 500".to_owned(), port_open: true }
+}
+
+/// In the order of the backends: weight in the ring, takes new flows, keeps old ones.
+fn targets(decision: &Decision) -> Vec<(u16, bool, bool)> {
+    let service = decision.target.services.values().next().unwrap();
+    service.backends.values().map(|backend| (backend.weight, backend.in_ring, backend.keeps_flows)).collect()
 }
 
 fn takers(decision: &Decision) -> Vec<String> {
@@ -153,6 +187,60 @@ fn a_failed_backend_leaves_the_ring_and_a_failed_own_server_is_not_held_or_annou
 }
 
 #[test]
+fn an_own_server_that_is_not_ready_is_held_for_its_flows_and_not_announced() {
+    let mut world = World::new(Delivery::Auto);
+    world.probe("10.0.0.1", not_ready());
+    let decision = world.decide();
+    assert_eq!(takers(&decision), ["10.0.0.2", "10.0.9.3"]);
+    assert!(decision.held.contains(&ip(VIP)) && decision.announced.is_empty());
+    assert!(decision.target.services.values().all(|service| service.held));
+    assert_eq!(decision.announcements[0].reason, "no backend on this node takes flows");
+}
+
+#[test]
+fn a_failed_tcp_backend_keeps_its_flows_and_a_udp_backend_none() {
+    let mut world = World::new(Delivery::Auto);
+    world.probe("10.0.0.2", not_ready());
+    let kept = [(1, true, true), (1, false, true), (1, true, true)];
+    assert_eq!(targets(&world.decide()), kept);
+    world.desired.services[0].protocol = Protocol::Udp;
+    assert_eq!(targets(&world.decide()), [(1, true, true), (1, false, false), (1, true, true)]);
+    world.probe("10.0.0.1", failed());
+    world.probe("10.0.9.3", failed());
+    assert_eq!(targets(&world.decide()), [(1, true, true); 3], "probes that are not believed end no flow");
+}
+
+#[test]
+fn a_backend_that_comes_back_starts_slowly_and_says_so() {
+    let mut world = World::new(Delivery::Auto);
+    world.desired.services[0].slow_start = Duration::from_secs(30);
+    world.probe("10.0.0.2", failed());
+    assert_eq!(world.go_on(0).next_change, None);
+    world.probe("10.0.0.2", ProbeState::Healthy);
+    let decision = world.go_on(100);
+    assert_eq!(targets(&decision), [(10, true, true), (1, true, true), (10, true, true)]);
+    assert_eq!(decision.next_change, Some(Duration::from_secs(6)));
+    let shown = &decision.backends[1];
+    assert_eq!((shown.weight, shown.probe.as_deref()), (1, Some("tcp :6443")));
+    assert!(shown.reason.ends_with("; slow start: 10 % of its weight"), "{}", shown.reason);
+    let decision = world.go_on(30);
+    assert_eq!((targets(&decision), decision.next_change), (vec![(1, true, true); 3], None));
+}
+
+#[test]
+fn the_earliest_step_of_all_services_is_the_next_change() {
+    let mut world = World::new(Delivery::Auto);
+    world.desired.services[0].slow_start = Duration::from_secs(30);
+    let other =
+        Service { name: "other".to_owned(), slow_start: Duration::from_secs(10), ..world.desired.services[0].clone() };
+    world.desired.services.push(other);
+    world.probe("10.0.0.2", failed());
+    world.go_on(0);
+    world.probe("10.0.0.2", ProbeState::Healthy);
+    assert_eq!(world.go_on(1).next_change, Some(Duration::from_secs(2)));
+}
+
+#[test]
 fn when_all_probes_fail_none_is_believed() {
     let mut world = World::new(Delivery::Auto);
     for address in ["10.0.0.1", "10.0.0.2", "10.0.9.3"] {
@@ -162,6 +250,9 @@ fn when_all_probes_fail_none_is_believed() {
     assert_eq!(takers(&decision).len(), 3);
     assert!(decision.held.contains(&ip(VIP)) && decision.announced.contains_key(&ip(VIP)));
     assert!(decision.backends[0].reason.contains("not believed"), "{}", decision.backends[0].reason);
+    assert_eq!(decision.services, [ServiceDecision { service: "api".to_owned(), probes_believed: false }]);
+    world.probe("10.0.0.1", ProbeState::Healthy);
+    assert!(world.decide().services[0].probes_believed);
 }
 
 #[test]

@@ -9,12 +9,14 @@ mod decide;
 mod operations;
 mod ring_arena;
 mod settle;
+mod slow_start;
 mod state;
 
-pub use decide::{AnnounceDecision, BackendDecision, Decision, Inputs, decide};
+pub use decide::{AnnounceDecision, BackendDecision, Decision, Inputs, ServiceDecision, decide};
 pub use operations::{PlanError, operations};
 pub use ring_arena::RingArena;
 pub use settle::{FlowScan, next_window, settle};
+pub use slow_start::Takers;
 pub use state::{
     BackendState, MapOp, MapState, Mark, RingOrigin, Rings, ServiceState, Sizes, TargetBackend, TargetService,
     TargetState,

@@ -55,11 +55,12 @@ pub struct TargetService {
 /// A backend as it should be.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct TargetBackend {
-    /// Its weight, 0..=1000.
+    /// Its weight in the ring, 0..=1000: during a slow start that of the moment, relative to the others'.
     pub weight: u16,
     /// Whether it takes new flows.
     pub in_ring: bool,
-    /// Whether flows that it has may stay.
+    /// Whether flows that it has may stay: not on a UDP backend that fails its probe, since a new datagram cannot be
+    /// told from one of an old flow.
     pub keeps_flows: bool,
     /// How its packets leave.
     pub hop: Hop,

@@ -6,7 +6,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     path::Path,
-    sync::{MutexGuard, PoisonError},
+    sync::{Arc, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -20,7 +20,7 @@ use crate::{
     config::{Config, ConfigErrors, OnTerminate},
     dataplane::{Dataplane, DataplaneError, Kernel, PinLock, monotonic},
     model::{BackendAddress, Delivery, DesiredState, HealthReport, Network, ProbeTarget},
-    plan::{self, Decision, Inputs, MapOp, MapState, Sizes},
+    plan::{self, Decision, Inputs, MapOp, MapState, Sizes, Takers},
     status::AgentStatus,
 };
 
@@ -62,6 +62,11 @@ pub struct Reconciler {
     is_attached: bool,
     /// Whether the last scan found recorded flows.
     flows_recorded: bool,
+    /// Where the time that plans know begins.
+    began: Instant,
+    takers: Takers,
+    /// When the latest decision becomes another by itself.
+    next_change: Option<Instant>,
     streams: Streams,
     outputs: Outputs,
     status: SharedStatus,
@@ -77,9 +82,11 @@ pub fn wanted_hops(desired: &DesiredState) -> BTreeSet<IpAddr> {
 /// What has to be probed.
 pub fn wanted_probes(desired: &DesiredState) -> BTreeSet<ProbeTarget> {
     let of_service = |service: &crate::model::Service| {
-        let probe = service.probe;
-        let targets = service.backends.iter().filter_map(|backend| Some((backend.address, probe?)));
-        targets.map(|(address, probe)| ProbeTarget { address, probe }).collect::<Vec<_>>()
+        let targets = service.backends.iter().filter_map(|backend| {
+            let probe = Arc::clone(service.probe.as_ref()?);
+            Some(ProbeTarget { address: backend.address, probe })
+        });
+        targets.collect::<Vec<_>>()
     };
     desired.services.iter().flat_map(of_service).collect()
 }
@@ -116,6 +123,9 @@ impl Reconciler {
             distrusted,
             is_attached: false,
             flows_recorded: true, // an earlier agent may have left some
+            began: Instant::now(),
+            takers: Takers::default(),
+            next_change: None,
             streams,
             outputs,
             status,
@@ -159,6 +169,7 @@ impl Reconciler {
                     continue;
                 }
                 () = tokio::time::sleep(retry.unwrap_or(Duration::MAX)), if retry.is_some() => {}
+                () = due(self.next_change), if self.next_change.is_some() => {}
                 _ = watchdog.tick() => {
                     notify::alive();
                     continue;
@@ -210,13 +221,19 @@ impl Reconciler {
     fn decide(&mut self) -> Decision {
         let network = self.streams.network.borrow_and_update();
         let health = self.streams.health.borrow_and_update();
-        plan::decide(&Inputs {
+        let now = Instant::now();
+        let decision = plan::decide(&Inputs {
             desired: &self.config.desired,
             network: &network,
             health: &health,
             hash_key: HashKey::new(self.config.agent.secret.bytes()),
             distrusted: &self.distrusted,
-        })
+            now: now.duration_since(self.began),
+            takers: &self.takers,
+        });
+        self.takers.clone_from(&decision.takers);
+        self.next_change = decision.next_change.map(|left| now + left);
+        decision
     }
 
     /// Performs the steps. The time of grace periods is not counted: what they wait for is in force already.
@@ -348,6 +365,13 @@ impl Reconciler {
 
     fn status(&self) -> MutexGuard<'_, AgentStatus> {
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Waits until then.
+async fn due(at: Option<Instant>) {
+    if let Some(at) = at {
+        tokio::time::sleep_until(at.into()).await;
     }
 }
 

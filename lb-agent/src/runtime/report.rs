@@ -6,8 +6,8 @@ use crate::{
     announce::AnnounceStatus,
     config::AgentConfig,
     model::ProbeState,
-    plan::Decision,
-    status::{AgentStatus, AnnouncementStatus, BackendStatus},
+    plan::{Decision, ServiceDecision},
+    status::{AgentStatus, AnnouncementStatus, BackendStatus, ServiceStatus},
 };
 
 /// Seconds of Unix time.
@@ -22,6 +22,9 @@ pub fn decision(status: &mut AgentStatus, decision: &Decision) {
         .iter()
         .map(|one| AnnouncementStatus { vip: one.vip, announced: one.announced, reason: one.reason.clone() })
         .collect();
+    let service =
+        |one: &ServiceDecision| ServiceStatus { service: one.service.clone(), probes_believed: one.probes_believed };
+    status.services = decision.services.iter().map(service).collect();
     status.backends = decision
         .backends
         .iter()
@@ -30,6 +33,7 @@ pub fn decision(status: &mut AgentStatus, decision: &Decision) {
             address: one.address,
             port: one.port,
             weight: one.weight,
+            probe: one.probe.clone(),
             health: health(&one.health).to_owned(),
             takes_flows: one.takes_flows,
             mode: one.mode.to_owned(),

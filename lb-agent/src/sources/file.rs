@@ -25,7 +25,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::config::{self, Config, ConfigErrors};
+use crate::config::{self, Config, ConfigErrors, NamedFile};
 
 /// Quiet time after an event before the file is read: an editor's write takes several events.
 const DEBOUNCE: Duration = Duration::from_millis(10);
@@ -117,8 +117,8 @@ struct Task {
 /// What was yielded last.
 #[derive(Clone, Eq, PartialEq)]
 enum Seen {
-    /// A good file, by a hash of its bytes.
-    Good(u64),
+    /// A good file, by a hash of its bytes, and the files that it names.
+    Good { hash: u64, files: Vec<NamedFile> },
     /// A bad one. It can become good without a change of its own (an absent `secretFile` that appears).
     Bad(ConfigErrors),
 }
@@ -173,14 +173,17 @@ fn read(path: &Path, last: Option<&Seen>) -> Option<(Seen, Outcome)> {
         Ok(bytes) => bytes,
         Err(errors) => return bad(errors, last),
     };
-    let good = Seen::Good(hash(&bytes));
-    if last == Some(&good) {
+    let hash = hash(&bytes);
+    if let Some(Seen::Good { hash: before, files }) = last
+        && *before == hash
+        && files.iter().all(NamedFile::is_unchanged)
+    {
         return None;
     }
     let name = path.display().to_string();
     let text = config::text_of(&name, bytes);
     match text.and_then(|text| config::parse(&name, &text, config::base_dir(path))) {
-        Ok(config) => Some((good, Ok(config))),
+        Ok(config) => Some((Seen::Good { hash, files: config.files.clone() }, Ok(config))),
         Err(errors) => bad(errors, last),
     }
 }
@@ -370,6 +373,29 @@ mod tests {
         fs::set_permissions(&hidden, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
         fs::rename(&hidden, watched.path("secret")).unwrap();
         assert_eq!(watched.next().await, Ok("a".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn a_changed_file_that_the_configuration_names_is_read_again() {
+        let authority = || {
+            let mut parameters = rcgen::CertificateParams::default();
+            parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+            parameters.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().pem()
+        };
+        let service = "services: [{name: s, vips: [192.0.2.1], ports: [80], probe: {https: {caFile: pki/ca.crt}}}]\n";
+        let mut watched = Watched::new(|folder| {
+            fs::create_dir(folder.join("pki")).unwrap();
+            fs::write(folder.join("pki/ca.crt"), authority()).unwrap();
+            fs::write(folder.join("levee.yaml"), text("a") + service).unwrap();
+        });
+        assert_eq!(watched.next().await, Ok("a".to_owned()));
+        fs::write(watched.path("other"), "x").unwrap();
+        watched.assert_silent().await;
+        fs::write(watched.path("pki/ca.crt"), authority()).unwrap();
+        assert_eq!(watched.next().await, Ok("a".to_owned()));
+        fs::remove_file(watched.path("pki/ca.crt")).unwrap();
+        let error = watched.next().await.unwrap_err();
+        assert!(error.contains("pki/ca.crt can't be read: No such file"), "{error}");
     }
 
     #[tokio::test]

@@ -53,9 +53,14 @@ impl Director {
         }
     }
 
-    /// Time passes: nanoseconds.
+    /// Time passes, and windows end: nanoseconds.
     pub fn pass(&mut self, time: u64) {
         self.now.set(self.now.get() + time);
+        for (slot, until) in self.slots.iter_mut().zip(&self.windows) {
+            if slot.state() == SlotState::Unsettled && *until <= self.now.get() {
+                *slot = slot.settling();
+            }
+        }
     }
 
     /// Puts owners in force: the ring of `1 << log2` slots that `owner` tells, over `backends`, each with whether it
@@ -90,8 +95,8 @@ impl Director {
         self.log2 = log2;
     }
 
-    /// What the agent's sweep does: removes what has expired, lets windows end, and settles slots that no live flow of
-    /// another backend is on.
+    /// What the agent's sweep does: removes what has expired, and settles slots that no live flow of another backend is
+    /// on.
     pub fn sweep(&mut self) {
         let now = self.now.get();
         let mut elsewhere = alloc::vec![false; self.slots.len()];
@@ -106,9 +111,6 @@ impl Director {
         for (at, slot) in self.slots.iter_mut().enumerate() {
             if slot.state() == SlotState::Settling && !elsewhere[at] {
                 *slot = Slot::settled(slot.current());
-            }
-            if slot.state() == SlotState::Unsettled && self.windows[at] <= now {
-                *slot = slot.settling();
             }
         }
     }

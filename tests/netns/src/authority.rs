@@ -52,6 +52,16 @@ impl Authority {
         Ok(identity)
     }
 
+    /// Its own certificate, PEM, in a file of the scope.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn certificate(&self, scope: &Scope) -> Result<PathBuf> {
+        let path = scope.file("ca.crt");
+        fs::write(&path, self.issuer.pem()).context("writing the certificate of the CA")?;
+        Ok(path)
+    }
+
     /// TLS settings of a client that trusts this CA only and never resumes a session, so that every connection is new.
     ///
     /// # Errors

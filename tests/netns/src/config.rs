@@ -59,8 +59,12 @@ pub struct ServiceConfig {
     pub backends: Vec<(IpAddr, u16)>,
     /// Whether packets to its VIPs that are for no service are dropped.
     pub drop_unmatched: bool,
-    /// Connect probes; `None` believes every backend healthy.
+    /// Probes; `None` believes every backend healthy.
     pub probe: Option<ProbeConfig>,
+    /// What the probes ask, in YAML (`https: {...}`); empty to connect to the service's port.
+    pub question: String,
+    /// Time until a backend that joins others has its whole weight, whole seconds; 0 for at once.
+    pub slow_start: Duration,
 }
 
 /// A probe.
@@ -144,6 +148,8 @@ impl ServiceConfig {
             backends: topology.nodes.iter().map(|node| (node.addresses[0], 1)).collect(),
             drop_unmatched: true,
             probe: (protocol == Protocol::Tcp).then_some(probe),
+            question: String::new(),
+            slow_start: Duration::ZERO,
         }
     }
 }
@@ -180,7 +186,7 @@ impl fmt::Display for ServiceConfig {
         writeln!(f, "  - name: {}\n    vips: {}\n    ports: {:?}", self.name, list(&self.vips), self.ports)?;
         writeln!(f, "    protocol: {}\n    delivery: {}", self.protocol, self.delivery)?;
         writeln!(f, "    ringSize: {}", self.ring_size)?;
-        writeln!(f, "    dropUnmatched: {}", self.drop_unmatched)?;
+        writeln!(f, "    dropUnmatched: {}\n    slowStart: {}s", self.drop_unmatched, self.slow_start.as_secs())?;
         writeln!(f, "    backends:{}", if self.backends.is_empty() { " []" } else { "" })?;
         for (address, weight) in &self.backends {
             writeln!(f, "      - {{address: \"{address}\", weight: {weight}}}")?;
@@ -189,7 +195,9 @@ impl fmt::Display for ServiceConfig {
             return writeln!(f, "    probe: none");
         };
         let (interval, timeout) = (interval.as_millis(), timeout.as_millis());
-        writeln!(f, "    probe: {{interval: {interval}ms, timeout: {timeout}ms, rise: {rise}, fall: {fall}}}")
+        let comma = if self.question.is_empty() { "" } else { ", " };
+        let question = format!("{}{comma}", self.question);
+        writeln!(f, "    probe: {{{question}interval: {interval}ms, timeout: {timeout}ms, rise: {rise}, fall: {fall}}}")
     }
 }
 

@@ -1,9 +1,12 @@
-//! The HTTPS server of a node: tells its name, serves many requests on a connection.
+//! The HTTPS server of a node: tells its name, serves many requests on a connection, and says at `/readyz` what it is told
+//! to say.
 //!
 //! Runs in a process of its own (`testpeer tls-server`), so that it can be killed like a real server.
 
 use std::{
+    fs,
     net::{SocketAddr, TcpListener as StdListener},
+    path::{Path, PathBuf},
     process::Command,
     sync::Arc,
 };
@@ -51,25 +54,43 @@ pub fn spawn(scope: &Scope, netns: &Netns, name: &str, identity: &Identity, port
     let mut command: Command = netns.command(binary("testpeer")?);
     command.args(["tls-server", "--name", name, "--listen", &format!("[::]:{port}")]);
     command.arg("--certificate").arg(&identity.certificate).arg("--key").arg(&identity.key);
+    command.arg("--readiness").arg(readiness(scope, name));
     Process::spawn(scope, &format!("server-{name}"), &mut command)
 }
 
-/// Serves until the process ends.
+/// Makes the server `name` answer `/readyz` with this status from now on; 200 before the first time. Everything else it
+/// answers as ever, as an API server that shuts down does.
+///
+/// # Errors
+/// If the file that tells it cannot be written.
+pub fn set_readiness(scope: &Scope, name: &str, status: u16) -> Result<()> {
+    let file = readiness(scope, name);
+    let beside = file.with_extension("new");
+    fs::write(&beside, status.to_string()).with_context(|| format!("writing {}", beside.display()))?;
+    fs::rename(&beside, &file).with_context(|| format!("replacing {}", file.display()))
+}
+
+/// The file that holds the status of a server's `/readyz`.
+fn readiness(scope: &Scope, name: &str) -> PathBuf {
+    scope.file(&format!("{name}.readyz"))
+}
+
+/// Serves until the process ends. The file `readiness` holds the status of `/readyz`; without one it is 200.
 ///
 /// # Errors
 /// If the identity cannot be read or the address is in use.
-pub async fn serve(name: String, listen: SocketAddr, identity: &Identity) -> Result<()> {
+pub async fn serve(name: String, listen: SocketAddr, identity: &Identity, readiness: PathBuf) -> Result<()> {
     let acceptor = TlsAcceptor::from(server_config(identity)?);
     let listener = TcpListener::from_std(listen_on(listen)?).context("handing over the listener")?;
-    let name: Arc<str> = name.into();
+    let (name, readiness): (Arc<str>, Arc<Path>) = (name.into(), readiness.into());
     loop {
         let Ok((stream, client)) = listener.accept().await else {
             continue;
         };
-        let (acceptor, name) = (acceptor.clone(), Arc::clone(&name));
+        let (acceptor, name, readiness) = (acceptor.clone(), Arc::clone(&name), Arc::clone(&readiness));
         tokio::spawn(async move {
             // A client that goes away or speaks no TLS (a connect probe) is none of the server's business.
-            let _ = converse(&name, client, &acceptor, stream).await;
+            let _ = converse(&name, client, &acceptor, stream, &readiness).await;
         });
     }
 }
@@ -107,17 +128,25 @@ fn server_config(identity: &Identity) -> Result<Arc<ServerConfig>> {
 }
 
 /// Answers requests until the client closes.
-async fn converse(name: &str, client: SocketAddr, acceptor: &TlsAcceptor, stream: TcpStream) -> Result<()> {
+async fn converse(
+    name: &str,
+    client: SocketAddr,
+    acceptor: &TlsAcceptor,
+    stream: TcpStream,
+    readiness: &Path,
+) -> Result<()> {
     stream.set_nodelay(true)?;
     let client = SocketAddr::new(client.ip().to_canonical(), client.port());
     let mut stream = acceptor.accept(stream).await?;
     while let Some(head) = read_head(&mut stream).await? {
         let path = head.split_whitespace().nth(1).unwrap_or("/").to_owned();
         let close = head.to_ascii_lowercase().contains("\r\nconnection: close");
+        let status = if path == "/readyz" { fs::read_to_string(readiness).ok() } else { None };
+        let status = status.unwrap_or_else(|| "200".to_owned());
         let body = serde_json::to_string(&Greeting { server: name.to_owned(), client, path })?;
         let connection = if close { "close" } else { "keep-alive" };
         let answer = format!(
-            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: {connection}\r\n\r\n{body}",
+            "HTTP/1.1 {status} Told\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: {connection}\r\n\r\n{body}",
             body.len(),
         );
         stream.write_all(answer.as_bytes()).await?;

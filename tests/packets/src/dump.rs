@@ -4,15 +4,20 @@ use std::{collections::BTreeMap, path::Path};
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, xdp::DevMapHash};
 use lb_agent::dataplane::PinDirectory;
-use lb_common::maps::{
-    ALL,
-    agent::AgentInfo,
-    backends::Backend,
-    counters::Counters,
-    names::{BackendInfo, ServiceInfo},
-    peers::PeerMacKey,
-    services::VipKey,
-    settings::Settings,
+use lb_common::{
+    hash::Tuple,
+    maps::{
+        ALL,
+        agent::AgentInfo,
+        backends::Backend,
+        counters::Counters,
+        flows::FlowEntry,
+        names::{BackendInfo, ServiceInfo},
+        peers::PeerMacKey,
+        services::VipKey,
+        settings::Settings,
+        tracking::Tracking,
+    },
 };
 
 /// Bytes of every entry of a map, by its key.

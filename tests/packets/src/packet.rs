@@ -196,6 +196,24 @@ impl Packet {
         self
     }
 
+    /// The last TCP segment of a connection.
+    #[must_use]
+    pub fn finish(mut self) -> Self {
+        if let Payload::Tcp(header, _) = &mut self.payload {
+            header.fin = true;
+        }
+        self
+    }
+
+    /// A TCP segment that breaks a connection off.
+    #[must_use]
+    pub fn reset(mut self) -> Self {
+        if let Payload::Tcp(header, _) = &mut self.payload {
+            (header.rst, header.ack) = (true, false);
+        }
+        self
+    }
+
     /// The packet in a frame from the router to this node, without tags.
     #[must_use]
     pub fn frame(&self) -> Frame {

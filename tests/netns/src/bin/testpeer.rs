@@ -29,6 +29,9 @@ enum Verb {
         /// Private key, PEM
         #[arg(long)]
         key: PathBuf,
+        /// File with the status of /readyz; without it 200
+        #[arg(long)]
+        readiness: PathBuf,
     },
     /// TCP server that answers each message with its name
     TcpEcho {
@@ -52,9 +55,9 @@ enum Verb {
 
 fn main() -> Result<()> {
     match Arguments::parse().verb {
-        Verb::TlsServer { name, listen, certificate, key } => {
+        Verb::TlsServer { name, listen, certificate, key, readiness } => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("runtime")?;
-            runtime.block_on(server::serve(name, listen, &Identity { certificate, key }))
+            runtime.block_on(server::serve(name, listen, &Identity { certificate, key }, readiness))
         }
         Verb::TcpEcho { name, listen } => echo::serve_tcp(&name, listen),
         Verb::UdpEcho { name, listen } => echo::serve_udp(&name, &listen),
