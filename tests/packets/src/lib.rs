@@ -8,6 +8,7 @@
 //! The tests need root and a BPF filesystem; `cargo xtask packets` runs them.
 
 mod bed;
+pub mod budget;
 mod case;
 mod counts;
 mod diff;
