@@ -126,16 +126,20 @@ pub fn network<B: Bytes + ?Sized>(frame: &B, l3: usize, is_ipv4: bool) -> Option
 }
 
 /// Where the transport header is, and which.
+///
+/// In this order a reason to drop lies beside the offsets and not over the half of one, when there is the one or the
+/// other: the verifier of Linux 6.1 loses the bounds of a value that is put together from halves.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(C)]
 pub struct Transport {
     /// IANA protocol number.
     pub protocol: u8,
+    /// Whether the packet is a fragment that is not the whole datagram.
+    pub is_fragment: bool,
     /// Offset of its header.
     pub l4: usize,
     /// Offset of the end of the packet, as its network header claims it.
     pub end: usize,
-    /// Whether the packet is a fragment that is not the whole datagram.
-    pub is_fragment: bool,
 }
 
 /// Finds the transport header behind IPv4 options or at most [`ipv6::MAX_EXTENSIONS`] IPv6 extension headers.
