@@ -10,7 +10,7 @@ use aya::{
     programs::{TestRunOptions, Xdp},
 };
 use lb_agent::{
-    dataplane::{Dataplane, Kernel, PinDirectory, PinLock, Tables, detach, lookup},
+    dataplane::{Dataplane, Kernel, KernelVersion, PinDirectory, PinLock, Tables, detach, lookup},
     plan::{MapOp, MapState, Sizes, operations},
 };
 use lb_common::{report::Report, verdict::Action};
@@ -204,13 +204,26 @@ impl Default for Bed {
     }
 }
 
+/// Whether the kernel that runs lets frames come in by another interface than [`link::IN`]; if not, says that `test` is
+/// not run. Linux 5.15 takes a context with a frame.
+#[must_use]
+#[expect(clippy::print_stdout, reason = "a run lists what it could not do")]
+pub fn takes_context(test: &str) -> bool {
+    let takes = KernelVersion::running() >= KernelVersion(5, 15);
+    if !takes {
+        println!("not run: {test}: this kernel takes no context with a frame (Linux 5.15 does)");
+    }
+    takes
+}
+
 /// Runs a program on a frame that comes in by `interface`.
 ///
 /// # Panics
-/// If the kernel refuses.
+/// If the kernel refuses, as one does that takes no context when `interface` is not [`link::IN`].
 #[must_use]
 pub fn run_program(program: &Xdp, frame: &[u8], interface: u32) -> Outcome {
     let length = u32::try_from(frame.len()).expect("frames are short");
+    let elsewhere = interface != link::IN;
     // `struct xdp_md` (include/uapi/linux/bpf.h): data, data_end, data_meta, ingress_ifindex, rx_queue_index,
     // egress_ifindex.
     let context: Vec<u8> = [0, length, 0, interface, 0, 0].into_iter().flat_map(u32::to_ne_bytes).collect();
@@ -218,7 +231,7 @@ pub fn run_program(program: &Xdp, frame: &[u8], interface: u32) -> Outcome {
     let result = program.test_run(TestRunOptions {
         data_in: Some(frame),
         data_out: Some(&mut out),
-        ctx_in: Some(&context),
+        ctx_in: elsewhere.then_some(&context[..]),
         ..TestRunOptions::default()
     });
     let result = result.unwrap_or_else(|error| panic!("running the program on {length} bytes: {error:?}"));

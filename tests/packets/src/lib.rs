@@ -20,12 +20,12 @@ mod packet;
 mod random;
 mod world;
 
-pub use bed::{Bed, Outcome, SIZES, run_program};
+pub use bed::{Bed, Outcome, SIZES, run_program, takes_context};
 pub use case::{Case, check};
 pub use counts::Counts;
 pub use dump::dump;
 pub use frame::{Frame, MacBytes, arp};
-pub use link::{IN, OUT, enter as enter_link};
+pub use link::{BESIDE, IN, OUT, enter as enter_link};
 pub use oracle::flow_hash;
 pub use packet::{Packet, echo_request, gue, gue_with_header, ipip, raw, tcp, udp};
 pub use random::Random;
