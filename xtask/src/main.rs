@@ -83,6 +83,9 @@ enum Verb {
     Vm {
         /// Versions such as `6.1`; all that are known if none is named
         kernels: Vec<String>,
+        /// Only this test program; can be given several times
+        #[arg(long)]
+        test: Vec<String>,
     },
     /// Check format, clippy, dependencies, documentation and layout
     Lint,
@@ -109,7 +112,7 @@ fn perform(workspace: &Workspace, verb: Verb) -> Result<()> {
         Verb::Packets { args } => test::packets(workspace, &args),
         Verb::Netns { args } => test::netns(workspace, &args),
         Verb::Demo { args } => test::demo(workspace, &args),
-        Verb::Vm { kernels } => vm::vm(workspace, &kernels),
+        Verb::Vm { kernels, test } => vm::vm(workspace, &kernels, &test),
         Verb::Lint => lint::lint(workspace),
         Verb::Tidy => tidy::check(workspace),
     }

@@ -23,8 +23,9 @@ use netns_tests::{
     topology::{Fabric, Node, Topology, UPLINK, VIPS},
 };
 
-const PATIENCE: Duration = Duration::from_secs(60);
-/// Limit of a question and its answer; an emulated processor is slow.
+/// How long an agent may take to start; an emulated processor is slow.
+const PATIENCE: Duration = Duration::from_secs(180);
+/// Limit of a question and its answer.
 const LIMIT: Duration = Duration::from_secs(5);
 const ECHO: u16 = 7;
 /// Port of GUE, as IANA assigns it.
@@ -60,6 +61,7 @@ impl Bed {
         let mut config = AgentConfig::for_node(&self.scope, &self.topology, node).unwrap();
         config.services.push(ServiceConfig {
             delivery,
+            ring_size: 256,
             backends: backends.iter().map(|address| (*address, 1)).collect(),
             ..ServiceConfig::on_all_nodes(&self.topology, "echo", &VIPS, Protocol::Udp, ECHO)
         });

@@ -10,7 +10,7 @@ use aya::{
     programs::{TestRunOptions, Xdp},
 };
 use lb_agent::{
-    dataplane::{Dataplane, Kernel, KernelVersion, PinDirectory, PinLock, Tables, detach, lookup},
+    dataplane::{Dataplane, Kernel, PinDirectory, PinLock, Tables, detach, lookup},
     plan::{MapOp, MapState, Sizes, operations},
 };
 use lb_common::{report::Report, verdict::Action};
@@ -204,22 +204,10 @@ impl Default for Bed {
     }
 }
 
-/// Whether the kernel that runs lets frames come in by another interface than [`link::IN`]; if not, says that `test` is
-/// not run. Linux 5.15 takes a context with a frame.
-#[must_use]
-#[expect(clippy::print_stdout, reason = "a run lists what it could not do")]
-pub fn takes_context(test: &str) -> bool {
-    let takes = KernelVersion::running() >= KernelVersion(5, 15);
-    if !takes {
-        println!("not run: {test}: this kernel takes no context with a frame (Linux 5.15 does)");
-    }
-    takes
-}
-
 /// Runs a program on a frame that comes in by `interface`.
 ///
 /// # Panics
-/// If the kernel refuses, as one does that takes no context when `interface` is not [`link::IN`].
+/// If the kernel refuses, as one without [`crate::Ability::Context`] does if `interface` is not [`link::IN`].
 #[must_use]
 pub fn run_program(program: &Xdp, frame: &[u8], interface: u32) -> Outcome {
     let length = u32::try_from(frame.len()).expect("frames are short");

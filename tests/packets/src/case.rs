@@ -41,7 +41,7 @@ impl Case {
         self
     }
 
-    /// By which interface it comes in; only where [`crate::takes_context`].
+    /// By which interface it comes in; another than [`crate::IN`] needs [`crate::Ability::Context`].
     #[must_use]
     pub fn by(mut self, interface: u32) -> Self {
         self.interface = interface;

@@ -7,6 +7,7 @@
 //!
 //! The tests need root and a BPF filesystem; `cargo xtask packets` runs them.
 
+mod ability;
 mod bed;
 pub mod budget;
 mod case;
@@ -20,7 +21,8 @@ mod packet;
 mod random;
 mod world;
 
-pub use bed::{Bed, Outcome, SIZES, run_program, takes_context};
+pub use ability::Ability;
+pub use bed::{Bed, Outcome, SIZES, run_program};
 pub use case::{Case, check};
 pub use counts::Counts;
 pub use dump::dump;
