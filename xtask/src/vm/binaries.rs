@@ -16,9 +16,6 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// Namespace tests that need devices which not every kernel has; they exist for guests only.
 const GUEST_TESTS: &str = "kernel_devices";
 
-/// Optimized a little, for an emulated processor is slow; what they depend on runs seldom.
-const OPTIMIZED: [&str; 3] = ["lb-common", "lb-agent", "packets-tests"];
-
 /// A program for the guest.
 #[derive(Clone, Debug)]
 pub struct Binary {
@@ -66,9 +63,6 @@ pub fn build(workspace: &Workspace, only: &[String]) -> Result<Vec<Binary>> {
 fn compile(workspace: &Workspace, arguments: &[&str]) -> Result<Vec<(String, PathBuf, bool)>> {
     let mut command = embedding_cargo(workspace);
     command.args(arguments).args(["--target", TARGET, "--message-format=json-render-diagnostics"]);
-    for package in OPTIMIZED {
-        command.args(["--config", &format!("profile.dev.package.{package}.opt-level=1")]);
-    }
     command.env("RUSTFLAGS", "-C target-feature=+crt-static").env("CARGO_TARGET_DIR", folder(workspace).join("build"));
     println!("    $ {}", shown(&command));
     let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output();
