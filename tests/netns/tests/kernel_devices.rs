@@ -59,6 +59,8 @@ impl Bed {
     /// Starts the agent of a node, with a service on these backends.
     async fn start_agent(&mut self, node: usize, delivery: Delivery, backends: &[IpAddr]) {
         let mut config = AgentConfig::for_node(&self.scope, &self.topology, node).unwrap();
+        // Maps of the default sizes take an emulated processor minutes to create and read.
+        "capacities: {services: 16, backends: 64, ringSlots: 4096}\n".clone_into(&mut config.extra);
         config.services.push(ServiceConfig {
             delivery,
             ring_size: 256,

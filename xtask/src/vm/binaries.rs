@@ -53,6 +53,7 @@ pub fn build(workspace: &Workspace, only: &[String]) -> Result<Vec<Binary>> {
         bail!("no test program {unknown}; these are: {}", built.join(", "));
     }
     binaries.retain(|binary| binary.tests.is_none() || only.is_empty() || only.contains(&binary.name));
+    binaries.sort_by(|a, b| a.name.cmp(&b.name)); // cargo names them as it is done with them
     if built.is_empty() {
         bail!("cargo built no test for the guests");
     }
