@@ -17,6 +17,7 @@ pub mod parse;
 pub mod report;
 pub mod tracking;
 pub mod verdict;
+pub mod verifier;
 pub mod wire;
 
 /// Version of every pinned layout in [`maps`]. A change of any key, value or meaning raises it; the pin directory

@@ -7,6 +7,7 @@ use crate::{
     addr::{Be16, IpAddr16, WireWord, wire_word},
     tracking::Kind,
     verdict::DropReason,
+    verifier::forget,
     wire::{eth, gue, ipv4, ipv6, protocol, tcp, udp},
 };
 
@@ -46,6 +47,11 @@ pub struct Link {
     pub l3: usize,
 }
 
+/// All bits of the offset of a network header behind tags. It is forgotten, so that what the verifier proves for tagged
+/// frames holds for untagged ones too.
+const TAGGED: usize = 0x1f;
+const _: () = assert!(eth::MAX_LEN <= TAGGED);
+
 /// Finds the network header behind at most two VLAN tags. `None`: too short, or more tags.
 #[inline(always)]
 pub fn link<B: Bytes + ?Sized>(frame: &B) -> Option<Link> {
@@ -55,10 +61,10 @@ pub fn link<B: Bytes + ?Sized>(frame: &B) -> Option<Link> {
     }
     let ethertype = u16::from_be_bytes(frame.read(eth::LEN + 2)?);
     if !eth::is_tag(ethertype) {
-        return Some(Link { ethertype, l3: eth::LEN + eth::VLAN_LEN });
+        return Some(Link { ethertype, l3: forget::<TAGGED>(eth::LEN + eth::VLAN_LEN) });
     }
     let ethertype = u16::from_be_bytes(frame.read(eth::LEN + eth::VLAN_LEN + 2)?);
-    if eth::is_tag(ethertype) { None } else { Some(Link { ethertype, l3: eth::MAX_LEN }) }
+    if eth::is_tag(ethertype) { None } else { Some(Link { ethertype, l3: forget::<TAGGED>(eth::MAX_LEN) }) }
 }
 
 /// An IP packet as its fixed header tells it, not judged yet.
@@ -121,16 +127,20 @@ pub fn network<B: Bytes + ?Sized>(frame: &B, l3: usize, is_ipv4: bool) -> Option
 }
 
 /// Where the transport header is, and which.
+///
+/// In this order a reason to drop lies beside the offsets and not over the half of one, when there is the one or the
+/// other: the verifier of Linux 6.1 loses the bounds of a value that is put together from halves.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(C)]
 pub struct Transport {
     /// IANA protocol number.
     pub protocol: u8,
+    /// Whether the packet is a fragment that is not the whole datagram.
+    pub is_fragment: bool,
     /// Offset of its header.
     pub l4: usize,
     /// Offset of the end of the packet, as its network header claims it.
     pub end: usize,
-    /// Whether the packet is a fragment that is not the whole datagram.
-    pub is_fragment: bool,
 }
 
 /// Finds the transport header behind IPv4 options or at most [`ipv6::MAX_EXTENSIONS`] IPv6 extension headers.
@@ -148,46 +158,89 @@ pub fn transport<B: Bytes + ?Sized>(frame: &B, network: &Network) -> Result<Tran
         // RFC 791 section 3.1
         if network.header_length < ipv4::LEN || l4 > end { Err(DropReason::BadIpv4Header) } else { Ok(first) }
     } else {
-        let transport = walk(frame, first)?;
+        let transport = if is_extension(first.protocol) { behind_extensions(frame, first)? } else { first };
         if transport.l4 > end { Err(DropReason::BadIpv6Header) } else { Ok(transport) }
     }
 }
 
-/// Follows extension headers (RFC 8200 section 4). An atomic fragment (RFC 6946) counts as whole.
+/// The transport behind at least one extension header.
 #[inline(always)]
-fn walk<B: Bytes + ?Sized>(frame: &B, mut at: Transport) -> Result<Transport, DropReason> {
-    for _ in 0..ipv6::MAX_EXTENSIONS {
-        if !is_extension(at.protocol) {
-            return Ok(at);
-        }
-        let [header] = frame.words(at.l4).ok_or(DropReason::Truncated)?;
-        let header = header.to_ne_bytes();
-        let units = usize::from(header[1]);
-        let length = match at.protocol {
-            protocol::FRAGMENT => 8,
-            protocol::AUTHENTICATION => (units + 2) * 4, // RFC 4302 section 2.2
-            _ => (units + 1) * 8,
-        };
-        // Offset and "more" flag, without the reserved bits.
-        at.is_fragment = at.protocol == protocol::FRAGMENT && (header[2] != 0 || header[3] & 0xf9 != 0);
-        at.protocol = header[0];
-        at.l4 += length;
-        if at.is_fragment {
-            return Ok(at); // later fragments have no header to follow
-        }
+fn behind_extensions<B: Bytes + ?Sized>(frame: &B, first: Transport) -> Result<Transport, DropReason> {
+    let l4 = match u16::try_from(first.l4) {
+        Ok(l4) if l4 <= FARTHEST_FIRST => l4,
+        _ => return Err(DropReason::Truncated), // no frame has its first extension header there
+    };
+    let mut at = Position { protocol: first.protocol, is_fragment: 0, l4 };
+    match walk(frame, &mut at) {
+        Walk::DONE => {}
+        Walk::TRUNCATED => return Err(DropReason::Truncated),
+        _ => return Err(DropReason::ExtensionHeaders),
     }
-    if is_extension(at.protocol) { Err(DropReason::ExtensionHeaders) } else { Ok(at) }
+    let l4 = usize::from(at.l4) & REACH;
+    Ok(Transport { protocol: at.protocol, l4, end: first.end, is_fragment: at.is_fragment != 0 })
 }
 
+/// Where a walk along extension headers has come to.
+///
+/// It is handed over in memory, in parts of a word: as with [`forget`], the verifier follows the rest of the program once
+/// and not once for every chain of headers.
+#[repr(C, align(4))]
+struct Position {
+    /// IANA protocol number of the header at `l4`.
+    protocol: u8,
+    /// 1 behind the header of a fragment that is not the whole datagram, else 0.
+    is_fragment: u8,
+    /// Offset in the frame.
+    l4: u16,
+}
+
+/// How a walk ended: numbers, since the verifier wants every byte of a larger result written on every path.
+struct Walk;
+
+impl Walk {
+    const DONE: u32 = 0;
+    const TRUNCATED: u32 = 1;
+    const TOO_MANY: u32 = 2;
+}
+
+/// All bits of an offset that a walk can come to.
+const REACH: usize = 0x3fff;
+/// Where a walk can begin without leaving `REACH`: a header is at most 256 units of 8 bytes long.
+const FARTHEST_FIRST: u16 = 0x0fff;
+const _: () = assert!(FARTHEST_FIRST as usize + ipv6::MAX_EXTENSIONS * 256 * 8 <= REACH);
+
+/// Follows extension headers (RFC 8200 section 4) to the transport or to a fragment, whose later parts have no header
+/// to follow. An atomic fragment (RFC 6946) counts as whole.
+#[inline(never)] // few packets have them
+fn walk<B: Bytes + ?Sized>(frame: &B, at: &mut Position) -> u32 {
+    for _ in 0..ipv6::MAX_EXTENSIONS {
+        let Some([header]) = frame.words(usize::from(at.l4) & REACH) else {
+            return Walk::TRUNCATED;
+        };
+        let [next, units, offset, flags] = header.to_ne_bytes();
+        let length = match at.protocol {
+            protocol::FRAGMENT => 8,
+            protocol::AUTHENTICATION => (u16::from(units) + 2) * 4, // RFC 4302 section 2.2
+            _ => (u16::from(units) + 1) * 8,
+        };
+        // Offset and "more" flag, without the reserved bits.
+        let is_fragment = at.protocol == protocol::FRAGMENT && (offset != 0 || flags & 0xf9 != 0);
+        *at = Position { protocol: next, is_fragment: u8::from(is_fragment), l4: at.l4 + length };
+        if is_fragment || !is_extension(next) {
+            return Walk::DONE;
+        }
+    }
+    Walk::TOO_MANY
+}
+
+/// Whether a protocol number is that of an extension header: one of a set, tested without a branch for each.
 const fn is_extension(number: u8) -> bool {
-    matches!(
-        number,
-        protocol::HOP_BY_HOP
-            | protocol::ROUTING
-            | protocol::DESTINATION_OPTIONS
-            | protocol::FRAGMENT
-            | protocol::AUTHENTICATION
-    )
+    const SET: u64 = 1 << protocol::HOP_BY_HOP
+        | 1 << protocol::ROUTING
+        | 1 << protocol::FRAGMENT
+        | 1 << protocol::AUTHENTICATION
+        | 1 << protocol::DESTINATION_OPTIONS;
+    number < 64 && SET >> number & 1 == 1
 }
 
 /// What a transport header says.

@@ -73,6 +73,18 @@ fn more_extension_headers_than_followed_are_a_reason() {
 }
 
 #[test]
+fn the_longest_extension_headers_are_followed_to_their_end() {
+    let header = |next, rest: usize| [&[next, 255][..], &vec![0; rest]].concat();
+    let chain =
+        [header(protocol::ROUTING, 2046).repeat(ipv6::MAX_EXTENSIONS - 1), header(protocol::TCP, 2046), vec![0; 20]]
+            .concat();
+    let length = ipv6::MAX_EXTENSIONS * 2048;
+    let packet = ipv6_packet(protocol::ROUTING, u16::try_from(length + 20).unwrap(), &chain);
+    let expected = Transport { protocol: protocol::TCP, l4: 40 + length, end: 60 + length, is_fragment: false };
+    assert_eq!(transport_of(&packet, false), Ok(expected));
+}
+
+#[test]
 fn extension_headers_longer_than_the_payload_are_a_reason() {
     let rest = [&[protocol::TCP, 3, 0, 0, 0, 0, 0, 0][..], &[0; 64]].concat();
     let packet = ipv6_packet(protocol::HOP_BY_HOP, 8, &rest);

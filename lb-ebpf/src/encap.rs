@@ -64,10 +64,17 @@ pub const fn verdict(mode: u8) -> Verdict {
     }
 }
 
+/// All bits of the length of the headers that are stripped, and of the offset of what they carry: bounds that the
+/// verifier does not derive from the difference and the sum of offsets.
+const STRIPPED: usize = 0x3f;
+const INNER: usize = 0x7f;
+const _: () = assert!(ipv6::LEN + udp::LEN + gue::LEN <= STRIPPED);
+const _: () = assert!(eth::MAX_LEN + ipv6::LEN + udp::LEN + gue::LEN <= INNER);
+
 /// Takes a tunnel header off: the link-layer header moves up to the inner network header.
 #[inline(always)]
 pub fn strip(packet: &mut Packet, outer_l3: usize, payload: &Payload) -> Result<(), DropReason> {
-    let by = payload.l3 - outer_l3;
+    let by = (payload.l3 - outer_l3) & STRIPPED;
     let macs: [WireWord; 3] = packet.words(0).ok_or(DropReason::NotLinear)?;
     if outer_l3 > eth::LEN {
         let [tag] = packet.words(eth::LEN - 2).ok_or(DropReason::NotLinear)?;
@@ -78,7 +85,7 @@ pub fn strip(packet: &mut Packet, outer_l3: usize, payload: &Payload) -> Result<
         packet.write_words(by + eth::LEN + eth::VLAN_LEN - 2, [tag])?;
     }
     let ethertype = if payload.is_ipv4 { eth::IPV4 } else { eth::IPV6 };
-    packet.write(payload.l3 - 2, ethertype.to_be_bytes())?;
+    packet.write((payload.l3 - 2) & INNER, ethertype.to_be_bytes())?;
     packet.write_words(by, macs)?;
     packet.grow(-(by as isize))
 }

@@ -92,7 +92,15 @@ impl Packet {
     /// As [`Self::write`].
     #[inline(always)]
     pub fn write_words<const N: usize>(&mut self, offset: usize, words: [WireWord; N]) -> Result<(), DropReason> {
-        self.store(offset, words)
+        let (start, end) = self.bounds();
+        if start + offset + 4 * N > end {
+            return Err(DropReason::NotLinear);
+        }
+        for (at, word) in words.iter().enumerate() {
+            // SAFETY: as in `store`.
+            unsafe { ((start + offset) as *mut WireWord).add(at).write_unaligned(*word) };
+        }
+        Ok(())
     }
 
     #[inline(always)] // the verifier must see the bound at each call

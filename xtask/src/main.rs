@@ -21,6 +21,7 @@ mod tally;
 mod test;
 mod tidy;
 mod toolchain;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -78,6 +79,14 @@ enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Run the packet tests on other kernels, in emulated guests
+    Vm {
+        /// Versions such as `6.1`; all that are known if none is named
+        kernels: Vec<String>,
+        /// Only this test program; can be given several times
+        #[arg(long)]
+        test: Vec<String>,
+    },
     /// Check format, clippy, dependencies, documentation and layout
     Lint,
     /// Check which module imports what, where `unsafe` stands and how long files are
@@ -103,6 +112,7 @@ fn perform(workspace: &Workspace, verb: Verb) -> Result<()> {
         Verb::Packets { args } => test::packets(workspace, &args),
         Verb::Netns { args } => test::netns(workspace, &args),
         Verb::Demo { args } => test::demo(workspace, &args),
+        Verb::Vm { kernels, test } => vm::vm(workspace, &kernels, &test),
         Verb::Lint => lint::lint(workspace),
         Verb::Tidy => tidy::check(workspace),
     }

@@ -30,3 +30,11 @@ pub const TEST_PACKAGES: [Package; 6] = [
     Package { name: "curl", proof: "curl", why: "HTTPS requests to the VIP" },
     Package { name: "iputils-ping", proof: "ping", why: "reachability and the fill of neighbour tables" },
 ];
+
+/// What emulated guests are made of, beside the test packages.
+pub const VM_PACKAGES: [Package; 4] = [
+    Package { name: "qemu-system-x86", proof: "qemu-system-x86_64", why: "emulator for other kernels" },
+    Package { name: "busybox-static", proof: "/bin/busybox", why: "shell of the guests" },
+    Package { name: "cpio", proof: "cpio", why: "memory disks of the guests" },
+    Package { name: "xz-utils", proof: "xz", why: "modules of the guests' kernels" },
+];

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::packages::{COMPILER_PACKAGES, Package, TEST_PACKAGES};
+use crate::packages::{COMPILER_PACKAGES, Package, TEST_PACKAGES, VM_PACKAGES};
 use crate::process::{ask, cargo_install, foreign, host_cargo, run, say};
 use crate::toolchain::{ClippySource, Toolchain};
 use crate::workspace::{Workspace, find_program};
@@ -23,10 +23,12 @@ pub enum Group {
     Test,
     /// `lint`.
     Lint,
+    /// Emulated guests.
+    Vm,
 }
 
 /// Every group, for `setup`.
-pub const ALL: [Group; 3] = [Group::Build, Group::Test, Group::Lint];
+pub const ALL: [Group; 4] = [Group::Build, Group::Test, Group::Lint, Group::Vm];
 
 /// The version that `deny.toml` is written for, and its compatible range.
 const DENY_VERSION: &str = "0.20.2";
@@ -149,6 +151,9 @@ fn survey(workspace: &Workspace, groups: &[Group]) -> Vec<Need> {
     let mut needs = Vec::new();
     if groups.contains(&Group::Test) {
         needs.extend(missing(&TEST_PACKAGES));
+    }
+    if groups.contains(&Group::Vm) {
+        needs.extend(missing(&VM_PACKAGES));
     }
     let toolchains = Toolchain::installed(workspace);
     let tools = BpfTools::among(workspace, &toolchains);

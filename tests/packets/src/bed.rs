@@ -239,10 +239,11 @@ impl Default for Bed {
 /// Runs a program on a frame that comes in by `interface`.
 ///
 /// # Panics
-/// If the kernel refuses.
+/// If the kernel refuses, as one without [`crate::Ability::Context`] does if `interface` is not [`link::IN`].
 #[must_use]
 pub fn run_program(program: &Xdp, frame: &[u8], interface: u32) -> Outcome {
     let length = u32::try_from(frame.len()).expect("frames are short");
+    let elsewhere = interface != link::IN;
     // `struct xdp_md` (include/uapi/linux/bpf.h): data, data_end, data_meta, ingress_ifindex, rx_queue_index,
     // egress_ifindex.
     let context: Vec<u8> = [0, length, 0, interface, 0, 0].into_iter().flat_map(u32::to_ne_bytes).collect();
@@ -250,7 +251,7 @@ pub fn run_program(program: &Xdp, frame: &[u8], interface: u32) -> Outcome {
     let result = program.test_run(TestRunOptions {
         data_in: Some(frame),
         data_out: Some(&mut out),
-        ctx_in: Some(&context),
+        ctx_in: elsewhere.then_some(&context[..]),
         ..TestRunOptions::default()
     });
     let result = result.unwrap_or_else(|error| panic!("running the program on {length} bytes: {error:?}"));

@@ -41,6 +41,13 @@ impl Case {
         self
     }
 
+    /// By which interface it comes in; another than [`crate::IN`] needs [`crate::Ability::Context`].
+    #[must_use]
+    pub fn by(mut self, interface: u32) -> Self {
+        self.interface = interface;
+        self
+    }
+
     /// What comes in.
     #[must_use]
     pub fn send(mut self, frame: impl Into<Frame>) -> Self {

@@ -7,7 +7,9 @@
 //!
 //! The tests need root and a BPF filesystem; `cargo xtask packets` runs them.
 
+mod ability;
 mod bed;
+pub mod budget;
 mod case;
 mod counts;
 mod diff;
@@ -19,12 +21,13 @@ mod packet;
 mod random;
 mod world;
 
+pub use ability::Ability;
 pub use bed::{Bed, Outcome, SIZES, run_program};
 pub use case::{Case, check};
 pub use counts::Counts;
 pub use dump::dump;
 pub use frame::{Frame, MacBytes, arp};
-pub use link::{IN, OUT, enter as enter_link};
+pub use link::{BESIDE, IN, OUT, enter as enter_link};
 pub use oracle::flow_hash;
 pub use packet::{Packet, echo_request, gue, gue_with_header, ipip, raw, tcp, udp};
 pub use random::Random;

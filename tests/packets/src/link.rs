@@ -4,8 +4,11 @@ use std::{cell::Cell, process::Command};
 
 use nix::sched::{CloneFlags, unshare};
 
-/// Index of the interface that frames come in by.
-pub const IN: u32 = 11;
+/// Index of the interface that frames come in by: the loopback, which is where the kernel lets a frame come in that is
+/// given to a program without a context.
+pub const IN: u32 = 1;
+/// Index of another interface that frames can come in by, where the kernel takes a context.
+pub const BESIDE: u32 = 11;
 /// Index of another interface, which packets can be redirected to.
 pub const OUT: u32 = 12;
 
@@ -13,7 +16,8 @@ thread_local! {
     static ENTERED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Moves the calling thread into a namespace of its own that has the two interfaces. The namespace goes with the thread.
+/// Moves the calling thread into a namespace of its own that has these interfaces. The namespace goes with the
+/// thread.
 pub fn enter() {
     if ENTERED.get() {
         return;
@@ -21,7 +25,7 @@ pub fn enter() {
     unshare(CloneFlags::CLONE_NEWNET).unwrap_or_else(|error| {
         panic!("creating a network namespace: {error}; run as root, with `cargo xtask packets`")
     });
-    let (within, without) = (IN.to_string(), OUT.to_string());
+    let (within, without) = (BESIDE.to_string(), OUT.to_string());
     let arguments = [
         "link",
         "add",

@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use lb_common::verdict::Verdict;
 use packets_tests::{
-    Case, Frame, IN, OUT, Packet, Way, World, addresses::*, check, flow_hash, gue, ipip, service, tcp, udp, world,
+    Ability, BESIDE, Case, Frame, IN, OUT, Packet, Way, World, addresses::*, check, flow_hash, gue, ipip, service, tcp,
+    udp, world,
 };
 
 /// A service of each family and protocol, all on port 80, with one backend.
@@ -178,6 +179,9 @@ fn what_lies_behind_a_short_packet_is_no_part_of_it() {
 
 #[test]
 fn a_packet_in_several_buffers_goes_on_whole() {
+    if !Ability::Buffers.is_there("a_packet_in_several_buffers_goes_on_whole") {
+        return;
+    }
     check(deliveries().into_iter().flat_map(|(name, verdict, backend, way, rewritten)| {
         serving(backend, way.mtu(9000)).map(|(world, packet)| {
             let packet = packet.data(&[0x5a; 8001]);
@@ -255,4 +259,21 @@ fn the_interface_a_packet_came_in_by_is_where_it_leaves_by_only_if_the_hop_says_
     let packet = tcp(CLIENT4, 40_000, VIP4, 80).syn();
     let expected = leaving(&packet.clone().ttl(63), 0);
     check([Case::new("the same interface").given(&world).send(packet).expect_tx(Verdict::L2, A4, &expected)]);
+}
+
+#[test]
+fn a_packet_that_came_in_by_another_interface_is_redirected_to_the_hops() {
+    if !Ability::Context.is_there("a_packet_that_came_in_by_another_interface_is_redirected_to_the_hops") {
+        return;
+    }
+    let packet = tcp(CLIENT4, 40_000, VIP4, 80).syn();
+    let expected = leaving(&packet.clone().ttl(63), 0);
+    let case = |name: &str, interface: u32| {
+        let world = world().with(service(VIP4, 80).backend(A4, Way::l2().out_of(OUT)));
+        Case::new(name).given(&world).by(interface).send(packet.clone())
+    };
+    check([
+        case("in by the hop's interface", OUT).expect_tx(Verdict::L2, A4, &expected),
+        case("in by one beside", BESIDE).expect_redirect(Verdict::L2, A4, &expected),
+    ]);
 }
