@@ -6,7 +6,7 @@
 use crate::{
     addr::{Be16, IpAddr16, WireWord, wire_word},
     verdict::DropReason,
-    wire::{eth, gue, ipv4, ipv6, protocol, tcp, udp},
+    wire::{eth, gue, ipv4, ipv6, protocol, sctp, tcp, udp},
 };
 
 /// A frame that can be read at any offset.
@@ -189,24 +189,97 @@ const fn is_extension(number: u8) -> bool {
     )
 }
 
-/// Source and destination port of a TCP or UDP packet.
+/// Source and destination port of a TCP, UDP or SCTP packet.
 ///
 /// # Errors
 /// [`DropReason::Truncated`] if the packet ends before the transport header does, or the frame before the packet does.
 #[inline(always)]
 pub fn ports<B: Bytes + ?Sized>(frame: &B, transport: &Transport) -> Result<(Be16, Be16), DropReason> {
-    let (ports, length) = if transport.protocol == protocol::TCP {
+    let ports = if transport.protocol == protocol::TCP {
         let header: [WireWord; tcp::WORDS] = frame.words(transport.l4).ok_or(DropReason::Truncated)?;
-        (header[0], tcp::LEN)
+        header[0]
     } else {
         let header: [WireWord; udp::WORDS] = frame.words(transport.l4).ok_or(DropReason::Truncated)?;
-        (header[0], udp::LEN)
+        header[0]
     };
-    if transport.l4 + length > transport.end || !frame.reaches(transport.end) {
+    if transport.l4 + header_length(transport.protocol) > transport.end || !frame.reaches(transport.end) {
         return Err(DropReason::Truncated);
     }
+    Ok(split(ports))
+}
+
+#[inline(always)]
+const fn split(ports: WireWord) -> (Be16, Be16) {
     let [s0, s1, d0, d1] = ports.to_ne_bytes();
-    Ok((Be16::from_wire([s0, s1]), Be16::from_wire([d0, d1])))
+    (Be16::from_wire([s0, s1]), Be16::from_wire([d0, d1]))
+}
+
+/// Length of a transport header that has ports, without its options.
+#[inline(always)]
+const fn header_length(number: u8) -> usize {
+    match number {
+        protocol::TCP => tcp::LEN,
+        protocol::SCTP => sctp::LEN,
+        _ => udp::LEN,
+    }
+}
+
+/// What a fragment says of the datagram it belongs to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Fragment {
+    /// Identification as it is on the wire; IPv4's 16 bits are followed by 16 bits of zero.
+    pub identification: WireWord,
+    /// Whether the datagram begins with this fragment.
+    pub is_first: bool,
+}
+
+/// Reads what [`transport`] found to be a fragment: the IPv4 header at `l3`, or the IPv6 fragment header in front of
+/// `l4`. `None` if the frame is too short.
+#[inline(always)]
+pub fn fragment<B: Bytes + ?Sized>(frame: &B, l3: usize, l4: usize, is_ipv4: bool) -> Option<Fragment> {
+    if is_ipv4 {
+        let [word] = frame.words(l3 + 4)?;
+        let word = u32::from_be(word);
+        Some(Fragment { identification: (word & 0xffff_0000).to_be(), is_first: word & 0x1fff == 0 })
+    } else {
+        let [word, identification] = frame.words(l4 - 8)?;
+        Some(Fragment { identification, is_first: u32::from_be(word) & 0xfff8 == 0 })
+    }
+}
+
+/// Transport protocol and ports of a first fragment, whose transport header is at `at` or, in IPv6, behind more
+/// extension headers there. It has to hold the whole header: a shorter one comes from nobody but attackers (RFC 1858
+/// section 3, RFC 7112 section 5).
+///
+/// # Errors
+/// [`DropReason::Fragment`] if it is shorter, [`DropReason::NoService`] if the protocol has no ports,
+/// [`DropReason::Truncated`] and [`DropReason::ExtensionHeaders`] as [`transport`], the latter for a second fragment
+/// header too.
+#[inline(always)]
+pub fn first_fragment<B: Bytes + ?Sized>(
+    frame: &B,
+    at: Transport,
+    is_ipv4: bool,
+) -> Result<(u8, (Be16, Be16)), DropReason> {
+    let at = if is_ipv4 { at } else { walk(frame, Transport { is_fragment: false, ..at })? };
+    if at.is_fragment && !is_ipv4 {
+        return Err(DropReason::ExtensionHeaders); // a second fragment header, which no sender writes
+    }
+    if !has_ports(at.protocol) {
+        return Err(DropReason::NoService);
+    }
+    if at.l4 + header_length(at.protocol) > at.end {
+        return Err(DropReason::Fragment);
+    }
+    let [ports] = frame.words(at.l4).ok_or(DropReason::Truncated)?;
+    Ok((at.protocol, split(ports)))
+}
+
+/// Whether a transport protocol is one that services have.
+#[must_use]
+#[inline(always)]
+pub const fn has_ports(number: u8) -> bool {
+    matches!(number, protocol::TCP | protocol::UDP | protocol::SCTP)
 }
 
 /// What a tunnel packet carries, and where.

@@ -48,6 +48,8 @@ pub fn report(packet: &mut Packet) -> u32 {
 struct Live;
 
 impl Actor for Live {
+    const CHANGES: bool = true;
+
     #[inline(always)]
     fn pass(&self, verdict: Verdict) -> End {
         stats::verdict(verdict);
@@ -87,6 +89,8 @@ impl Actor for Live {
 struct Dry;
 
 impl Actor for Dry {
+    const CHANGES: bool = false;
+
     #[inline(always)]
     fn pass(&self, verdict: Verdict) -> End {
         Ok(verdict as u32)

@@ -19,10 +19,10 @@ use lb_common::{
 };
 
 use crate::{
-    arp, maglev,
+    arp, fragments, maglev,
     maps::{self, SETTINGS},
     packet::Packet,
-    peers, vip,
+    peers, sources, vip,
 };
 
 /// What follows a decision. The live entry performs it, the dry one only notes it.
@@ -30,6 +30,8 @@ use crate::{
 /// Decisions are handed on by calls, not returned as one value: the verifier wants every part of a value written on
 /// every path, and the compiler does not write what a variant lacks.
 pub trait Actor {
+    /// Whether it changes anything: what it passes, drops or notes for later packets.
+    const CHANGES: bool;
     /// Up the stack as it is.
     fn pass(&self, verdict: Verdict) -> End;
     /// Up the stack, counted for the service; the backend is this node.
@@ -82,7 +84,7 @@ pub fn decide<A: Actor>(packet: &mut Packet, report: &mut Report, actor: &A) -> 
 /// Decides on a packet whose destination may be a VIP; `None` if it is none.
 #[inline(always)]
 fn for_vip<A: Actor>(packet: &mut Packet, network: &Network, report: &mut Report, actor: &A) -> Option<End> {
-    let end = match flow(packet, network) {
+    let end = match flow(packet, network, A::CHANGES) {
         Ok(Class::Flow(tuple)) => match vip::service(&tuple.to) {
             Some(service) => return Some(choose(packet, service, network, &tuple, report, actor)),
             None => Err(DropReason::NoService),
@@ -96,7 +98,14 @@ fn for_vip<A: Actor>(packet: &mut Packet, network: &Network, report: &mut Report
         return None;
     }
     Some(match end {
-        Err(DropReason::NoService) if address.has(AddressEntry::PASS_UNMATCHED) => actor.pass(Verdict::Unmatched),
+        Err(DropReason::UnknownFragment)
+            if address.has(AddressEntry::HELD) && fragments::was_directed(packet, network) =>
+        {
+            actor.pass(Verdict::Directed)
+        }
+        Err(DropReason::NoService | DropReason::UnknownFragment) if address.has(AddressEntry::PASS_UNMATCHED) => {
+            actor.pass(Verdict::Unmatched)
+        }
         Err(reason) => Err(reason),
         Ok(verdict) => actor.pass(verdict),
     })
@@ -118,6 +127,9 @@ fn choose<A: Actor>(
     let Some(settings) = SETTINGS.get(0) else {
         return Err(DropReason::NoBackend);
     };
+    if ring.has_source_ranges() && !sources::admits(service, network.is_ipv4, &tuple.source) {
+        return Err(DropReason::SourceDenied);
+    }
     if ring.is_empty() {
         return Err(DropReason::NoBackend);
     }
@@ -173,10 +185,11 @@ fn from_tunnel<A: Actor>(
     let Some(inner) = parse::network(packet, payload.l3, payload.is_ipv4) else {
         return actor.pass(Verdict::NotOurs);
     };
-    if !vip::may_be_vip(&inner.destination)
-        || !maps::address(&inner.destination).has(AddressEntry::VIP)
-        || !maps::address(&outer.destination).has(AddressEntry::NODE)
-    {
+    if !vip::may_be_vip(&inner.destination) {
+        return actor.pass(Verdict::NotOurs);
+    }
+    let address = maps::address(&inner.destination);
+    if !address.has(AddressEntry::VIP) || !maps::address(&outer.destination).has(AddressEntry::NODE) {
         return actor.pass(Verdict::NotOurs);
     }
     if maps::peer(&outer.source) == 0 {
@@ -185,10 +198,16 @@ fn from_tunnel<A: Actor>(
     if !payload.is_understood {
         return Err(DropReason::BadTunnel);
     }
-    let tuple = match flow(packet, &inner)? {
-        Class::Flow(tuple) => tuple,
-        Class::Icmp => return actor.strip(packet, outer.l3, payload),
-        Class::Other => return Err(DropReason::NoService),
+    let tuple = match flow(packet, &inner, false) {
+        Ok(Class::Flow(tuple)) => tuple,
+        Ok(Class::Icmp) => return actor.strip(packet, outer.l3, payload),
+        Ok(Class::Other) => return Err(DropReason::NoService),
+        // The director knew its ports.
+        Err(DropReason::UnknownFragment) if address.has(AddressEntry::HELD) => {
+            return actor.strip(packet, outer.l3, payload);
+        }
+        Err(DropReason::UnknownFragment) => return Err(DropReason::NotHeld),
+        Err(reason) => return Err(reason),
     };
     let Some(service) = vip::service(&tuple.to) else {
         return Err(DropReason::NoService);
@@ -205,20 +224,23 @@ enum Class {
     Other,
 }
 
-/// The flow that a packet belongs to.
+/// The flow that a packet belongs to. `records`: ports of a first fragment are noted for the later ones.
 #[inline(always)]
-fn flow(packet: &Packet, network: &Network) -> Result<Class, DropReason> {
+fn flow(packet: &Packet, network: &Network, records: bool) -> Result<Class, DropReason> {
     let transport: Transport = parse::transport(packet, network)?;
     match transport.protocol {
         protocol::ICMP | protocol::ICMPV6 => return Ok(Class::Icmp),
-        protocol::TCP | protocol::UDP => {}
+        number if parse::has_ports(number) || transport.is_fragment => {}
         _ => return Ok(Class::Other),
     }
-    if transport.is_fragment {
-        return Err(DropReason::Fragment);
-    }
-    let (source_port, destination_port) = parse::ports(packet, &transport)?;
-    let to = VipKey::new(network.destination, destination_port, transport.protocol);
+    let (protocol, source_port, destination_port) = if transport.is_fragment {
+        let found = fragments::ports(packet, network, &transport, records)?;
+        (found.protocol, found.source_port, found.destination_port)
+    } else {
+        let (source_port, destination_port) = parse::ports(packet, &transport)?;
+        (transport.protocol, source_port, destination_port)
+    };
+    let to = VipKey::new(network.destination, destination_port, protocol);
     Ok(Class::Flow(Tuple { to, source: network.source, source_port }))
 }
 

@@ -15,10 +15,12 @@ mod act;
 mod arp;
 mod decide;
 mod encap;
+mod fragments;
 mod maglev;
 mod maps;
 mod packet;
 mod peers;
+mod sources;
 mod stats;
 mod vip;
 

@@ -4,7 +4,7 @@
 
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
-    btf_maps::{Array, ArrayOfMaps, DevMapHash, HashMap, PerCpuArray},
+    btf_maps::{Array, ArrayOfMaps, DevMapHash, HashMap, LpmTrie, LruHashMap, PerCpuArray},
     macros::btf_map,
 };
 use lb_common::{
@@ -14,10 +14,12 @@ use lb_common::{
         agent::AgentInfo,
         backends::Backend,
         counters::Counters,
+        fragments::{FragmentEntry, FragmentKey},
         names::{BackendInfo, ServiceInfo},
         peers::{PeerEntry, PeerMacKey},
         services::{ServiceEntry, VipKey},
         settings::Settings,
+        sources::{SourceEntry, SourceKey},
     },
 };
 
@@ -59,6 +61,10 @@ pub static SERVICE_INFO: Array<ServiceInfo, 1> = Array::new();
 pub static BACKEND_INFO: Array<BackendInfo, 1> = Array::new();
 #[btf_map]
 pub static AGENT: Array<AgentInfo, 1> = Array::new();
+#[btf_map]
+pub static FRAGMENTS: LruHashMap<FragmentKey, FragmentEntry, 1> = LruHashMap::new();
+#[btf_map]
+pub static SOURCE_RANGES: LpmTrie<SourceKey, SourceEntry, 1> = LpmTrie::new();
 /// Not read: an update of a map of maps waits for a grace period on kernels where `membarrier` refuses to.
 #[btf_map]
 pub static GRACE: ArrayOfMaps<Array<u32, 1>, 1> = ArrayOfMaps::new();

@@ -2,7 +2,10 @@
 
 use std::fmt::Write;
 
-use super::{addresses::*, agent::*, backends::*, counters::*, names::*, peers::*, services::*, settings::*};
+use super::{
+    addresses::*, agent::*, backends::*, counters::*, fragments::*, names::*, peers::*, services::*, settings::*,
+    sources::*,
+};
 use crate::{LAYOUT_VERSION, addr::IpAddr16};
 
 macro_rules! layout {
@@ -32,7 +35,10 @@ fn pinned_layouts_are_those_of_this_version() {
         ServiceInfo { key, used, name }
         BackendInfo { address, service, port, weight, used, in_ring, generation }
         AgentInfo { started, pid, layout, node, version }
+        FragmentKey { source, destination, identification, protocol }
+        FragmentEntry { time, source_port, destination_port, protocol }
     );
+    writeln!(out, "SourceKey: {} bytes, alignment {}", size_of::<SourceKey>(), align_of::<SourceKey>()).unwrap();
     insta::assert_snapshot!(out, @r"
     layout version 1
     IpAddr16: 16 bytes, alignment 4
@@ -85,5 +91,16 @@ fn pinned_layouts_are_those_of_this_version() {
        12 layout
        16 node
        80 version
+    FragmentKey: 40 bytes, alignment 4
+        0 source
+       16 destination
+       32 identification
+       36 protocol
+    FragmentEntry: 16 bytes, alignment 8
+        0 time
+        8 source_port
+       10 destination_port
+       12 protocol
+    SourceKey: 20 bytes, alignment 4
     ");
 }
