@@ -163,7 +163,7 @@ fn walk<B: Bytes + ?Sized>(frame: &B, mut at: Transport) -> Result<Transport, Dr
         let header = header.to_ne_bytes();
         let units = usize::from(header[1]);
         let length = match at.protocol {
-            protocol::FRAGMENT => 8,
+            protocol::FRAGMENT => FRAGMENT_LEN,
             protocol::AUTHENTICATION => (units + 2) * 4, // RFC 4302 section 2.2
             _ => (units + 1) * 8,
         };
@@ -177,6 +177,9 @@ fn walk<B: Bytes + ?Sized>(frame: &B, mut at: Transport) -> Result<Transport, Dr
     }
     if is_extension(at.protocol) { Err(DropReason::ExtensionHeaders) } else { Ok(at) }
 }
+
+/// Length of an IPv6 fragment header, bytes.
+const FRAGMENT_LEN: usize = 8;
 
 const fn is_extension(number: u8) -> bool {
     matches!(
@@ -233,46 +236,44 @@ pub struct Fragment {
     pub is_first: bool,
 }
 
-/// Reads what [`transport`] found to be a fragment: the IPv4 header at `l3`, or the IPv6 fragment header in front of
-/// `l4`. `None` if the frame is too short.
+impl Transport {
+    /// Offset of the words that tell a fragment's place: in the IPv4 header, or the fragment header in front of `l4`.
+    #[must_use]
+    #[inline(always)]
+    pub const fn fragment_words(&self, network: &Network) -> usize {
+        if network.is_ipv4 { network.l3 + 4 } else { self.l4 - FRAGMENT_LEN }
+    }
+}
+
+/// Reads which fragment a packet is; `at` is its [`Transport::fragment_words`]. `None` if the frame is too short.
 #[inline(always)]
-pub fn fragment<B: Bytes + ?Sized>(frame: &B, l3: usize, l4: usize, is_ipv4: bool) -> Option<Fragment> {
+pub fn fragment<B: Bytes + ?Sized>(frame: &B, at: usize, is_ipv4: bool) -> Option<Fragment> {
     if is_ipv4 {
-        let [word] = frame.words(l3 + 4)?;
+        let [word] = frame.words(at)?;
         let word = u32::from_be(word);
         Some(Fragment { identification: (word & 0xffff_0000).to_be(), is_first: word & 0x1fff == 0 })
     } else {
-        let [word, identification] = frame.words(l4 - 8)?;
+        let [word, identification] = frame.words(at)?;
         Some(Fragment { identification, is_first: u32::from_be(word) & 0xfff8 == 0 })
     }
 }
 
-/// Transport protocol and ports of a first fragment, whose transport header is at `at` or, in IPv6, behind more
-/// extension headers there. It has to hold the whole header: a shorter one comes from nobody but attackers (RFC 1858
-/// section 3, RFC 7112 section 5).
+/// Ports of a first fragment. It has to hold the whole transport header: a shorter one comes from nobody but attackers
+/// (RFC 1858 section 3, RFC 7112 section 5). Extension headers behind the fragment header are not followed.
 ///
 /// # Errors
-/// [`DropReason::Fragment`] if it is shorter, [`DropReason::NoService`] if the protocol has no ports,
-/// [`DropReason::Truncated`] and [`DropReason::ExtensionHeaders`] as [`transport`], the latter for a second fragment
-/// header too.
+/// [`DropReason::Fragment`] if it is shorter, [`DropReason::Truncated`] as [`transport`],
+/// [`DropReason::ExtensionHeaders`] if there are such, [`DropReason::NoService`] if the protocol has no ports.
 #[inline(always)]
-pub fn first_fragment<B: Bytes + ?Sized>(
-    frame: &B,
-    at: Transport,
-    is_ipv4: bool,
-) -> Result<(u8, (Be16, Be16)), DropReason> {
-    let at = if is_ipv4 { at } else { walk(frame, Transport { is_fragment: false, ..at })? };
-    if at.is_fragment && !is_ipv4 {
-        return Err(DropReason::ExtensionHeaders); // a second fragment header, which no sender writes
-    }
+pub fn first_fragment<B: Bytes + ?Sized>(frame: &B, at: &Transport) -> Result<(Be16, Be16), DropReason> {
     if !has_ports(at.protocol) {
-        return Err(DropReason::NoService);
+        return Err(if is_extension(at.protocol) { DropReason::ExtensionHeaders } else { DropReason::NoService });
     }
     if at.l4 + header_length(at.protocol) > at.end {
         return Err(DropReason::Fragment);
     }
     let [ports] = frame.words(at.l4).ok_or(DropReason::Truncated)?;
-    Ok((at.protocol, split(ports)))
+    Ok(split(ports))
 }
 
 /// Whether a transport protocol is one that services have.

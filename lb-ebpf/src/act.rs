@@ -11,6 +11,7 @@ use lb_common::{
 use crate::{
     decide::{self, Actor, End, Served},
     encap,
+    fragments::Ports,
     maps::DEVICES,
     packet::Packet,
     stats,
@@ -48,7 +49,7 @@ pub fn report(packet: &mut Packet) -> u32 {
 struct Live;
 
 impl Actor for Live {
-    const CHANGES: bool = true;
+    const PORTS: Ports = Ports::Recorded;
 
     #[inline(always)]
     fn pass(&self, verdict: Verdict) -> End {
@@ -89,7 +90,7 @@ impl Actor for Live {
 struct Dry;
 
 impl Actor for Dry {
-    const CHANGES: bool = false;
+    const PORTS: Ports = Ports::Looked;
 
     #[inline(always)]
     fn pass(&self, verdict: Verdict) -> End {

@@ -19,7 +19,9 @@ use lb_common::{
 };
 
 use crate::{
-    arp, fragments, maglev,
+    arp,
+    fragments::{self, Ports},
+    maglev,
     maps::{self, SETTINGS},
     packet::Packet,
     peers, sources, vip,
@@ -30,8 +32,8 @@ use crate::{
 /// Decisions are handed on by calls, not returned as one value: the verifier wants every part of a value written on
 /// every path, and the compiler does not write what a variant lacks.
 pub trait Actor {
-    /// Whether it changes anything: what it passes, drops or notes for later packets.
-    const CHANGES: bool;
+    /// What becomes of the ports of fragments.
+    const PORTS: Ports;
     /// Up the stack as it is.
     fn pass(&self, verdict: Verdict) -> End;
     /// Up the stack, counted for the service; the backend is this node.
@@ -84,7 +86,7 @@ pub fn decide<A: Actor>(packet: &mut Packet, report: &mut Report, actor: &A) -> 
 /// Decides on a packet whose destination may be a VIP; `None` if it is none.
 #[inline(always)]
 fn for_vip<A: Actor>(packet: &mut Packet, network: &Network, report: &mut Report, actor: &A) -> Option<End> {
-    let end = match flow(packet, network, A::CHANGES) {
+    let end = match flow(packet, network, A::PORTS) {
         Ok(Class::Flow(tuple)) => match vip::service(&tuple.to) {
             Some(service) => return Some(choose(packet, service, network, &tuple, report, actor)),
             None => Err(DropReason::NoService),
@@ -198,11 +200,11 @@ fn from_tunnel<A: Actor>(
     if !payload.is_understood {
         return Err(DropReason::BadTunnel);
     }
-    let tuple = match flow(packet, &inner, false) {
+    let tuple = match flow(packet, &inner, Ports::Unasked) {
         Ok(Class::Flow(tuple)) => tuple,
         Ok(Class::Icmp) => return actor.strip(packet, outer.l3, payload),
         Ok(Class::Other) => return Err(DropReason::NoService),
-        // The director knew its ports.
+        // The director knew its service; here it is enough to hold the VIP.
         Err(DropReason::UnknownFragment) if address.has(AddressEntry::HELD) => {
             return actor.strip(packet, outer.l3, payload);
         }
@@ -224,23 +226,20 @@ enum Class {
     Other,
 }
 
-/// The flow that a packet belongs to. `records`: ports of a first fragment are noted for the later ones.
+/// The flow that a packet belongs to. `fragments` says how the ports of fragments are found.
 #[inline(always)]
-fn flow(packet: &Packet, network: &Network, records: bool) -> Result<Class, DropReason> {
+fn flow(packet: &Packet, network: &Network, fragments: Ports) -> Result<Class, DropReason> {
     let transport: Transport = parse::transport(packet, network)?;
     match transport.protocol {
         protocol::ICMP | protocol::ICMPV6 => return Ok(Class::Icmp),
-        number if parse::has_ports(number) || transport.is_fragment => {}
+        _ if transport.is_fragment => {
+            return fragments::flow(packet, network, &transport, fragments).map(Class::Flow);
+        }
+        number if parse::has_ports(number) => {}
         _ => return Ok(Class::Other),
     }
-    let (protocol, source_port, destination_port) = if transport.is_fragment {
-        let found = fragments::ports(packet, network, &transport, records)?;
-        (found.protocol, found.source_port, found.destination_port)
-    } else {
-        let (source_port, destination_port) = parse::ports(packet, &transport)?;
-        (transport.protocol, source_port, destination_port)
-    };
-    let to = VipKey::new(network.destination, destination_port, protocol);
+    let (source_port, destination_port) = parse::ports(packet, &transport)?;
+    let to = VipKey::new(network.destination, destination_port, transport.protocol);
     Ok(Class::Flow(Tuple { to, source: network.source, source_port }))
 }
 

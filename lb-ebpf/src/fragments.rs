@@ -4,7 +4,8 @@
 
 use aya_ebpf::{bindings::BPF_ANY, helpers::generated::bpf_ktime_get_ns};
 use lb_common::{
-    addr::{Be16, IpAddr16},
+    addr::{Be16, IpAddr16, wire_word},
+    hash::Tuple,
     maps::{
         fragments::{FragmentEntry, FragmentKey},
         services::VipKey,
@@ -20,46 +21,86 @@ use crate::{
     peers, vip,
 };
 
-/// What a fragment is asked, and the answer.
-pub struct Question {
+/// What is asked about a fragment: words only, which the verifier follows through the stack.
+#[repr(C)]
+struct Question {
     source: IpAddr16,
     destination: IpAddr16,
-    l3: usize,
-    transport: Transport,
-    is_ipv4: bool,
+    /// Offset of what tells the fragment's place. Taken from `l4` here, the verifier would not follow.
+    at: usize,
+    l4: usize,
+    end: usize,
+    protocol: u64,
+    is_ipv4: u64,
     /// Whether a first fragment is to be remembered.
-    records: bool,
-    /// Protocol of the transport; valid after a success, as are the ports.
-    pub protocol: u8,
-    /// Source port.
-    pub source_port: Be16,
-    /// Destination port.
-    pub destination_port: Be16,
+    records: u64,
 }
 
-/// The ports of a fragment, and the protocol they belong to. `records`: remember those of a first fragment.
+/// How the ports of a fragment are found.
+#[derive(Clone, Copy, Eq, PartialEq)]
+pub enum Ports {
+    /// Not at all: every fragment is an unknown one. The verifier has half as much to follow.
+    Unasked,
+    /// In the first fragment, or among those recorded.
+    Looked,
+    /// As `Looked`, and those of a first fragment are recorded.
+    Recorded,
+}
+
+/// The flow of a fragment.
 ///
 /// # Errors
-/// [`DropReason::UnknownFragment`] for a later fragment whose first one is not known, [`DropReason::NoService`] if it is
-/// of no protocol that has ports; see [`parse::first_fragment`] for first ones.
+/// [`DropReason::Truncated`] if the frame ends before the packet does, [`DropReason::UnknownFragment`] for a later
+/// fragment whose first one is not known, [`DropReason::NoService`] if it is of no protocol that has ports; see
+/// [`parse::first_fragment`] for first ones.
 #[inline(always)]
-pub fn ports(packet: &Packet, network: &Network, transport: &Transport, records: bool) -> Result<Question, DropReason> {
+pub fn flow(packet: &Packet, network: &Network, transport: &Transport, ports: Ports) -> Result<Tuple, DropReason> {
     if !packet.reaches(transport.end) {
         return Err(DropReason::Truncated);
     }
-    let mut question = Question {
+    if ports == Ports::Unasked {
+        return Err(DropReason::UnknownFragment);
+    }
+    let question = Question {
         source: network.source,
         destination: network.destination,
-        l3: network.l3,
-        transport: *transport,
-        is_ipv4: network.is_ipv4,
-        records,
-        protocol: 0,
-        source_port: Be16::new(0),
-        destination_port: Be16::new(0),
+        at: transport.fragment_words(network),
+        l4: transport.l4,
+        end: transport.end,
+        protocol: u64::from(transport.protocol),
+        is_ipv4: u64::from(network.is_ipv4),
+        records: u64::from(ports == Ports::Recorded),
     };
-    answer(&packet.linear(), &mut question)?;
-    Ok(question)
+    let (protocol, source_port, destination_port) = Answer::read(answer(&packet.linear(), &question))?;
+    let to = VipKey::new(network.destination, destination_port, protocol);
+    Ok(Tuple { to, source: network.source, source_port })
+}
+
+/// An answer in a register: ports in bits 0..32 as they are on the wire, protocol in 32..40; or a reason, and bit 63.
+struct Answer;
+
+impl Answer {
+    const FAILED: u64 = 1 << 63;
+
+    #[inline(always)]
+    fn ports(number: u8, source: Be16, destination: Be16) -> u64 {
+        let ([a, b], [c, d]) = (source.wire(), destination.wire());
+        u64::from(wire_word([a, b, c, d])) | u64::from(number) << 32
+    }
+
+    #[inline(always)]
+    fn failed(reason: DropReason) -> u64 {
+        Self::FAILED | u64::from(reason as u32)
+    }
+
+    #[inline(always)]
+    fn read(answer: u64) -> Result<(u8, Be16, Be16), DropReason> {
+        if answer & Self::FAILED != 0 {
+            return Err(DropReason::from_index(answer as u32).unwrap_or(DropReason::UnknownFragment));
+        }
+        let [a, b, c, d] = (answer as u32).to_ne_bytes();
+        Ok(((answer >> 32) as u8, Be16::from_wire([a, b]), Be16::from_wire([c, d])))
+    }
 }
 
 /// Whether a later fragment that nobody knows came from another director on the link, which knew it.
@@ -69,42 +110,56 @@ pub fn was_directed(packet: &Packet, network: &Network) -> bool {
 }
 
 #[inline(never)]
-fn answer(packet: &Packet, question: &mut Question) -> Result<(), DropReason> {
-    let Transport { l4, protocol: number, .. } = question.transport;
-    let Some(fragment) = parse::fragment(packet, question.l3, l4, question.is_ipv4) else {
-        return Err(DropReason::Truncated);
+fn answer(packet: &Packet, question: &Question) -> u64 {
+    let (number, is_ipv4) = (question.protocol as u8, question.is_ipv4 != 0);
+    let Some(fragment) = parse::fragment(packet, question.at, is_ipv4) else {
+        return Answer::failed(DropReason::Truncated);
     };
     let key = FragmentKey {
         source: question.source,
         destination: question.destination,
         identification: fragment.identification,
-        protocol: u32::from(if question.is_ipv4 { number } else { protocol::FRAGMENT }),
+        protocol: u32::from(if is_ipv4 { number } else { protocol::FRAGMENT }),
     };
-    // SAFETY: the helper reads a clock.
-    let now = unsafe { bpf_ktime_get_ns() };
-    if fragment.is_first {
-        let (number, (source, destination)) = parse::first_fragment(packet, question.transport, question.is_ipv4)?;
-        (question.protocol, question.source_port, question.destination_port) = (number, source, destination);
-        if question.records && vip::service(&VipKey::new(question.destination, destination, number)).is_some() {
-            let entry = FragmentEntry {
-                time: now,
-                source_port: source,
-                destination_port: destination,
-                protocol: u32::from(number),
-            };
-            // Without room the later fragments are unknown, which is counted then.
-            let _ = FRAGMENTS.insert(&key, &entry, u64::from(BPF_ANY));
-        }
-        return Ok(());
+    if !fragment.is_first {
+        return match recall(&key) {
+            Some(entry) => Answer::ports(entry.protocol as u8, entry.source_port, entry.destination_port),
+            None if parse::has_ports(number) => Answer::failed(DropReason::UnknownFragment),
+            None => Answer::failed(DropReason::NoService),
+        };
     }
+    let transport = Transport { protocol: number, l4: question.l4, end: question.end, is_fragment: true };
+    match parse::first_fragment(packet, &transport) {
+        Ok((source, destination)) => {
+            let to = VipKey::new(question.destination, destination, number);
+            if question.records != 0 && vip::service(&to).is_some() {
+                record(&key, number, source, destination);
+            }
+            Answer::ports(number, source, destination)
+        }
+        Err(reason) => Answer::failed(reason),
+    }
+}
+
+#[inline(always)]
+fn recall(key: &FragmentKey) -> Option<FragmentEntry> {
     // SAFETY: copied at once. Another CPU may take the entry for another datagram meanwhile: then the fragment goes to
     // another backend, which cannot use it, and its datagram is lost as if the entry had gone a moment earlier.
-    let Some(entry) = (unsafe { FRAGMENTS.get(&key) }).copied().filter(|entry| entry.is_fresh(now)) else {
-        return Err(if parse::has_ports(number) { DropReason::UnknownFragment } else { DropReason::NoService });
-    };
-    question.protocol = entry.protocol as u8;
-    (question.source_port, question.destination_port) = (entry.source_port, entry.destination_port);
-    Ok(())
+    unsafe { FRAGMENTS.get(key) }.copied().filter(|entry| entry.is_fresh(now()))
+}
+
+#[inline(always)]
+fn record(key: &FragmentKey, number: u8, source_port: Be16, destination_port: Be16) {
+    let entry = FragmentEntry { time: now(), source_port, destination_port, protocol: u32::from(number) };
+    // Without room the later fragments are unknown, which is counted then.
+    let _ = FRAGMENTS.insert(key, &entry, u64::from(BPF_ANY));
+}
+
+/// Nanoseconds of `CLOCK_MONOTONIC`.
+#[inline(always)]
+fn now() -> u64 {
+    // SAFETY: the helper reads a clock.
+    unsafe { bpf_ktime_get_ns() }
 }
 
 #[inline(never)]

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
+use ipnet::IpNet;
+
 use super::{
     AgentConfig, Config,
     draft::{Draft, DraftNode},
@@ -80,6 +82,8 @@ fn service(draft: DraftService) -> Service {
     backends.sort_by_key(|backend| (backend.address, backend.port));
     let mut ports: Vec<u16> = draft.ports.iter().map(|port| port.value).collect();
     ports.sort_unstable();
+    let mut source_ranges: Vec<IpNet> = draft.source_ranges.iter().map(|range| range.value).collect();
+    source_ranges.sort_unstable();
     Service {
         name: draft.name.value,
         vips: draft.vips.iter().map(|vip| vip.value).collect(),
@@ -90,5 +94,6 @@ fn service(draft: DraftService) -> Service {
         backends,
         probe: draft.probe,
         drop_unmatched: draft.drop_unmatched.value,
+        source_ranges,
     }
 }

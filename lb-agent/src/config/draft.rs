@@ -73,6 +73,8 @@ pub(super) struct DraftCapacities {
     pub(super) ring_slots: Option<Located<u32>>,
     pub(super) peers: Option<Located<u32>>,
     pub(super) addresses: Option<Located<u32>>,
+    pub(super) source_ranges: Option<Located<u32>>,
+    pub(super) fragments: Option<Located<u32>>,
 }
 
 /// Reads the tree. What is missing in the result was reported.
@@ -273,7 +275,7 @@ fn log(fields: &Fields<'_>, problems: &mut Problems) -> LogConfig {
 }
 
 fn capacities(value: &Node, problems: &mut Problems) -> DraftCapacities {
-    let known = ["services", "backends", "ringSlots", "peers", "addresses"];
+    let known = ["services", "backends", "ringSlots", "peers", "addresses", "sourceRanges", "fragments"];
     let Some(fields) = Fields::of(value, "capacities", &known, problems) else {
         return DraftCapacities::default();
     };
@@ -284,5 +286,7 @@ fn capacities(value: &Node, problems: &mut Problems) -> DraftCapacities {
         ring_slots: read("ringSlots", 64..=Capacities::MAX.ring_slots),
         peers: read("peers", 1..=Capacities::MAX.peers),
         addresses: read("addresses", 1..=Capacities::MAX.addresses),
+        source_ranges: read("sourceRanges", 1..=Capacities::MAX.source_ranges),
+        fragments: read("fragments", 1024..=Capacities::MAX.fragments),
     }
 }

@@ -2,10 +2,13 @@
 
 use std::{net::IpAddr, time::Duration};
 
+use ipnet::IpNet;
+
 use super::{
     draft::{each, nameless, some_of},
     error::{Place, Problems},
     read::{Fields, Located, address, boolean, choice, duration, integer, name, show},
+    source_range::range,
     yaml::{Node, Value},
 };
 use crate::model::{Delivery, Probe, Protocol, RingSize};
@@ -43,6 +46,7 @@ pub(super) struct DraftService {
     pub(super) drop_unmatched: Located<bool>,
     pub(super) backends: Vec<DraftBackend>,
     pub(super) probe: Option<Probe>,
+    pub(super) source_ranges: Vec<Located<IpNet>>,
 }
 
 impl DraftService {
@@ -66,7 +70,7 @@ pub(super) struct DraftBackend {
 /// Reads one entry of `services`.
 pub(super) fn service(value: &Node, problems: &mut Problems) -> Option<DraftService> {
     let fields = Fields::of(value, "service", KEYS, problems)?;
-    let protocols = [("tcp", Protocol::Tcp), ("udp", Protocol::Udp)];
+    let protocols = [("tcp", Protocol::Tcp), ("udp", Protocol::Udp), ("sctp", Protocol::Sctp)];
     let name = fields.required("name", problems).and_then(|value| name(value, "name", problems));
     let vips = some_of(&fields, "vips", problems, |item, problems| address(item, "VIP", problems));
     let ports = some_of(&fields, "ports", problems, |item, problems| integer(item, "ports", &(0..=u16::MAX), problems));
@@ -75,7 +79,6 @@ pub(super) fn service(value: &Node, problems: &mut Problems) -> Option<DraftServ
     let delivery = fields.optional("delivery").and_then(|value| choice(value, "delivery", DELIVERIES, problems));
     let drop_unmatched = fields.optional("dropUnmatched").and_then(|value| boolean(value, "dropUnmatched", problems));
     let backends = each(fields.optional("backends"), "backends", problems, backend);
-    refuse_source_ranges(&fields, problems);
     Some(DraftService {
         place: fields.place,
         probe: probe(&fields, protocol, &ports, problems),
@@ -87,6 +90,7 @@ pub(super) fn service(value: &Node, problems: &mut Problems) -> Option<DraftServ
         delivery: delivery.unwrap_or(Located::new(fields.place, Delivery::Auto)),
         drop_unmatched: drop_unmatched.unwrap_or(Located::new(fields.place, true)),
         backends,
+        source_ranges: each(fields.optional("sourceRanges"), "sourceRanges", problems, range),
     })
 }
 
@@ -118,16 +122,6 @@ fn ring_size(fields: &Fields<'_>, problems: &mut Problems) -> Located<RingSize> 
     let (below, above) = (1 << slots.ilog2(), slots.next_power_of_two());
     problems.refuse(place, format!("`ringSize` is {slots}, which is no power of two; write {below} or {above}"));
     default
-}
-
-fn refuse_source_ranges(fields: &Fields<'_>, problems: &mut Problems) {
-    if let Some(value) = fields.optional("sourceRanges")
-        && !matches!(&value.value, Value::List(items) if items.is_empty())
-    {
-        let reason =
-            "`sourceRanges` is not supported yet, so everybody would be let in; leave it out and filter upstream";
-        problems.refuse(value.place, reason);
-    }
 }
 
 /// The probe of a service: as written, `none`, or a TCP probe of its port where that is plain.

@@ -128,16 +128,35 @@ pub struct Capacities {
     pub peers: u32,
     /// VIP addresses, 1..=65536. Default 1024.
     pub addresses: u32,
+    /// Source ranges per (VIP, protocol, port) entry, 1..=1048576. Default 16384.
+    pub source_ranges: u32,
+    /// Datagrams in fragments whose ports are remembered, 1024..=1048576. Default 16384 (2 MiB).
+    pub fragments: u32,
 }
 
 impl Capacities {
     /// The largest value of each.
-    pub(super) const MAX: Self =
-        Self { services: 1 << 16, backends: 1 << 20, ring_slots: 1 << 28, peers: 1 << 16, addresses: 1 << 16 };
+    pub(super) const MAX: Self = Self {
+        services: 1 << 16,
+        backends: 1 << 20,
+        ring_slots: 1 << 28,
+        peers: 1 << 16,
+        addresses: 1 << 16,
+        source_ranges: 1 << 20,
+        fragments: 1 << 20,
+    };
 }
 
 impl Default for Capacities {
     fn default() -> Self {
-        Self { services: 1024, backends: 8192, ring_slots: 4_194_304, peers: 1024, addresses: 1024 }
+        Self {
+            services: 1024,
+            backends: 8192,
+            ring_slots: 4_194_304,
+            peers: 1024,
+            addresses: 1024,
+            source_ranges: 16_384,
+            fragments: 16_384,
+        }
     }
 }

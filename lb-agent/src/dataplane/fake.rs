@@ -12,6 +12,7 @@ use lb_common::{
         published::RingWord,
         services::VipKey,
         settings::Settings,
+        sources::SourceRange,
     },
 };
 
@@ -37,6 +38,8 @@ pub struct FakeDataplane {
     pub backends: BTreeMap<u32, (Head, [Hop; 2])>,
     /// Entries of `BACKEND_INFO`.
     pub info: BTreeMap<u32, BackendInfo>,
+    /// Entries of `SOURCE_RANGES`.
+    pub source_ranges: std::collections::BTreeSet<(u32, SourceRange)>,
     /// Regions, backends' hops and entries that packets under way may still refer to: written again, they would be seen.
     in_flight: InFlight,
 }
@@ -72,6 +75,8 @@ impl Dataplane for FakeDataplane {
             MapOp::Service { key, index } => drop(self.services.insert(*key, *index)),
             MapOp::RemoveService { key } => self.remove_service(key),
             MapOp::ResetService { index } => drop(self.published.remove(index)),
+            MapOp::SourceRange { service, range } => assert!(self.source_ranges.insert((*service, *range))),
+            MapOp::RemoveSourceRange { service, range } => assert!(self.source_ranges.remove(&(*service, *range))),
             MapOp::Grace => self.in_flight = InFlight::default(),
             MapOp::Peer(..)
             | MapOp::RemovePeer(_)
@@ -159,6 +164,13 @@ impl FakeDataplane {
                 (info.address, hops[head.active()])
             })
             .collect()
+    }
+
+    /// Whether a service admits a source, as a packet would find it.
+    pub fn admits(&self, key: &VipKey, source: std::net::IpAddr) -> bool {
+        let index = self.services[key];
+        let has_ranges = self.published.get(&index).is_some_and(|word| word.has_source_ranges());
+        !has_ranges || self.source_ranges.iter().any(|(service, range)| *service == index && range.contains(source))
     }
 
     /// Panics unless every service leads to backends and has its filter bit and address.

@@ -1,6 +1,6 @@
 //! Plans performed on maps in memory, which follow references as packets do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::{
     addr::{BackendId, Be16, IpAddr16},
@@ -13,7 +13,15 @@ use crate::plan::{
     MapOp, MapState, PlanError, RingArena, RingOrigin, Sizes, TargetBackend, TargetService, TargetState, operations,
 };
 
-const SIZES: Sizes = Sizes { services: 16, backends: 64, ring_slots: 64 * 24, peers: 8, addresses: 16 };
+const SIZES: Sizes = Sizes {
+    services: 16,
+    backends: 64,
+    ring_slots: 64 * 24,
+    peers: 8,
+    addresses: 16,
+    source_ranges: 32,
+    fragments: 16,
+};
 
 fn address(last: u8) -> IpAddr16 {
     IpAddr16::from_bytes([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, 0, last])
@@ -40,6 +48,7 @@ fn target(services: &BTreeMap<u8, BTreeMap<u8, (u16, u8)>>) -> TargetState {
             log2: 6,
             held: service % 2 == 0,
             backends: backends.collect(),
+            source_ranges: BTreeSet::new(),
         };
         target.services.insert(key(*service), service_target);
     }

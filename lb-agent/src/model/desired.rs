@@ -4,6 +4,7 @@
 
 use std::{fmt, net::IpAddr, time::Duration};
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 /// All that a source asks of this node, whole.
@@ -58,6 +59,8 @@ pub struct Service {
     pub probe: Option<Probe>,
     /// Packets to one of these VIPs that match no service are dropped and counted (true) or passed up the stack (false).
     pub drop_unmatched: bool,
+    /// Clients that are admitted, in ascending order, without host bits; empty admits everybody.
+    pub source_ranges: Vec<IpNet>,
 }
 
 /// An address that takes flows of a service.
@@ -79,6 +82,8 @@ pub enum Protocol {
     Tcp,
     /// IANA protocol number 17.
     Udp,
+    /// IANA protocol number 132.
+    Sctp,
 }
 
 impl Protocol {
@@ -88,6 +93,7 @@ impl Protocol {
         match self {
             Self::Tcp => 6,
             Self::Udp => 17,
+            Self::Sctp => 132,
         }
     }
 }
@@ -97,6 +103,7 @@ impl fmt::Display for Protocol {
         f.pad(match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
+            Self::Sctp => "sctp",
         })
     }
 }

@@ -14,6 +14,7 @@ use lb_common::{
         backends::{Hop, Mode},
         services::VipKey,
         settings::Settings,
+        sources::SourceRange,
     },
     wire::eth,
 };
@@ -253,9 +254,12 @@ fn enter_service(decision: &mut Decision, service: &Service, verdicts: &[Verdict
             ((backend.address.into(), Be16::new(backend.port)), wanted)
         })
         .collect();
+    let ranges = service.source_ranges.iter();
+    let source_ranges: BTreeSet<_> = ranges.map(|net| SourceRange::new(net.network(), net.prefix_len())).collect();
     for vip in &service.vips {
         let unmatched = if service.drop_unmatched { 0 } else { AddressEntry::PASS_UNMATCHED };
-        decision.target.addresses.insert((*vip).into(), AddressEntry::VIP | unmatched);
+        let held = if decision.held.contains(vip) { AddressEntry::HELD } else { 0 };
+        decision.target.addresses.insert((*vip).into(), AddressEntry::VIP | unmatched | held);
         for port in &service.ports {
             let key = VipKey::new((*vip).into(), Be16::new(*port), service.protocol.number());
             let held = decision.held.contains(vip);
@@ -264,6 +268,7 @@ fn enter_service(decision: &mut Decision, service: &Service, verdicts: &[Verdict
                 log2: service.ring_size.log2(),
                 held,
                 backends: backends.clone(),
+                source_ranges: source_ranges.clone(),
             };
             decision.target.services.insert(key, target);
         }

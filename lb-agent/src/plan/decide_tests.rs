@@ -34,6 +34,7 @@ impl World {
             backends: ["10.0.0.1", "10.0.0.2", "10.0.9.3"].map(backend).to_vec(),
             probe: Some(PROBE),
             drop_unmatched: true,
+            source_ranges: Vec::new(),
         };
         let announcement = Announcement {
             vip: ip(VIP),

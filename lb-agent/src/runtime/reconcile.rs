@@ -97,6 +97,8 @@ impl Reconciler {
             ring_slots: capacities.ring_slots,
             peers: capacities.peers,
             addresses: capacities.addresses,
+            source_ranges: capacities.source_ranges,
+            fragments: capacities.fragments,
         };
         let kernel = Kernel::open(lock, sizes)?;
         let state = kernel.state()?;

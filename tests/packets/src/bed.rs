@@ -18,7 +18,15 @@ use lb_common::{report::Report, verdict::Action};
 use crate::{counts::Counts, link, world::World};
 
 /// Sizes of the maps unless told otherwise.
-pub const SIZES: Sizes = Sizes { services: 8, backends: 32, ring_slots: 1 << 15, peers: 8, addresses: 16 };
+pub const SIZES: Sizes = Sizes {
+    services: 8,
+    backends: 32,
+    ring_slots: 1 << 15,
+    peers: 8,
+    addresses: 16,
+    source_ranges: 16,
+    fragments: 1024,
+};
 
 /// How much longer than it came in a frame can leave.
 const GROWTH: usize = 128;

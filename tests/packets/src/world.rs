@@ -14,6 +14,7 @@ use lb_common::{
         backends::{Hop, Mode},
         services::VipKey,
         settings::Settings,
+        sources::SourceRange,
     },
     wire::{eth, protocol},
 };
@@ -122,7 +123,8 @@ impl World {
             }
         }
         for service in &self.services {
-            *target.addresses.entry(service.vip.into()).or_default() |= service.flags;
+            let held = if service.held { AddressEntry::HELD } else { 0 };
+            *target.addresses.entry(service.vip.into()).or_default() |= service.flags | held;
             target.services.insert(service.key(), service.target());
         }
         target
@@ -151,6 +153,7 @@ pub struct Service {
     flags: u32,
     log2: u8,
     backends: BTreeMap<IpAddr, (Hop, bool)>,
+    source_ranges: BTreeSet<SourceRange>,
 }
 
 /// A TCP service without backends that this node does not hold; a ring of 64 slots.
@@ -164,6 +167,7 @@ pub fn service(vip: IpAddr, port: u16) -> Service {
         flags: AddressEntry::VIP,
         log2: 6,
         backends: BTreeMap::new(),
+        source_ranges: BTreeSet::new(),
     }
 }
 
@@ -172,6 +176,20 @@ impl Service {
     #[must_use]
     pub fn udp(mut self) -> Self {
         self.protocol = protocol::UDP;
+        self
+    }
+
+    /// For SCTP.
+    #[must_use]
+    pub fn sctp(mut self) -> Self {
+        self.protocol = protocol::SCTP;
+        self
+    }
+
+    /// Admitting the addresses of one more prefix, and of no others but those of earlier ones.
+    #[must_use]
+    pub fn from(mut self, address: IpAddr, length: u8) -> Self {
+        self.source_ranges.insert(SourceRange::new(address, length));
         self
     }
 
@@ -232,6 +250,7 @@ impl Service {
             log2: self.log2,
             held: self.held,
             backends: self.backends.iter().map(backend).collect(),
+            source_ranges: self.source_ranges.clone(),
         }
     }
 }

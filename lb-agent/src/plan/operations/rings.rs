@@ -22,13 +22,14 @@ impl Plan {
         let slots = if members.is_empty() { 0 } else { 1u32 << log2 };
         let keeps_ring = !is_new && self.is_in_force(service, &members, &ids, log2);
         service.ring = RingOrigin::Members(members.clone());
-        if keeps_ring && service.word.is_held() == target.held {
+        let has_ranges = !target.source_ranges.is_empty();
+        if keeps_ring && service.word.is_held() == target.held && service.word.has_source_ranges() == has_ranges {
             return Ok(());
         }
         let offset =
             if keeps_ring { service.word.offset() } else { self.place_ring(service, members, &ids, log2, slots)? };
         let generation = service.word.generation().wrapping_add(1);
-        service.word = RingWord::new(offset, log2, target.held, generation);
+        service.word = RingWord::new(offset, log2, target.held, generation).with_source_ranges(has_ranges);
         self.before.push(MapOp::Publish { service: service.index, word: service.word });
         Ok(())
     }

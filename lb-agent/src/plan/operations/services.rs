@@ -29,6 +29,7 @@ impl Plan {
             self.before.push(MapOp::ServiceInfo { index: service.index, info: Box::new(info(key, &target.name)) });
         }
         self.backends(&mut service, target)?;
+        self.source_ranges(service.index, is_new, &target.source_ranges);
         self.ring(&mut service, target, is_new)?;
         if is_new {
             self.before.push(MapOp::Service { key, index: service.index });
