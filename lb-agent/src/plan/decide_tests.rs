@@ -152,6 +152,20 @@ fn a_failed_backend_leaves_the_ring_and_a_failed_own_server_is_not_held_or_annou
 }
 
 #[test]
+fn a_vip_is_marked_as_held_and_source_ranges_reach_every_entry() {
+    let mut world = World::new(Delivery::Auto);
+    world.desired.services[0].source_ranges = vec!["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()];
+    let target = world.decide().target;
+    let is_held =
+        |target: &TargetState| AddressEntry { flags: target.addresses[&ip(VIP).into()] }.has(AddressEntry::HELD);
+    assert!(is_held(&target));
+    let ranges = [SourceRange::new(ip("10.0.0.0"), 8), SourceRange::new(ip("2001:db8::"), 32)];
+    assert!(target.services.values().all(|service| service.source_ranges == BTreeSet::from(ranges)));
+    world.probe("10.0.0.1", failed());
+    assert!(!is_held(&world.decide().target));
+}
+
+#[test]
 fn when_all_probes_fail_none_is_believed() {
     let mut world = World::new(Delivery::Auto);
     for address in ["10.0.0.1", "10.0.0.2", "10.0.9.3"] {

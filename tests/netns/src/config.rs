@@ -61,6 +61,8 @@ pub struct ServiceConfig {
     pub drop_unmatched: bool,
     /// Connect probes; `None` believes every backend healthy.
     pub probe: Option<ProbeConfig>,
+    /// Prefixes of clients that are admitted; none admits everybody.
+    pub source_ranges: Vec<String>,
 }
 
 /// A probe.
@@ -144,6 +146,7 @@ impl ServiceConfig {
             backends: topology.nodes.iter().map(|node| (node.addresses[0], 1)).collect(),
             drop_unmatched: true,
             probe: (protocol == Protocol::Tcp).then_some(probe),
+            source_ranges: Vec::new(),
         }
     }
 }
@@ -181,6 +184,7 @@ impl fmt::Display for ServiceConfig {
         writeln!(f, "    protocol: {}\n    delivery: {}", self.protocol, self.delivery)?;
         writeln!(f, "    ringSize: {}", self.ring_size)?;
         writeln!(f, "    dropUnmatched: {}", self.drop_unmatched)?;
+        writeln!(f, "    sourceRanges: {:?}", self.source_ranges)?;
         writeln!(f, "    backends:{}", if self.backends.is_empty() { " []" } else { "" })?;
         for (address, weight) in &self.backends {
             writeln!(f, "      - {{address: \"{address}\", weight: {weight}}}")?;
