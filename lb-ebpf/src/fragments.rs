@@ -12,7 +12,6 @@ use lb_common::{
     },
     parse::{self, Bytes, Network, Transport},
     verdict::DropReason,
-    wire::protocol,
 };
 
 use crate::{
@@ -71,21 +70,21 @@ pub fn flow(packet: &Packet, network: &Network, transport: &Transport, ports: Po
         is_ipv4: u64::from(network.is_ipv4),
         records: u64::from(ports == Ports::Recorded),
     };
-    let (protocol, source_port, destination_port) = Answer::read(answer(&packet.linear(), &question))?;
-    let to = VipKey::new(network.destination, destination_port, protocol);
+    let (source_port, destination_port) = Answer::read(answer(&packet.linear(), &question))?;
+    let to = VipKey::new(network.destination, destination_port, transport.protocol);
     Ok(Tuple { to, source: network.source, source_port })
 }
 
-/// An answer in a register: ports in bits 0..32 as they are on the wire, protocol in 32..40; or a reason, and bit 63.
+/// An answer in a register: ports in bits 0..32 as they are on the wire; or a reason, and bit 63.
 struct Answer;
 
 impl Answer {
     const FAILED: u64 = 1 << 63;
 
     #[inline(always)]
-    fn ports(number: u8, source: Be16, destination: Be16) -> u64 {
+    fn ports(source: Be16, destination: Be16) -> u64 {
         let ([a, b], [c, d]) = (source.wire(), destination.wire());
-        u64::from(wire_word([a, b, c, d])) | u64::from(number) << 32
+        u64::from(wire_word([a, b, c, d]))
     }
 
     #[inline(always)]
@@ -94,12 +93,12 @@ impl Answer {
     }
 
     #[inline(always)]
-    fn read(answer: u64) -> Result<(u8, Be16, Be16), DropReason> {
+    fn read(answer: u64) -> Result<(Be16, Be16), DropReason> {
         if answer & Self::FAILED != 0 {
             return Err(DropReason::from_index(answer as u32).unwrap_or(DropReason::UnknownFragment));
         }
         let [a, b, c, d] = (answer as u32).to_ne_bytes();
-        Ok(((answer >> 32) as u8, Be16::from_wire([a, b]), Be16::from_wire([c, d])))
+        Ok((Be16::from_wire([a, b]), Be16::from_wire([c, d])))
     }
 }
 
@@ -119,11 +118,11 @@ fn answer(packet: &Packet, question: &Question) -> u64 {
         source: question.source,
         destination: question.destination,
         identification: fragment.identification,
-        protocol: u32::from(if is_ipv4 { number } else { protocol::FRAGMENT }),
+        protocol: u32::from(number),
     };
     if !fragment.is_first {
         return match recall(&key) {
-            Some(entry) => Answer::ports(entry.protocol as u8, entry.source_port, entry.destination_port),
+            Some(entry) => Answer::ports(entry.source_port, entry.destination_port),
             None if parse::has_ports(number) => Answer::failed(DropReason::UnknownFragment),
             None => Answer::failed(DropReason::NoService),
         };
@@ -133,9 +132,9 @@ fn answer(packet: &Packet, question: &Question) -> u64 {
         Ok((source, destination)) => {
             let to = VipKey::new(question.destination, destination, number);
             if question.records != 0 && vip::service(&to).is_some() {
-                record(&key, number, source, destination);
+                record(&key, source, destination);
             }
-            Answer::ports(number, source, destination)
+            Answer::ports(source, destination)
         }
         Err(reason) => Answer::failed(reason),
     }
@@ -149,8 +148,8 @@ fn recall(key: &FragmentKey) -> Option<FragmentEntry> {
 }
 
 #[inline(always)]
-fn record(key: &FragmentKey, number: u8, source_port: Be16, destination_port: Be16) {
-    let entry = FragmentEntry { time: now(), source_port, destination_port, protocol: u32::from(number) };
+fn record(key: &FragmentKey, source_port: Be16, destination_port: Be16) {
+    let entry = FragmentEntry { time: now(), source_port, destination_port, pad: 0 };
     // Without room the later fragments are unknown, which is counted then.
     let _ = FRAGMENTS.insert(key, &entry, u64::from(BPF_ANY));
 }

@@ -327,10 +327,17 @@ fn source_ranges_are_prefixes_of_either_family() {
 #[test]
 fn source_ranges_that_say_something_else_than_meant_are_refused() {
     insta::assert_snapshot!(service_refusal("sourceRanges: [10.0.0.1/8, 10.0.0.1, \"2001:db8::1\", 10.0.0.0/33, everybody, \"2001:db8::1/32\", \"::ffff:10.0.0.0/104\"]"), @"
+levee.yaml:6:60: source range 10.0.0.1/8 has bits beyond its length; write 10.0.0.0/8
+levee.yaml:6:72: source range `10.0.0.1` is no prefix; write 10.0.0.1/32 for it alone
+levee.yaml:6:82: source range `2001:db8::1` is no prefix; write 2001:db8::1/128 for it alone
+levee.yaml:6:97: source range `10.0.0.0/33` is no prefix; write a prefix as in 10.0.0.0/8, IPv6 in quotes
+levee.yaml:6:110: source range `everybody` is no prefix; write a prefix as in 10.0.0.0/8, IPv6 in quotes
+levee.yaml:6:121: source range 2001:db8::1/32 has bits beyond its length; write 2001:db8::/32
+levee.yaml:6:139: source range ::ffff:10.0.0.0/104 is of IPv4 addresses in IPv6 dress; write it as IPv4
 ");
-    insta::assert_snapshot!(service_refusal("sourceRanges: [10.0.0.0/8, 10.0.0.0/8]"), @"");
-    insta::assert_snapshot!(service_refusal("sourceRanges: 10.0.0.0/8"), @"");
-    insta::assert_snapshot!(service_refusal("sourceRanges: [{::/0}]"), @"");
+    insta::assert_snapshot!(service_refusal("sourceRanges: [10.0.0.0/8, 10.0.0.0/8]"), @"levee.yaml:6:72: source range 10.0.0.0/8 is on line 6 already; remove one of them");
+    insta::assert_snapshot!(service_refusal("sourceRanges: 10.0.0.0/8"), @"levee.yaml:6:59: `sourceRanges` is a single value; write a list, `[]` for none");
+    insta::assert_snapshot!(service_refusal("sourceRanges: [{2001: db8}]"), @"levee.yaml:6:60: source range is a mapping to YAML; write IPv6 prefixes in quotes");
 }
 
 #[test]
@@ -339,15 +346,18 @@ fn vips_that_no_source_range_lets_anybody_reach_are_warned_of() {
         "services: [{name: s, vips: [192.0.2.1, \"2001:db8::1\"], ports: [80], backends: [{address: 10.0.1.2}], sourceRanges: [10.0.0.0/8]}]",
     );
     let warnings: Vec<_> = config.warnings.iter().map(ToString::to_string).collect();
-    insta::assert_snapshot!(warnings.join("\n"), @"");
+    insta::assert_snapshot!(warnings.join("\n"), @"levee.yaml:5:117: no source range is IPv6, so nobody reaches VIP 2001:db8::1; add one, or remove it");
 }
 
 #[test]
 fn source_ranges_fit_their_capacity() {
     let services = "services: [{name: s, vips: [192.0.2.1, 192.0.2.2], ports: [80, 81], sourceRanges: [10.0.0.0/8, 11.0.0.0/8]}]\n";
     assert_eq!(refusal(&format!("{services}capacities: {{sourceRanges: 8}}\n")), "accepted");
-    insta::assert_snapshot!(refusal(&format!("{services}capacities: {{sourceRanges: 7, fragments: 1000}}\n")), @"");
-    insta::assert_snapshot!(refusal(&format!("{services}capacities: {{sourceRanges: 7}}\n")), @"");
+    insta::assert_snapshot!(refusal(&format!("{services}capacities: {{sourceRanges: 7, fragments: 1000}}\n")), @"
+levee.yaml:6:28: 8 source ranges (one per VIP, protocol, port and range) are configured, but `capacities.sourceRanges` is 7; set `capacities.sourceRanges` to 8 or more
+levee.yaml:6:42: `fragments` is `1000`; write a whole number in 1024..=1048576
+");
+    insta::assert_snapshot!(refusal(&format!("{services}capacities: {{sourceRanges: 7}}\n")), @"levee.yaml:6:28: 8 source ranges (one per VIP, protocol, port and range) are configured, but `capacities.sourceRanges` is 7; set `capacities.sourceRanges` to 8 or more");
 }
 
 #[test]

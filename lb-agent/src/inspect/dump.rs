@@ -281,7 +281,7 @@ impl Inspector {
                 "source": IpAddr::from(key.source),
                 "destination": IpAddr::from(key.destination),
                 "identification": u32::from_be(key.identification),
-                "protocol": entry.protocol,
+                "protocol": key.protocol,
                 "sourcePort": entry.source_port.get(),
                 "destinationPort": entry.destination_port.get(),
                 "time": entry.time,

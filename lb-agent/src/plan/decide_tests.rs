@@ -211,5 +211,5 @@ fn peers_are_known_by_address_and_on_the_link_by_mac() {
     let bit = mac_bit(&mac(2).0) as usize;
     assert_eq!(target.settings.peer_macs[bit / 64], 1 << (bit % 64));
     assert_eq!(target.addresses[&ip("10.0.0.1").into()], AddressEntry::NODE);
-    assert_eq!(target.addresses[&ip(VIP).into()], AddressEntry::VIP);
+    assert_eq!(target.addresses[&ip(VIP).into()], AddressEntry::VIP | AddressEntry::HELD);
 }

@@ -18,8 +18,8 @@ pub struct FragmentKey {
     pub destination: IpAddr16,
     /// Identification as it is on the wire: 16 bits in IPv4, 32 in IPv6.
     pub identification: WireWord,
-    /// IANA protocol number for IPv4 (RFC 791 section 3.2). The fragment header's for IPv6, where later fragments may
-    /// name another next header than the first (RFC 8200 section 4.5).
+    /// IANA number of the transport protocol, which every fragment names. RFC 8200 section 4.5 lets later ones name
+    /// another; no sender is known to.
     pub protocol: u32,
 }
 
@@ -33,8 +33,8 @@ pub struct FragmentEntry {
     pub source_port: Be16,
     /// Destination port.
     pub destination_port: Be16,
-    /// IANA number of the transport protocol.
-    pub protocol: u32,
+    /// Zero.
+    pub pad: u32,
 }
 
 impl FragmentEntry {
@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn an_entry_counts_for_half_a_minute() {
-        let entry = FragmentEntry { time: 5, source_port: Be16::new(1), destination_port: Be16::new(2), protocol: 17 };
+        let entry = FragmentEntry { time: 5, source_port: Be16::new(1), destination_port: Be16::new(2), pad: 0 };
         assert!(entry.is_fresh(5 + 30_000_000_000) && !entry.is_fresh(6 + 30_000_000_000));
         assert!(entry.is_fresh(4), "another CPU's clock may be behind");
     }

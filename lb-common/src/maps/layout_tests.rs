@@ -36,7 +36,7 @@ fn pinned_layouts_are_those_of_this_version() {
         BackendInfo { address, service, port, weight, used, in_ring, generation }
         AgentInfo { started, pid, layout, node, version }
         FragmentKey { source, destination, identification, protocol }
-        FragmentEntry { time, source_port, destination_port, protocol }
+        FragmentEntry { time, source_port, destination_port, pad }
     );
     writeln!(out, "SourceKey: {} bytes, alignment {}", size_of::<SourceKey>(), align_of::<SourceKey>()).unwrap();
     insta::assert_snapshot!(out, @r"
@@ -100,7 +100,7 @@ fn pinned_layouts_are_those_of_this_version() {
         0 time
         8 source_port
        10 destination_port
-       12 protocol
+       12 pad
     SourceKey: 20 bytes, alignment 4
     ");
 }

@@ -169,26 +169,6 @@ fn another_protocol_with_the_same_identification_is_another_datagram() {
 }
 
 #[test]
-fn later_ipv6_fragments_may_name_another_next_header() {
-    let fragments = datagram(CLIENT6, 40_000, VIP6).fragments(1, 1_400);
-    // The "next header" of a fragment header stands behind the fixed header of 40 bytes.
-    let renamed = fragments[1].frame().patched(40, &[protocol::DESTINATION_OPTIONS]);
-    let expected = fragments[1].clone().ttl(63).frame().between(NODE_MAC, NEXT_MAC);
-    check([
-        Case::new("the first").given(&serving()).send(fragments[0].clone()).expect_tx(
-            Verdict::L2,
-            backend_of(&fragments[0]),
-            &sent_on(&fragments[0]),
-        ),
-        Case::new("the next").given(&serving()).send(renamed).expect_tx(
-            Verdict::L2,
-            backend_of(&fragments[1]),
-            &expected.patched(40, &[protocol::DESTINATION_OPTIONS]),
-        ),
-    ]);
-}
-
-#[test]
 fn extension_headers_behind_a_fragment_header_are_not_followed() {
     let first = raw(CLIENT6, VIP6, protocol::UDP, &[&[0x9c, 0x40, 0, 80, 4, 0, 0, 0][..], &[0; 64]].concat())
         .piece(0, true)
