@@ -1,8 +1,7 @@
 //! Ports of fragments: the first of a datagram records them, later ones look them up. Rare, so all of it is a function
 //! of its own.
-#![expect(unsafe_code, reason = "map values are borrowed from the kernel, where other CPUs may be writing them")]
 
-use aya_ebpf::{bindings::BPF_ANY, helpers::generated::bpf_ktime_get_ns};
+use aya_ebpf::bindings::BPF_ANY;
 use lb_common::{
     addr::{Be16, IpAddr16, wire_word},
     hash::Tuple,
@@ -15,7 +14,7 @@ use lb_common::{
 };
 
 use crate::{
-    maps::{FRAGMENTS, SETTINGS},
+    maps::{self, FRAGMENTS, SETTINGS},
     packet::Packet,
     peers, vip,
 };
@@ -142,23 +141,14 @@ fn answer(packet: &Packet, question: &Question) -> u64 {
 
 #[inline(always)]
 fn recall(key: &FragmentKey) -> Option<FragmentEntry> {
-    // SAFETY: copied at once. Another CPU may take the entry for another datagram meanwhile: then the fragment goes to
-    // another backend, which cannot use it, and its datagram is lost as if the entry had gone a moment earlier.
-    unsafe { FRAGMENTS.get(key) }.copied().filter(|entry| entry.is_fresh(now()))
+    maps::fragment(key).filter(|entry| entry.is_fresh(maps::now()))
 }
 
 #[inline(always)]
 fn record(key: &FragmentKey, source_port: Be16, destination_port: Be16) {
-    let entry = FragmentEntry { time: now(), source_port, destination_port, pad: 0 };
+    let entry = FragmentEntry { time: maps::now(), source_port, destination_port, pad: 0 };
     // Without room the later fragments are unknown, which is counted then.
     let _ = FRAGMENTS.insert(key, &entry, u64::from(BPF_ANY));
-}
-
-/// Nanoseconds of `CLOCK_MONOTONIC`.
-#[inline(always)]
-fn now() -> u64 {
-    // SAFETY: the helper reads a clock.
-    unsafe { bpf_ktime_get_ns() }
 }
 
 #[inline(never)]

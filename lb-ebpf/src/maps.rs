@@ -5,6 +5,7 @@
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
     btf_maps::{Array, ArrayOfMaps, DevMapHash, HashMap, LpmTrie, LruHashMap, PerCpuArray},
+    helpers::generated::bpf_ktime_get_ns,
     macros::btf_map,
 };
 use lb_common::{
@@ -95,6 +96,21 @@ pub fn peer(address: &IpAddr16) -> u32 {
 pub fn peer_by_mac(mac: Mac) -> u32 {
     // SAFETY: a single `u32`, copied at once: it cannot tear.
     unsafe { PEER_MACS.get(PeerMacKey::new(mac)) }.map_or(0, |peer| peer.id)
+}
+
+/// What the first fragment of a datagram told.
+#[inline(always)]
+pub fn fragment(key: &FragmentKey) -> Option<FragmentEntry> {
+    // SAFETY: copied at once. Another CPU may take the entry for another datagram meanwhile: then the fragment goes to
+    // another backend, which cannot use it, and its datagram is lost as if the entry had gone a moment earlier.
+    unsafe { FRAGMENTS.get(key) }.copied()
+}
+
+/// Nanoseconds of `CLOCK_MONOTONIC`.
+#[inline(always)]
+pub fn now() -> u64 {
+    // SAFETY: the helper reads a clock.
+    unsafe { bpf_ktime_get_ns() }
 }
 
 /// Bits of the word that is published for a service.
