@@ -2,17 +2,19 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, xdp::DevMapHash};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, lpm_trie::LpmTrie, xdp::DevMapHash};
 use lb_agent::dataplane::PinDirectory;
 use lb_common::maps::{
     ALL,
     agent::AgentInfo,
     backends::Backend,
     counters::Counters,
+    fragments::{FragmentEntry, FragmentKey},
     names::{BackendInfo, ServiceInfo},
     peers::PeerMacKey,
     services::VipKey,
     settings::Settings,
+    sources::SourceKey,
 };
 
 /// Bytes of every entry of a map, by its key.
@@ -42,6 +44,8 @@ fn entries(name: &'static str, pins: &PinDirectory) -> Entries {
         "VERDICTS" | "DROPS" => per_cpu::<8>(path),
         "SERVICE_COUNTERS" | "BACKEND_COUNTERS" => per_cpu::<{ size_of::<Counters>() }>(path),
         "DEVICES" => devices(path),
+        "FRAGMENTS" => hash::<{ size_of::<FragmentKey>() }, { size_of::<FragmentEntry>() }>(path),
+        "SOURCE_RANGES" => trie::<{ size_of::<SourceKey>() }, 4>(path),
         other => panic!("the test does not know how to read the map {other}"),
     }
 }
@@ -68,6 +72,14 @@ fn hash<const K: usize, const V: usize>(path: &Path) -> Entries {
     map.iter()
         .map(|entry| entry.expect("nobody else writes"))
         .map(|(key, value)| (key.to_vec(), value.to_vec()))
+        .collect()
+}
+
+fn trie<const K: usize, const V: usize>(path: &Path) -> Entries {
+    let map: LpmTrie<MapData, [u8; K], [u8; V]> = open(path);
+    map.iter()
+        .map(|entry| entry.expect("nobody else writes"))
+        .map(|(key, value)| ([&key.prefix_len().to_be_bytes()[..], &key.data()].concat(), value.to_vec()))
         .collect()
 }
 
