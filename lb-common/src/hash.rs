@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// What names a flow: addresses, ports and protocol, as in its packets towards the VIP.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Tuple {
     /// The VIP, the service's port and the protocol: just what a service is looked up by.
     pub to: VipKey,

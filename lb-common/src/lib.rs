@@ -11,13 +11,15 @@ extern crate alloc;
 pub mod addr;
 pub mod checksum;
 pub mod hash;
+pub mod limit;
 pub mod maglev;
 pub mod maps;
 pub mod parse;
+pub mod quote;
 pub mod report;
 pub mod verdict;
 pub mod wire;
 
 /// Version of every pinned layout in [`maps`]. A change of any key, value or meaning raises it; the pin directory
 /// carries it in its name, so that an agent never adopts maps it would misread.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;

@@ -178,7 +178,10 @@ fn walk<B: Bytes + ?Sized>(frame: &B, mut at: Transport) -> Result<Transport, Dr
     if is_extension(at.protocol) { Err(DropReason::ExtensionHeaders) } else { Ok(at) }
 }
 
-const fn is_extension(number: u8) -> bool {
+/// Whether a protocol number names an extension header that is followed.
+#[must_use]
+#[inline(always)]
+pub const fn is_extension(number: u8) -> bool {
     matches!(
         number,
         protocol::HOP_BY_HOP

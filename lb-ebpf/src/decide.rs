@@ -19,7 +19,7 @@ use lb_common::{
 };
 
 use crate::{
-    arp, maglev,
+    arp, extensions, icmp, maglev,
     maps::{self, SETTINGS},
     packet::Packet,
     peers, vip,
@@ -36,8 +36,18 @@ pub trait Actor {
     fn local(&self, served: Served) -> End;
     /// Strip the tunnel header that begins at `outer_l3` and pass up.
     fn strip(&self, packet: &mut Packet, outer_l3: usize, payload: &Payload) -> End;
-    /// Send on.
-    fn forward(&self, packet: &mut Packet, served: Served, network: &Network, hop: &Hop, hash: FlowHash) -> End;
+    /// Send on. What does not fit is answered as [`Self::refuse`] does, unless it is an error itself.
+    fn forward(
+        &self,
+        packet: &mut Packet,
+        served: Served,
+        network: &Network,
+        kind: Kind,
+        hop: &Hop,
+        hash: FlowHash,
+    ) -> End;
+    /// Tell the sender that the packet cannot go on: too long for this MTU, or (MTU 0) its TTL is used up.
+    fn refuse(&self, packet: &mut Packet, network: &Network, mtu: u16) -> End;
 }
 
 /// An `xdp_action`, or why the packet is dropped.
@@ -83,11 +93,12 @@ pub fn decide<A: Actor>(packet: &mut Packet, report: &mut Report, actor: &A) -> 
 #[inline(always)]
 fn for_vip<A: Actor>(packet: &mut Packet, network: &Network, report: &mut Report, actor: &A) -> Option<End> {
     let end = match flow(packet, network) {
-        Ok(Class::Flow(tuple)) => match vip::service(&tuple.to) {
-            Some(service) => return Some(choose(packet, service, network, &tuple, report, actor)),
+        Ok(Class::Flow(flow)) => match vip::service(&flow.tuple.to) {
+            Some(service) => return Some(choose(packet, service, network, &flow, report, actor)),
             None => Err(DropReason::NoService),
         },
-        Ok(Class::Icmp) => Ok(Verdict::Icmp),
+        Ok(Class::Echo) => Err(DropReason::EchoNotHeld),
+        Ok(Class::Neighbour) => Ok(Verdict::Icmp),
         Ok(Class::Other) => Err(DropReason::NoService),
         Err(reason) => Err(reason),
     };
@@ -97,6 +108,7 @@ fn for_vip<A: Actor>(packet: &mut Packet, network: &Network, report: &mut Report
     }
     Some(match end {
         Err(DropReason::NoService) if address.has(AddressEntry::PASS_UNMATCHED) => actor.pass(Verdict::Unmatched),
+        Err(DropReason::EchoNotHeld) if address.has(AddressEntry::HELD) => actor.pass(Verdict::Icmp),
         Err(reason) => Err(reason),
         Ok(verdict) => actor.pass(verdict),
     })
@@ -108,7 +120,7 @@ fn choose<A: Actor>(
     packet: &mut Packet,
     service: u32,
     network: &Network,
-    tuple: &Tuple,
+    flow: &Flow,
     report: &mut Report,
     actor: &A,
 ) -> End {
@@ -121,7 +133,7 @@ fn choose<A: Actor>(
     if ring.is_empty() {
         return Err(DropReason::NoBackend);
     }
-    let hash = hash::flow(&settings.hash_key, tuple, network.is_ipv4);
+    let hash = hash::flow(&settings.hash_key, &flow.tuple, network.is_ipv4);
     report.set_hash(hash);
     let slot = maglev::slot(ring, hash);
     report.slot = slot;
@@ -142,9 +154,12 @@ fn choose<A: Actor>(
         return Err(DropReason::NextHopUnknown);
     }
     if network.ttl <= 1 {
-        return Err(DropReason::TtlExpired);
+        return match flow.kind {
+            Kind::Packet => actor.refuse(packet, network, 0),
+            Kind::Error => Err(DropReason::TtlExpired),
+        };
     }
-    actor.forward(packet, served, network, hop, hash)
+    actor.forward(packet, served, network, flow.kind, hop, hash)
 }
 
 /// The payload of a packet that looks as if a director had sent it through a tunnel: directors send neither options nor
@@ -173,10 +188,11 @@ fn from_tunnel<A: Actor>(
     let Some(inner) = parse::network(packet, payload.l3, payload.is_ipv4) else {
         return actor.pass(Verdict::NotOurs);
     };
-    if !vip::may_be_vip(&inner.destination)
-        || !maps::address(&inner.destination).has(AddressEntry::VIP)
-        || !maps::address(&outer.destination).has(AddressEntry::NODE)
-    {
+    if !vip::may_be_vip(&inner.destination) {
+        return actor.pass(Verdict::NotOurs);
+    }
+    let address = maps::address(&inner.destination);
+    if !address.has(AddressEntry::VIP) || !maps::address(&outer.destination).has(AddressEntry::NODE) {
         return actor.pass(Verdict::NotOurs);
     }
     if maps::peer(&outer.source) == 0 {
@@ -185,12 +201,14 @@ fn from_tunnel<A: Actor>(
     if !payload.is_understood {
         return Err(DropReason::BadTunnel);
     }
-    let tuple = match flow(packet, &inner)? {
-        Class::Flow(tuple) => tuple,
-        Class::Icmp => return actor.strip(packet, outer.l3, payload),
+    let flow = match flow(packet, &inner)? {
+        Class::Flow(flow) => flow,
+        Class::Echo if address.has(AddressEntry::HELD) => return actor.strip(packet, outer.l3, payload),
+        Class::Echo => return Err(DropReason::EchoNotHeld),
+        Class::Neighbour => return Err(DropReason::IcmpUnwanted),
         Class::Other => return Err(DropReason::NoService),
     };
-    let Some(service) = vip::service(&tuple.to) else {
+    let Some(service) = vip::service(&flow.tuple.to) else {
         return Err(DropReason::NoService);
     };
     report.service = service + 1;
@@ -199,18 +217,41 @@ fn from_tunnel<A: Actor>(
     if ring.is_held() { actor.strip(packet, outer.l3, payload) } else { Err(DropReason::NotHeld) }
 }
 
-enum Class {
-    Flow(Tuple),
-    Icmp,
+/// What a packet is, as far as its headers tell.
+pub enum Class {
+    /// It belongs to a flow.
+    Flow(Flow),
+    /// An echo request, or what else of ICMP concerns the one node that holds the VIP.
+    Echo,
+    /// Neighbour discovery.
+    Neighbour,
+    /// Another protocol.
     Other,
+}
+
+/// The flow of a packet.
+pub struct Flow {
+    /// Its name.
+    pub tuple: Tuple,
+    /// What the packet is to it.
+    pub kind: Kind,
+}
+
+/// What a packet is to its flow.
+#[derive(Clone, Copy, Eq, PartialEq)]
+pub enum Kind {
+    /// One of its packets.
+    Packet,
+    /// An ICMP error about one of its replies. It goes where the flow goes and leaves no trace.
+    Error,
 }
 
 /// The flow that a packet belongs to.
 #[inline(always)]
 fn flow(packet: &Packet, network: &Network) -> Result<Class, DropReason> {
-    let transport: Transport = parse::transport(packet, network)?;
+    let transport: Transport = extensions::transport(packet, network)?;
     match transport.protocol {
-        protocol::ICMP | protocol::ICMPV6 => return Ok(Class::Icmp),
+        protocol::ICMP | protocol::ICMPV6 => return icmp::class(packet, network, &transport),
         protocol::TCP | protocol::UDP => {}
         _ => return Ok(Class::Other),
     }
@@ -219,7 +260,8 @@ fn flow(packet: &Packet, network: &Network) -> Result<Class, DropReason> {
     }
     let (source_port, destination_port) = parse::ports(packet, &transport)?;
     let to = VipKey::new(network.destination, destination_port, transport.protocol);
-    Ok(Class::Flow(Tuple { to, source: network.source, source_port }))
+    let tuple = Tuple { to, source: network.source, source_port };
+    Ok(Class::Flow(Flow { tuple, kind: Kind::Packet }))
 }
 
 /// Whether another director on the link has already chosen this node.

@@ -64,6 +64,19 @@ pub const fn verdict(mode: u8) -> Verdict {
     }
 }
 
+/// Longest packet that fits the hop with its tunnel header around it, bytes.
+#[inline(always)]
+pub const fn room(hop: &Hop) -> u16 {
+    let headers = match Mode::from_value(hop.mode) {
+        Mode::Unknown | Mode::Local | Mode::L2 => 0,
+        Mode::Ipip4 => ipv4::LEN,
+        Mode::Ipip6 => ipv6::LEN,
+        Mode::Gue4 => ipv4::LEN + udp::LEN + gue::LEN,
+        Mode::Gue6 => ipv6::LEN + udp::LEN + gue::LEN,
+    };
+    hop.mtu.saturating_sub(headers as u16)
+}
+
 /// Takes a tunnel header off: the link-layer header moves up to the inner network header.
 #[inline(always)]
 pub fn strip(packet: &mut Packet, outer_l3: usize, payload: &Payload) -> Result<(), DropReason> {

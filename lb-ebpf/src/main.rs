@@ -15,6 +15,8 @@ mod act;
 mod arp;
 mod decide;
 mod encap;
+mod extensions;
+mod icmp;
 mod maglev;
 mod maps;
 mod packet;

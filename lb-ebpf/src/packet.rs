@@ -3,7 +3,7 @@
 
 use aya_ebpf::{
     bindings::xdp_md,
-    helpers::{bpf_xdp_adjust_head, generated::bpf_xdp_get_buff_len},
+    helpers::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail, generated::bpf_xdp_get_buff_len},
     programs::XdpContext,
 };
 use lb_common::{addr::WireWord, parse::Bytes, verdict::DropReason};
@@ -61,6 +61,18 @@ impl Packet {
         Self { ctx: ctx.ctx, is_multi_buffer: true }
     }
 
+    /// The linear part of a frame, for functions that both variants share.
+    #[inline(always)]
+    pub fn linear(ctx: *mut xdp_md) -> Self {
+        Self { ctx, is_multi_buffer: false }
+    }
+
+    /// What such a function takes.
+    #[inline(always)]
+    pub fn context(&self) -> *mut xdp_md {
+        self.ctx
+    }
+
     /// Index of the interface it came in by.
     #[inline(always)]
     pub fn interface(&self) -> u32 {
@@ -116,6 +128,28 @@ impl Packet {
         // SAFETY: the context is valid (see `interface`); pointers into the frame are made anew at each access.
         let result = unsafe { bpf_xdp_adjust_head(self.ctx, -by as i32) };
         if result == 0 { Ok(()) } else { Err(DropReason::NoHeadroom) }
+    }
+
+    /// Length of the frame in bytes, all buffers counted.
+    #[inline(always)] // see `reaches`
+    pub fn length(&self) -> usize {
+        if self.is_multi_buffer {
+            // SAFETY: the context is valid (see `interface`).
+            return unsafe { bpf_xdp_get_buff_len(self.ctx) } as usize;
+        }
+        let (start, end) = self.bounds();
+        end - start
+    }
+
+    /// Takes `by` bytes off the end of the frame.
+    ///
+    /// # Errors
+    /// [`DropReason::NotLinear`] if the driver refuses.
+    #[inline(always)]
+    pub fn cut(&mut self, by: usize) -> Result<(), DropReason> {
+        // SAFETY: as in `grow`.
+        let result = unsafe { bpf_xdp_adjust_tail(self.ctx, -(by as i32)) };
+        if result == 0 { Ok(()) } else { Err(DropReason::NotLinear) }
     }
 
     #[inline(always)]

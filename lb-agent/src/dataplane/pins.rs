@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! <pinPath>/                locked by the agent that runs (flock)
-//!   maps-v1/NAME            the maps in force, of layout version 1
-//!   maps-v1-next/NAME       a set that is being filled beside them
+//!   maps-v2/NAME            the maps in force, of layout version 2
+//!   maps-v2-next/NAME       a set that is being filled beside them
 //!   links/INTERFACE         what keeps the program on an interface
 //!   lookup                  the dry entry
 //! ```

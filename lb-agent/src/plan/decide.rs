@@ -255,7 +255,8 @@ fn enter_service(decision: &mut Decision, service: &Service, verdicts: &[Verdict
         .collect();
     for vip in &service.vips {
         let unmatched = if service.drop_unmatched { 0 } else { AddressEntry::PASS_UNMATCHED };
-        decision.target.addresses.insert((*vip).into(), AddressEntry::VIP | unmatched);
+        let held = if decision.held.contains(vip) { AddressEntry::HELD } else { 0 };
+        decision.target.addresses.insert((*vip).into(), AddressEntry::VIP | unmatched | held);
         for port in &service.ports {
             let key = VipKey::new((*vip).into(), Be16::new(*port), service.protocol.number());
             let held = decision.held.contains(vip);
@@ -302,7 +303,9 @@ fn addresses_and_peers(inputs: &Inputs<'_>, target: &mut TargetState) {
             }
         }
     }
-    target.settings = Settings { hash_key: inputs.hash_key, peer_macs: [0; 8] };
+    let own = |is_ipv4| inputs.desired.node.addresses.iter().find(|address| address.is_ipv4() == is_ipv4);
+    let node = [true, false].map(|is_ipv4| own(is_ipv4).map_or_else(IpAddr16::default, |address| (*address).into()));
+    target.settings = Settings { hash_key: inputs.hash_key, peer_macs: [0; 8], node };
     for mac in target.peer_macs.keys() {
         let bit = mac_bit(mac) as usize;
         target.settings.peer_macs[bit / 64] |= 1 << (bit % 64);

@@ -106,7 +106,7 @@ impl World {
     #[must_use]
     pub fn target(&self) -> TargetState {
         let mut target = TargetState {
-            settings: Settings { hash_key: HashKey::new(self.secret), peer_macs: [0; 8] },
+            settings: Settings { hash_key: HashKey::new(self.secret), peer_macs: [0; 8], node: self.sources() },
             devices: self.devices.clone(),
             ..TargetState::default()
         };
@@ -122,10 +122,17 @@ impl World {
             }
         }
         for service in &self.services {
-            *target.addresses.entry(service.vip.into()).or_default() |= service.flags;
+            let held = if service.held { AddressEntry::HELD } else { 0 };
+            *target.addresses.entry(service.vip.into()).or_default() |= service.flags | held;
             target.services.insert(service.key(), service.target());
         }
         target
+    }
+
+    /// Where this node's errors come from, for each family.
+    fn sources(&self) -> [IpAddr16; 2] {
+        let own = |is_ipv4| self.node.iter().find(|address| address.is_ipv4() == is_ipv4);
+        [true, false].map(|is_ipv4| own(is_ipv4).map_or_else(IpAddr16::default, |address| (*address).into()))
     }
 
     /// The service that has this backend.
