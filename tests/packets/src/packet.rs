@@ -141,6 +141,13 @@ impl Packet {
         self
     }
 
+    /// With this IPv4 identification.
+    #[must_use]
+    pub fn identification(mut self, identification: u16) -> Self {
+        self.identification = identification;
+        self
+    }
+
     /// With this IPv6 flow label.
     #[must_use]
     pub fn flow_label(mut self, label: u32) -> Self {
