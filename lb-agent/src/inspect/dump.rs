@@ -117,6 +117,7 @@ impl Inspector {
                 "vip": entry.has(AddressEntry::VIP),
                 "passUnmatched": entry.has(AddressEntry::PASS_UNMATCHED),
                 "node": entry.has(AddressEntry::NODE),
+                "held": entry.has(AddressEntry::HELD),
             }
         };
         Ok(addresses.into_iter().map(entry).collect())
