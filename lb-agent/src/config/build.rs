@@ -90,5 +90,6 @@ fn service(draft: DraftService) -> Service {
         backends,
         probe: draft.probe,
         drop_unmatched: draft.drop_unmatched.value,
+        mss_clamp: draft.mss_clamp,
     }
 }

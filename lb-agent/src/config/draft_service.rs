@@ -8,7 +8,7 @@ use super::{
     read::{Fields, Located, address, boolean, choice, duration, integer, name, show},
     yaml::{Node, Value},
 };
-use crate::model::{Delivery, Probe, Protocol, RingSize};
+use crate::model::{Delivery, MssClamp, Probe, Protocol, RingSize};
 
 const KEYS: &[&str] = &[
     "name",
@@ -21,6 +21,7 @@ const KEYS: &[&str] = &[
     "backends",
     "probe",
     "sourceRanges",
+    "mssClamp",
 ];
 const DELIVERIES: &[(&str, Delivery)] = &[
     ("auto", Delivery::Auto),
@@ -43,6 +44,7 @@ pub(super) struct DraftService {
     pub(super) drop_unmatched: Located<bool>,
     pub(super) backends: Vec<DraftBackend>,
     pub(super) probe: Option<Probe>,
+    pub(super) mss_clamp: MssClamp,
 }
 
 impl DraftService {
@@ -79,6 +81,7 @@ pub(super) fn service(value: &Node, problems: &mut Problems) -> Option<DraftServ
     Some(DraftService {
         place: fields.place,
         probe: probe(&fields, protocol, &ports, problems),
+        mss_clamp: mss_clamp(&fields, problems),
         ring_size: ring_size(&fields, problems),
         name: name.unwrap_or_else(|| nameless(fields.place)),
         vips,
@@ -118,6 +121,21 @@ fn ring_size(fields: &Fields<'_>, problems: &mut Problems) -> Located<RingSize> 
     let (below, above) = (1 << slots.ilog2(), slots.next_power_of_two());
     problems.refuse(place, format!("`ringSize` is {slots}, which is no power of two; write {below} or {above}"));
     default
+}
+
+/// A word or a number of bytes.
+fn mss_clamp(fields: &Fields<'_>, problems: &mut Problems) -> MssClamp {
+    let Some(value) = fields.optional("mssClamp") else {
+        return MssClamp::Auto;
+    };
+    match &value.value {
+        Value::Scalar(text) if text == "auto" => MssClamp::Auto,
+        Value::Scalar(text) if text == "off" => MssClamp::Off,
+        _ => {
+            let bytes = integer(value, "mssClamp", &(MssClamp::LEAST..=u16::MAX), problems);
+            bytes.map_or(MssClamp::Auto, |bytes| MssClamp::To(bytes.value))
+        }
+    }
 }
 
 fn refuse_source_ranges(fields: &Fields<'_>, problems: &mut Problems) {

@@ -5,8 +5,8 @@ pub mod health;
 pub mod network;
 
 pub use desired::{
-    AnnounceWhen, Announcement, AnnouncerKind, Backend, Delivery, DesiredState, Node, Peer, Probe, Protocol, RingSize,
-    Service,
+    AnnounceWhen, Announcement, AnnouncerKind, Backend, Delivery, DesiredState, MssClamp, Node, Peer, Probe, Protocol,
+    RingSize, Service,
 };
 pub use health::{BackendAddress, HealthReport, ProbeState, ProbeTarget};
 pub use network::{Interface, InterfaceKind, MacAddr, Network, NextHop};

@@ -19,7 +19,10 @@ use lb_common::{
 };
 use serde::Serialize;
 
-use super::state::{TargetBackend, TargetService, TargetState};
+use super::{
+    clamp,
+    state::{TargetBackend, TargetService, TargetState},
+};
 use crate::model::{
     AnnounceWhen, Announcement, Backend, BackendAddress, Delivery, DesiredState, HealthReport, InterfaceKind, MacAddr,
     Network, ProbeState, ProbeTarget, Service,
@@ -99,7 +102,7 @@ pub fn decide(inputs: &Inputs<'_>) -> Decision {
         }
     }
     for (service, verdicts) in inputs.desired.services.iter().zip(&verdicts) {
-        enter_service(&mut decision, service, verdicts);
+        enter_service(inputs, &mut decision, service, verdicts);
     }
     for announcement in &inputs.desired.announcements {
         announce(&mut decision, inputs.desired, announcement, &verdicts);
@@ -228,7 +231,7 @@ fn mode(delivery: Delivery, on_link: bool, backend: IpAddr) -> Option<Mode> {
     }
 }
 
-fn enter_service(decision: &mut Decision, service: &Service, verdicts: &[Verdict]) {
+fn enter_service(inputs: &Inputs<'_>, decision: &mut Decision, service: &Service, verdicts: &[Verdict]) {
     for (backend, verdict) in service.backends.iter().zip(verdicts) {
         decision.backends.push(BackendDecision {
             service: service.name.clone(),
@@ -256,7 +259,11 @@ fn enter_service(decision: &mut Decision, service: &Service, verdicts: &[Verdict
     for vip in &service.vips {
         let unmatched = if service.drop_unmatched { 0 } else { AddressEntry::PASS_UNMATCHED };
         let held = if decision.held.contains(vip) { AddressEntry::HELD } else { 0 };
-        decision.target.addresses.insert((*vip).into(), AddressEntry::VIP | unmatched | held);
+        let entry = decision.target.addresses.entry((*vip).into()).or_default();
+        // A VIP may have several services: the smallest bound is right for all of them.
+        let bounds = [AddressEntry { flags: *entry }.mss(), clamp::mss(inputs.desired, inputs.network, service, *vip)];
+        let mss = bounds.into_iter().filter(|mss| *mss > 0).min().unwrap_or(0);
+        *entry = AddressEntry::with_mss(AddressEntry::VIP | unmatched | held, mss);
         for port in &service.ports {
             let key = VipKey::new((*vip).into(), Be16::new(*port), service.protocol.number());
             let held = decision.held.contains(vip);

@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::{AnnouncerKind, Interface, NextHop, Node, Peer, Probe, Protocol, RingSize};
+use crate::model::{AnnouncerKind, Interface, MssClamp, NextHop, Node, Peer, Probe, Protocol, RingSize};
 
 const VIP: &str = "192.0.2.10";
 const PROBE: Probe =
@@ -34,6 +34,7 @@ impl World {
             backends: ["10.0.0.1", "10.0.0.2", "10.0.9.3"].map(backend).to_vec(),
             probe: Some(PROBE),
             drop_unmatched: true,
+            mss_clamp: MssClamp::Off,
         };
         let announcement = Announcement {
             vip: ip(VIP),

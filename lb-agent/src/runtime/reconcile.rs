@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Result, anyhow};
-use lb_common::hash::HashKey;
+use lb_common::{hash::HashKey, maps::addresses::AddressEntry};
 use tokio::sync::{mpsc, watch};
 
 use super::{SharedStatus, checked, interfaces, notify, pending_restart, report};
@@ -58,6 +58,8 @@ pub struct Reconciler {
     /// Whether the program is on its interfaces. Before that nothing is held or announced: if an interface refuses it,
     /// the agent ends, and nobody would take back what draws traffic here.
     is_attached: bool,
+    /// What was said of interfaces on which segment sizes cannot be bounded.
+    unclamped: Vec<String>,
     streams: Streams,
     outputs: Outputs,
     status: SharedStatus,
@@ -102,8 +104,18 @@ impl Reconciler {
         let state = kernel.state()?;
         let distrusted = failed_before(&state);
         let running = config.agent.clone();
-        let reconciler =
-            Self { config, running, kernel, state, distrusted, is_attached: false, streams, outputs, status };
+        let reconciler = Self {
+            config,
+            running,
+            kernel,
+            state,
+            distrusted,
+            is_attached: false,
+            unclamped: Vec::new(),
+            streams,
+            outputs,
+            status,
+        };
         reconciler.introduce(path);
         Ok(reconciler)
     }
@@ -256,6 +268,8 @@ impl Reconciler {
         let sends_on = self.config.desired.services.iter().any(|service| service.delivery != Delivery::Local);
         let wanted = &self.config.agent.interfaces;
         let (statuses, refused) = interfaces::attach(&mut self.kernel, wanted, &network, sends_on).await;
+        let clamps = self.state.addresses.values().any(|flags| AddressEntry { flags: *flags }.mss() > 0);
+        interfaces::clamp(&mut self.kernel, wanted, &network, clamps, &mut self.unclamped);
         let mut status = self.status();
         for now in statuses.iter().filter(|now| !status.interfaces.contains(now)) {
             tracing::info!(interface = now.name, mode = now.mode, reason = now.reason, "XDP");

@@ -59,6 +59,8 @@ pub struct ServiceConfig {
     pub backends: Vec<(IpAddr, u16)>,
     /// Whether packets to its VIPs that are for no service are dropped.
     pub drop_unmatched: bool,
+    /// Value of `mssClamp`.
+    pub mss_clamp: &'static str,
     /// Connect probes; `None` believes every backend healthy.
     pub probe: Option<ProbeConfig>,
 }
@@ -143,6 +145,7 @@ impl ServiceConfig {
             ring_size: 4096,
             backends: topology.nodes.iter().map(|node| (node.addresses[0], 1)).collect(),
             drop_unmatched: true,
+            mss_clamp: "auto",
             probe: (protocol == Protocol::Tcp).then_some(probe),
         }
     }
@@ -180,7 +183,7 @@ impl fmt::Display for ServiceConfig {
         writeln!(f, "  - name: {}\n    vips: {}\n    ports: {:?}", self.name, list(&self.vips), self.ports)?;
         writeln!(f, "    protocol: {}\n    delivery: {}", self.protocol, self.delivery)?;
         writeln!(f, "    ringSize: {}", self.ring_size)?;
-        writeln!(f, "    dropUnmatched: {}", self.drop_unmatched)?;
+        writeln!(f, "    dropUnmatched: {}\n    mssClamp: {}", self.drop_unmatched, self.mss_clamp)?;
         writeln!(f, "    backends:{}", if self.backends.is_empty() { " []" } else { "" })?;
         for (address, weight) in &self.backends {
             writeln!(f, "      - {{address: \"{address}\", weight: {weight}}}")?;

@@ -203,6 +203,24 @@ impl Packet {
         self
     }
 
+    /// A TCP segment that answers such a one.
+    #[must_use]
+    pub fn syn_ack(mut self) -> Self {
+        if let Payload::Tcp(header, _) = &mut self.payload {
+            (header.syn, header.ack) = (true, true);
+        }
+        self
+    }
+
+    /// A TCP segment with these options, a multiple of four bytes.
+    #[must_use]
+    pub fn tcp_options(mut self, options: &[u8]) -> Self {
+        if let Payload::Tcp(header, _) = &mut self.payload {
+            header.set_options_raw(options).expect("at most 40 bytes");
+        }
+        self
+    }
+
     /// The packet in a frame from the router to this node, without tags.
     #[must_use]
     pub fn frame(&self) -> Frame {

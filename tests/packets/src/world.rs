@@ -123,7 +123,8 @@ impl World {
         }
         for service in &self.services {
             let held = if service.held { AddressEntry::HELD } else { 0 };
-            *target.addresses.entry(service.vip.into()).or_default() |= service.flags | held;
+            let flags = AddressEntry::with_mss(service.flags | held, service.mss);
+            *target.addresses.entry(service.vip.into()).or_default() |= flags;
             target.services.insert(service.key(), service.target());
         }
         target
@@ -157,6 +158,7 @@ pub struct Service {
     held: bool,
     flags: u32,
     log2: u8,
+    mss: u16,
     backends: BTreeMap<IpAddr, (Hop, bool)>,
 }
 
@@ -170,6 +172,7 @@ pub fn service(vip: IpAddr, port: u16) -> Service {
         held: false,
         flags: AddressEntry::VIP,
         log2: 6,
+        mss: 0,
         backends: BTreeMap::new(),
     }
 }
@@ -193,6 +196,13 @@ impl Service {
     #[must_use]
     pub fn passing_unmatched(mut self) -> Self {
         self.flags |= AddressEntry::PASS_UNMATCHED;
+        self
+    }
+
+    /// With a bound for the segments that leave from its VIP.
+    #[must_use]
+    pub fn mss(mut self, bytes: u16) -> Self {
+        self.mss = bytes;
         self
     }
 

@@ -26,7 +26,7 @@ fn web(vip: IpAddr, way: Way) -> World {
 /// A TCP segment in a packet of this many bytes.
 fn segment(client: IpAddr, vip: IpAddr, length: usize) -> Packet {
     let headers = if vip.is_ipv4() { 40 } else { 60 };
-    let data: Vec<u8> = (0..length - headers).map(|at| (at % 251) as u8).collect();
+    let data: Vec<u8> = (0..=250).cycle().take(length - headers).collect();
     tcp(client, 40_000, vip, 80).data(&data)
 }
 
