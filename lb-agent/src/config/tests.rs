@@ -7,7 +7,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::{
-    AnnounceWhen, Delivery, Interface, InterfaceKind, MacAddr, Network, Probe, Protocol, network::InterfaceAddress,
+    AnnounceWhen, Delivery, Interface, InterfaceKind, MacAddr, MssClamp, Network, Probe, Protocol,
+    network::InterfaceAddress,
 };
 
 /// A file without services; line 5 is the next.
@@ -62,6 +63,17 @@ fn the_sample_parses_and_says_the_defaults() {
     assert_eq!((service.protocol, service.drop_unmatched), (bare.protocol, bare.drop_unmatched));
     assert_eq!(service.backends.iter().map(|backend| backend.weight).collect::<Vec<_>>(), [1, 1, 1]);
     assert_eq!(config.desired.announcements.len(), 2);
+}
+
+#[test]
+fn segment_sizes_are_bounded_by_words_or_bytes() {
+    let clamp = |rest: &str| {
+        let config =
+            accepted(&format!("services: [{{name: s, vips: [192.0.2.1], ports: [80], backends: []{rest}}}]\n"));
+        config.desired.services[0].mss_clamp
+    };
+    assert_eq!((clamp(""), clamp(", mssClamp: auto")), (MssClamp::Auto, MssClamp::Auto));
+    assert_eq!((clamp(", mssClamp: off"), clamp(", mssClamp: 1200")), (MssClamp::Off, MssClamp::To(1200)));
 }
 
 #[test]
@@ -251,6 +263,7 @@ fn backends_fit_their_service() {
 #[test]
 fn values_stay_within_their_ranges() {
     insta::assert_snapshot!(service_refusal("ringSize: 5000"), @"levee.yaml:6:55: `ringSize` is 5000, which is no power of two; write 4096 or 8192");
+    insta::assert_snapshot!(service_refusal("mssClamp: 535"), @"levee.yaml:6:55: `mssClamp` is `535`; write a whole number in 536..=65535");
     insta::assert_snapshot!(service_refusal("ringSize: 32"), @"levee.yaml:6:55: `ringSize` is `32`; write a whole number in 64..=1048576");
     insta::assert_snapshot!(service_refusal("backends: [{address: 10.0.2.2, weight: -1}]"), @"levee.yaml:6:84: `weight` is `-1`; write a whole number in 0..=1000");
     insta::assert_snapshot!(service_refusal("sourceRanges: [10.0.0.0/8]"), @"levee.yaml:6:59: `sourceRanges` is not supported yet, so everybody would be let in; leave it out and filter upstream");

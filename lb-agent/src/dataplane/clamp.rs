@@ -34,10 +34,9 @@ impl Clamps {
         if self.by_interface.get(interface) == Some(&index) {
             return Ok(());
         }
-        let refused =
-            |reason| DataplaneError::AttachRefused { interface: interface.to_owned(), mode: "tc egress", reason };
+        let refused = |reason| DataplaneError::ClampRefused { interface: interface.to_owned(), reason };
         if KernelVersion::running() < KernelVersion::TCX {
-            return Err(refused(format!("segment sizes can be bounded from Linux {} on", KernelVersion::TCX)));
+            return Err(refused(format!("that takes Linux {}", KernelVersion::TCX)));
         }
         let program = programs.egress()?;
         if !adopt(program, pins, interface) {
@@ -73,8 +72,12 @@ fn adopt(program: &mut SchedClassifier, pins: &PinDirectory, interface: &str) ->
         return false;
     };
     let link: FdLink = pinned.into();
-    is_on(interface, &link)
-        && SchedClassifierLink::try_from(link).is_ok_and(|link| program.attach_to_link(link).is_ok())
+    if !is_on(interface, &link) {
+        return false;
+    }
+    let replaced = SchedClassifierLink::try_from(link).ok().and_then(|link| program.attach_to_link(link).ok());
+    // The pin alone is to keep the link, so that removing it takes the program off.
+    replaced.is_some_and(|id| program.take_link(id).is_ok())
 }
 
 /// Whether the link's program is among those on the interface's egress: not if the interface that it was made for is

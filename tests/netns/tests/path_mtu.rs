@@ -17,6 +17,7 @@ use netns_tests::{
     observe::{Counters, wait_for_hops},
     scope::Scope,
     topology::{CLIENT, Fabric, Topology, UPLINK, VIPS},
+    wait,
 };
 use socket2::{Domain, Protocol as Number, Socket, Type};
 
@@ -42,15 +43,7 @@ async fn build(fabric: Fabric, delivery: Delivery, mss_clamp: &'static str) -> C
     let server = &bed.topology.nodes[BACKEND];
     let listen = format!("[::]:{PORT}").parse().unwrap();
     bed.echoes.push(echo::spawn(&bed.scope, &server.netns, Kind::Tcp, &server.name, &[listen]).unwrap());
-    let complete = |topology: &Topology, config: AgentConfig| {
-        config.with_service(ServiceConfig {
-            delivery,
-            mss_clamp,
-            backends: vec![(topology.nodes[BACKEND].addresses[0], 1)],
-            ..ServiceConfig::on_all_nodes(topology, "echo", &VIPS, Protocol::Tcp, PORT)
-        })
-    };
-    bed.start_agents(complete).unwrap();
+    bed.start_agents(|topology, config| complete(topology, config, delivery, mss_clamp)).unwrap();
     bed.wait_ready(PATIENCE).await.unwrap();
     for agent in &bed.agents {
         wait_for_hops(agent, PATIENCE).await.unwrap();
@@ -62,6 +55,15 @@ async fn build(fabric: Fabric, delivery: Delivery, mss_clamp: &'static str) -> C
         bed.topology.router.ip(&format!("route replace {client} dev client mtu lock {HOP}")).unwrap();
     }
     bed
+}
+
+fn complete(topology: &Topology, config: AgentConfig, delivery: Delivery, mss_clamp: &'static str) -> AgentConfig {
+    config.with_service(ServiceConfig {
+        delivery,
+        mss_clamp,
+        backends: vec![(topology.nodes[BACKEND].addresses[0], 1)],
+        ..ServiceConfig::on_all_nodes(topology, "echo", &VIPS, Protocol::Tcp, PORT)
+    })
 }
 
 /// Makes the router send ICMP for `vip` to another node than all the rest.
@@ -121,6 +123,51 @@ async fn with_segment_sizes_bounded_nothing_is_too_big() {
         let bed = build(Fabric::Routed, delivery, "auto").await;
         ten_megabytes_go_either_way(bed, sent, "terminated", false).await;
     }
+}
+
+/// Segments that the client of a new connection sends, in bytes, over each family.
+fn segments(bed: &Cluster) -> [u32; 2] {
+    VIPS.map(|vip| {
+        let connect = || {
+            let socket = Socket::new(Domain::for_address(SocketAddr::new(vip, PORT)), Type::STREAM, None).unwrap();
+            socket.connect_timeout(&SocketAddr::new(vip, PORT).into(), LIMIT).unwrap();
+            socket.tcp_mss().unwrap()
+        };
+        bed.topology.client.enter(connect).unwrap()
+    })
+}
+
+/// The bound is there while the agent is not, is adopted, and goes with the configuration or with `lbctl detach`.
+#[tokio::test]
+async fn segment_sizes_stay_bounded_while_the_agent_is_away() {
+    // Headers of IP and TCP, and the time stamps in every segment.
+    const FREE: [u32; 2] = [1500 - 20 - 20 - 12, 1500 - 40 - 20 - 12];
+    // GUE over IPv4 adds 32 bytes.
+    const BOUNDED: [u32; 2] = [FREE[0] - 32, FREE[1] - 32];
+    let mut bed = build(Fabric::Routed, Delivery::Gue, "auto").await;
+    assert_eq!(segments(&bed), BOUNDED);
+    bed.agents[BACKEND].process().terminate().unwrap();
+    assert_eq!(segments(&bed), BOUNDED, "without an agent");
+    let scope = &bed.scope;
+    bed.agents[BACKEND].start_again(scope).unwrap();
+    bed.agents[BACKEND].wait_ready(PATIENCE).await.unwrap();
+    assert_eq!(segments(&bed), BOUNDED, "adopted");
+
+    let pinned = bed.agents[BACKEND].pin_path().join("clamps").join(UPLINK);
+    for (clamp, expected) in [("off", FREE), ("1200", [1200 - 12; 2])] {
+        let own = AgentConfig::for_node(&bed.scope, &bed.topology, BACKEND).unwrap();
+        bed.agents[BACKEND].reconfigure(&complete(&bed.topology, own, Delivery::Gue, clamp)).unwrap();
+        let look = || async {
+            let found = (segments(&bed), pinned.exists());
+            anyhow::ensure!(found == (expected, clamp != "off"), "{found:?}");
+            Ok(())
+        };
+        let waited = wait::until(clamp, PATIENCE, look).await;
+        waited.unwrap_or_else(|error| panic!("{error:#}\n{}", bed.agents[BACKEND].process().log_tail(20)));
+    }
+    bed.agents[BACKEND].process().terminate().unwrap();
+    bed.agents[BACKEND].lbctl(&["detach"]).unwrap();
+    assert!(!pinned.exists());
 }
 
 /// A traceroute sees the router, the director and the backend's node, in this order, and no packet goes round.
