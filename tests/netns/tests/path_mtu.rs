@@ -194,9 +194,9 @@ fn hop(vip: IpAddr, ttl: u32) -> IpAddr {
     let errors = UdpSocket::from(OwnedFd::from(errors)); // for its `recv_from`
     let probe = Socket::new(domain, Type::STREAM, None).unwrap();
     if vip.is_ipv4() {
-        probe.set_ttl_v4(ttl).unwrap()
+        probe.set_ttl_v4(ttl).unwrap();
     } else {
-        probe.set_unicast_hops_v6(ttl).unwrap()
+        probe.set_unicast_hops_v6(ttl).unwrap();
     }
     probe.set_nonblocking(true).unwrap();
     let connecting = probe.connect(&SocketAddr::new(vip, PORT).into()).unwrap_err();

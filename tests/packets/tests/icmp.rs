@@ -13,7 +13,8 @@ const TAGS: [&[u16]; 3] = [&[], &[100], &[100, 200]];
 
 /// A router on the client's side.
 fn router(of: IpAddr) -> IpAddr {
-    if of.is_ipv4() { "198.18.0.1".parse().unwrap() } else { "2001:db8:a::1".parse().unwrap() }
+    let address = if of.is_ipv4() { "198.18.0.1" } else { "2001:db8:a::1" };
+    address.parse().expect("an address")
 }
 
 fn backend_of(vip: IpAddr) -> IpAddr {
