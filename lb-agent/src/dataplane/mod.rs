@@ -2,6 +2,7 @@
 
 mod arena;
 mod attach;
+mod clamp;
 mod clock;
 mod error;
 mod flows;
@@ -50,6 +51,7 @@ pub struct Kernel {
     maps: Maps,
     programs: object::Programs,
     attachments: attach::Attachments,
+    clamps: clamp::Clamps,
     pins: PinDirectory,
 }
 
@@ -63,7 +65,7 @@ impl Kernel {
         let pins = lock.directory().clone();
         let set = pins.choose_set(sizes)?;
         let (programs, maps) = object::load(&set, sizes)?;
-        Ok(Self { maps, programs, attachments: attach::Attachments::default(), pins })
+        Ok(Self { maps, programs, attachments: attach::Attachments::default(), clamps: clamp::Clamps::default(), pins })
     }
 
     /// What the maps hold.
@@ -97,6 +99,23 @@ impl Kernel {
     /// Takes the program off an interface.
     pub fn detach(&mut self, interface: &str) {
         self.attachments.detach(&self.pins, interface);
+    }
+
+    /// Bounds segment sizes on the egress of these interfaces (name and index), and of no other. Errors are independent
+    /// of each other.
+    pub fn clamp(&mut self, wanted: &[(String, u32)]) -> Vec<DataplaneError> {
+        let names: Vec<String> = wanted.iter().map(|(name, _)| name.clone()).collect();
+        self.clamps.detach_others(&self.pins, &names);
+        let (clamps, programs, pins) = (&mut self.clamps, &mut self.programs, &self.pins);
+        wanted.iter().filter_map(|(name, index)| clamps.attach(programs, pins, name, *index).err()).collect()
+    }
+
+    /// The program for the egress of uplinks, to run it on packets of one's own.
+    ///
+    /// # Errors
+    /// [`DataplaneError`] if it cannot be loaded.
+    pub fn egress(&mut self) -> Result<&mut aya::programs::SchedClassifier, DataplaneError> {
+        self.programs.egress()
     }
 
     /// Puts maps that were created beside older ones in their place: their sizes differ, or their layout does. Called
