@@ -18,6 +18,7 @@ pub mod plan;
 pub mod runtime;
 pub mod sources;
 pub mod status;
+pub mod trace;
 
 #[cfg(test)]
 mod examples;

@@ -45,7 +45,7 @@ pub fn report(packet: &mut Packet) -> u32 {
 }
 
 /// Does what was decided; its ends are `xdp_action`s.
-struct Live;
+pub struct Live;
 
 impl Actor for Live {
     #[inline(always)]

@@ -20,6 +20,7 @@ mod maps;
 mod packet;
 mod peers;
 mod stats;
+mod trace;
 mod vip;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
@@ -48,6 +49,18 @@ pub fn levee_lookup(ctx: XdpContext) -> u32 {
 #[xdp(frags)]
 pub fn levee_lookup_frags(ctx: XdpContext) -> u32 {
     act::report(&mut Packet::multi_buffer(&ctx))
+}
+
+/// The load balancer as [`levee`], which tells of every packet for a VIP while somebody listens.
+#[xdp]
+pub fn levee_trace(ctx: XdpContext) -> u32 {
+    trace::run::<false>(&ctx)
+}
+
+/// The load balancer that tells of every packet for a VIP, for multi-buffer packets.
+#[xdp(frags)]
+pub fn levee_trace_frags(ctx: XdpContext) -> u32 {
+    trace::run::<true>(&ctx)
 }
 
 /// Passes everything: a veth device accepts frames from its peer's XDP program only if it carries one itself.

@@ -4,7 +4,8 @@
 
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
-    btf_maps::{Array, ArrayOfMaps, DevMapHash, HashMap, PerCpuArray},
+    btf_maps::{Array, ArrayOfMaps, DevMapHash, HashMap, PerCpuArray, RingBuf},
+    helpers::bpf_ktime_get_ns,
     macros::btf_map,
 };
 use lb_common::{
@@ -18,6 +19,7 @@ use lb_common::{
         peers::{PeerEntry, PeerMacKey},
         services::{ServiceEntry, VipKey},
         settings::Settings,
+        trace::{Event, Filter, TraceCounts},
     },
 };
 
@@ -62,6 +64,16 @@ pub static AGENT: Array<AgentInfo, 1> = Array::new();
 /// Not read: an update of a map of maps waits for a grace period on kernels where `membarrier` refuses to.
 #[btf_map]
 pub static GRACE: ArrayOfMaps<Array<u32, 1>, 1> = ArrayOfMaps::new();
+#[btf_map]
+pub static TRACE_FILTER: Array<Filter, 1> = Array::new();
+#[btf_map]
+pub static TRACE_COUNTS: PerCpuArray<TraceCounts, 1> = PerCpuArray::new();
+/// Where an event is put together: the stack has no room for it.
+#[btf_map]
+pub static TRACE_SCRATCH: PerCpuArray<Event, 1> = PerCpuArray::new();
+/// Its size in bytes is set when the tracing program is loaded.
+#[btf_map]
+pub static EVENTS: RingBuf<Event, 4096> = RingBuf::new();
 
 /// What an address means; no flag at all if it is not ours.
 #[inline(always)]
@@ -107,6 +119,30 @@ pub fn slot(index: u32) -> Option<u64> {
 #[inline(always)]
 pub fn backend(index: u32) -> Option<(u64, &'static Backend)> {
     BACKENDS.get(index).map(|backend| (once(&backend.head), backend))
+}
+
+/// This CPU's place to put an event together.
+#[inline(always)]
+pub fn scratch() -> Option<&'static mut Event> {
+    let event = TRACE_SCRATCH.get_ptr_mut(0)?;
+    // SAFETY: the value of this CPU, on which one program runs at a time; it lives as long as the program is loaded, and
+    // callers do not hold two of them.
+    Some(unsafe { &mut *event })
+}
+
+/// Nanoseconds of `CLOCK_MONOTONIC`.
+#[inline(always)]
+pub fn monotonic() -> u64 {
+    // SAFETY: the helper takes no argument and reads a clock.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+/// This CPU's counts of events.
+#[inline(always)]
+pub fn trace_counts() -> Option<&'static mut TraceCounts> {
+    let counts = TRACE_COUNTS.get_ptr_mut(0)?;
+    // SAFETY: as in `scratch`.
+    Some(unsafe { &mut *counts })
 }
 
 /// Reads a word just once, whatever the agent stores meanwhile.

@@ -14,6 +14,7 @@ pub mod published;
 pub mod rings;
 pub mod services;
 pub mod settings;
+pub mod trace;
 
 #[cfg(test)]
 mod layout_tests;

@@ -28,7 +28,8 @@ fn every_variant_passes_the_verifier() {
     let heavy: Vec<_> = loaded.iter().filter(|(_, count)| count.is_some_and(|count| count > 500_000)).collect();
     assert!(heavy.is_empty(), "close to the verifier's limit: {heavy:?}");
     let loaded: Vec<_> = loaded.into_iter().map(|(name, _)| name).collect();
-    let expected = ["levee", "levee_frags", "levee_lookup", "levee_lookup_frags", "pass"];
+    let expected =
+        ["levee", "levee_frags", "levee_lookup", "levee_lookup_frags", "levee_trace", "levee_trace_frags", "pass"];
     let expected: Vec<_> = expected.into_iter().filter(|name| has_frags || !name.ends_with("_frags")).collect();
     assert_eq!(loaded, expected);
 }
