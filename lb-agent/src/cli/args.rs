@@ -114,6 +114,14 @@ pub(super) enum Verb {
         /// Which
         what: Sample,
     },
+    /// What is wrong on this node, why it matters and what to do
+    ///
+    /// Changes nothing. Ends with 1 if there are errors, and with 0 if there are warnings only.
+    Doctor {
+        /// Show also what is as it should be
+        #[arg(long, short)]
+        verbose: bool,
+    },
     /// Takes everything of Levee off this node: VIPs, program, maps
     ///
     /// Refuses while an agent runs. Connections through this node break.

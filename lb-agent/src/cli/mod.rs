@@ -9,6 +9,7 @@ mod backends;
 mod console;
 mod counters;
 mod detach;
+mod doctor;
 mod explain;
 mod flow;
 mod lookup;
@@ -88,6 +89,7 @@ fn perform(args: &Args, style: Style) -> Result<Done> {
         Verb::Validate { file, offline } => show(&validate::gather(file, *offline)?, options, style),
         Verb::Sample { what: Sample::Config } => Ok(Done::said(sample::CONFIG.to_owned())),
         Verb::Sample { what: Sample::Systemd } => Ok(Done::said(sample::SYSTEMD.to_owned())),
+        Verb::Doctor { verbose } => show(&doctor::gather(options, *verbose)?, options, style),
         Verb::Detach => show(&detach::perform(options)?, options, style),
         Verb::Completions { shell } => {
             let mut text = Vec::new();
@@ -174,6 +176,8 @@ mod tests {
             "validate --offline levee.yaml",
             "sample config",
             "sample systemd",
+            "doctor",
+            "doctor --verbose",
             "detach",
             "completions bash",
             "man",

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use aya::programs::{
-    ProgramError, ProgramInfo, Xdp,
+    ProgramError, Xdp,
     links::{FdLink, PinnedLink},
+    loaded_programs,
     xdp::XdpLink,
 };
 use serde::Serialize;
@@ -142,8 +143,8 @@ pub fn linked_program(pins: &PinDirectory, interface: &str) -> Result<(u32, Stri
         |reason| DataplaneError::AttachRefused { interface: interface.to_owned(), mode: "its present", reason };
     let pinned = PinnedLink::from_pin(pins.link(interface)).map_err(|error| refused(chain(&error)))?;
     let id = FdLink::from(pinned).info().map_err(|error| refused(chain(&error)))?.program_id();
-    let program = ProgramInfo::from_id(id);
-    let name = program.ok().and_then(|program| program.name_as_str().map(str::to_owned));
+    let program = loaded_programs().filter_map(Result::ok).find(|program| program.id() == id);
+    let name = program.and_then(|program| program.name_as_str().map(str::to_owned));
     Ok((id, name.unwrap_or_default()))
 }
 

@@ -40,10 +40,9 @@ async fn build() -> Cluster {
     }
     bed.start_agents(|topology, config| {
         let service = |name, protocol, port| ServiceConfig::on_all_nodes(topology, name, &VIPS, protocol, port);
-        config.with_service(service("api", Protocol::Tcp, PORT)).with_service(ServiceConfig {
-            vips: vec![VIPS[0]],
-            ..service("echo", Protocol::Udp, UDP_PORT)
-        })
+        let mut config = config.with_service(service("api", Protocol::Tcp, PORT));
+        config.services.push(service("echo", Protocol::Udp, UDP_PORT));
+        config
     })
     .unwrap();
     bed.wait_ready(PATIENCE).await.unwrap();
