@@ -6,7 +6,9 @@ use lb_common::verdict::{DropReason, Verdict};
 
 use crate::{
     dataplane::PinOwner,
-    inspect::{AddressView, BackendView, Count, HopView, Inspection, MapUse, Presence, RingView, ServiceView, ShareView},
+    inspect::{
+        AddressView, BackendView, Count, HopView, Inspection, MapUse, Presence, RingView, ServiceView, ShareView,
+    },
     model::MacAddr,
     status::{AgentStatus, AnnouncementStatus, BackendStatus, ConfigStatus, DataplaneStatus, InterfaceStatus},
 };

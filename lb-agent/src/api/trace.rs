@@ -25,7 +25,10 @@ use crate::trace::{self, Line, Selection};
 pub const TRACE_PATH: &str = "/v1/trace";
 
 /// Answers with the events that a listener selects.
-pub async fn stream(State(requests): State<mpsc::Sender<trace::Request>>, Json(selection): Json<Selection>) -> Response {
+pub async fn stream(
+    State(requests): State<mpsc::Sender<trace::Request>>,
+    Json(selection): Json<Selection>,
+) -> Response {
     let (answer, answered) = oneshot::channel();
     let ending = || (StatusCode::SERVICE_UNAVAILABLE, "the agent is about to end".to_owned()).into_response();
     if requests.send(trace::Request { selection, answer }).await.is_err() {

@@ -269,7 +269,10 @@ mod tests {
     fn without_an_agent_the_maps_are_explained_and_said_to_be_all() {
         insta::assert_snapshot!(without_agent(false).text(Style::PLAIN));
         let hung = without_agent(true).text(Style::PLAIN);
-        assert!(hung.starts_with("no agent listens on /run/levee/agent.sock\n\nThese are the pinned maps alone"), "{hung}");
+        assert!(
+            hung.starts_with("no agent listens on /run/levee/agent.sock\n\nThese are the pinned maps alone"),
+            "{hung}"
+        );
     }
 
     #[test]
@@ -284,6 +287,9 @@ mod tests {
         let mut inspection = examples::inspection();
         inspection.services[0].backends[1].hop.mode = "unknown";
         let text = explain(inspection, Ok(examples::status()), "kubernetes").unwrap().text(Style::PLAIN);
-        assert!(text.contains("10.0.2.2:6443, unknown: is given new flows (50.02 % of the ring), which are dropped"), "{text}");
+        assert!(
+            text.contains("10.0.2.2:6443, unknown: is given new flows (50.02 % of the ring), which are dropped"),
+            "{text}"
+        );
     }
 }

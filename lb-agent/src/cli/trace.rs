@@ -111,7 +111,11 @@ impl Args {
             ensure!(!backends.is_empty(), "there is no backend {address}; `lbctl backends` lists those that are there");
         }
         Ok(Selection {
-            services: if self.service.is_some() { of_service.iter().map(|service| service.index).collect() } else { Vec::new() },
+            services: if self.service.is_some() {
+                of_service.iter().map(|service| service.index).collect()
+            } else {
+                Vec::new()
+            },
             backends,
             client: self.client,
             port: self.port.map(NonZero::get),
@@ -170,7 +174,8 @@ impl Tally {
                     if output == Output::Json {
                         document(&Lost { lost: events })?
                     } else {
-                        style.bad(&format!("{events} packets were not told: more than the rate, or too fast to be read"))
+                        style
+                            .bad(&format!("{events} packets were not told: more than the rate, or too fast to be read"))
                     }
                 }
                 Some(Line::Alive) => continue,
@@ -238,7 +243,8 @@ struct Backend {
 
 impl Shown {
     fn text(&self, style: Style) -> String {
-        let end = |address, port: Option<u16>| port.map_or_else(|| format!("{address}"), |port| endpoint(address, port));
+        let end =
+            |address, port: Option<u16>| port.map_or_else(|| format!("{address}"), |port| endpoint(address, port));
         let flow = format!(
             "{} {} -> {}",
             self.protocol,
@@ -247,8 +253,7 @@ impl Shown {
         );
         let tunnel = self.tunnel_source.map(|director| format!(", in a tunnel from {director}")).unwrap_or_default();
         let fragment = if self.fragment { ", a fragment" } else { "" };
-        let result =
-            if self.dropped { style.bad(&format!("dropped {}", self.result)) } else { self.result.to_owned() };
+        let result = if self.dropped { style.bad(&format!("dropped {}", self.result)) } else { self.result.to_owned() };
         let service = self.service.as_ref().map(|service| format!("  {service}")).unwrap_or_default();
         let backend = self.backend.as_ref().map(Backend::text).unwrap_or_default();
         let (time, interface, length) = (&self.time, &self.interface, self.length);
@@ -443,7 +448,10 @@ mod tests {
         let mut stale = packet(End::Drop(DropReason::StaleBackend as u32));
         stale.choice.as_mut().unwrap().backend = BackendId::new(1, 9).bits();
         let text = seen(&stale).text(Style::PLAIN);
-        assert!(text.ends_with("dropped stale_backend  kubernetes -> a backend that is gone (index 1) by slot 1234"), "{text}");
+        assert!(
+            text.ends_with("dropped stale_backend  kubernetes -> a backend that is gone (index 1) by slot 1234"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -23,7 +23,8 @@ pub(super) fn examine(facts: &Facts) -> Vec<Finding> {
         }
     };
     if facts.interfaces.is_empty() {
-        findings.push(INTERFACE.error("the program is on no interface", "start the agent with `interfaces` in its file"));
+        findings
+            .push(INTERFACE.error("the program is on no interface", "start the agent with `interfaces` in its file"));
     }
     for interface in &facts.interfaces {
         let Some(link) = network.interface_named(&interface.name) else {
@@ -43,7 +44,8 @@ fn link_state(link: &Interface) -> Finding {
     if link.up {
         return INTERFACE.ok(format!("{} is up, MTU {}", link.name, link.mtu));
     }
-    INTERFACE.error(format!("{} is down", link.name), format!("run `ip link set {} up`, or look after its cable", link.name))
+    INTERFACE
+        .error(format!("{} is down", link.name), format!("run `ip link set {} up`, or look after its cable", link.name))
 }
 
 fn program(interface: &InterfaceFacts) -> Finding {
@@ -81,8 +83,10 @@ fn offloads(interface: &InterfaceFacts, link: &Interface, network: &Network) -> 
         Err(reason) => return vec![OFFLOADS.unknown(&format!("the offloads of {name}"), reason)],
     };
     let mut findings = Vec::new();
-    let is_generic =
-        interface.programs.as_ref().is_ok_and(|programs| programs.iter().any(|program| program.mode == XdpMode::Generic));
+    let is_generic = interface
+        .programs
+        .as_ref()
+        .is_ok_and(|programs| programs.iter().any(|program| program.mode == XdpMode::Generic));
     let merging: Vec<_> = ["rx-gro", "rx-gro-hw", "rx-lro"].into_iter().filter(|name| active.contains(*name)).collect();
     if is_generic && !merging.is_empty() {
         let seen = format!("{name} has {} on, in front of the program in generic mode", merging.join(", "));
@@ -114,11 +118,8 @@ fn offloads(interface: &InterfaceFacts, link: &Interface, network: &Network) -> 
 /// The kernel takes the stricter of the interface's value and that for all.
 fn reverse_path(facts: &Facts, interface: &InterfaceFacts) -> Finding {
     let name = &interface.name;
-    let both: Read<(u32, u32)> = interface
-        .sysctls
-        .rp_filter
-        .clone()
-        .and_then(|own| facts.sysctls.rp_filter.clone().map(|all| (own, all)));
+    let both: Read<(u32, u32)> =
+        interface.sysctls.rp_filter.clone().and_then(|own| facts.sysctls.rp_filter.clone().map(|all| (own, all)));
     match both {
         Err(reason) => REVERSE_PATH.unknown(&format!("rp_filter of {name}"), &reason),
         Ok((own, all)) if own.max(all) == 1 => REVERSE_PATH.warning(

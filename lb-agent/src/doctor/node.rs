@@ -4,7 +4,8 @@ use super::{Check, Facts, Finding};
 use crate::dataplane::{CAPABILITIES, KernelVersion};
 
 const KERNEL: Check = Check::new("kernel", "Links for XDP, mapped arrays and CAP_BPF came with Linux 5.10");
-const BTF: Check = Check::new("btf", "The maps of the program are described by BTF, which the kernel has to understand");
+const BTF: Check =
+    Check::new("btf", "The maps of the program are described by BTF, which the kernel has to understand");
 const JIT: Check = Check::new("jit", "Without the compiler in the kernel every packet runs through an interpreter");
 const CAPABILITIES_CHECK: Check = Check::new("capabilities", "The agent loads and attaches programs and sets routes");
 const BPFFS: Check = Check::new("bpffs", "Maps and links are pinned there, so that they outlive the agent");
@@ -33,7 +34,10 @@ fn btf(facts: &Facts) -> Finding {
     if facts.system.has_btf {
         return BTF.ok("the kernel describes its types");
     }
-    BTF.warning("no /sys/kernel/btf/vmlinux", "use a kernel that is built with CONFIG_DEBUG_INFO_BTF, as distributions' are")
+    BTF.warning(
+        "no /sys/kernel/btf/vmlinux",
+        "use a kernel that is built with CONFIG_DEBUG_INFO_BTF, as distributions' are",
+    )
 }
 
 fn jit(facts: &Facts) -> Finding {
@@ -50,8 +54,7 @@ fn capabilities(facts: &Facts) -> Finding {
         Ok(held) => held,
         Err(reason) => return CAPABILITIES_CHECK.unknown(&format!("the capabilities of {of}"), reason),
     };
-    let missing: Vec<_> =
-        CAPABILITIES.iter().filter(|(bit, _)| held >> bit & 1 == 0).map(|(_, name)| *name).collect();
+    let missing: Vec<_> = CAPABILITIES.iter().filter(|(bit, _)| held >> bit & 1 == 0).map(|(_, name)| *name).collect();
     if missing.is_empty() {
         return CAPABILITIES_CHECK.ok(format!("{of} has all that are needed"));
     }
@@ -118,7 +121,8 @@ fn configuration(facts: &Facts) -> Vec<Finding> {
 fn announcing(facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
     if let Ok(status) = &facts.agent.status {
-        let error = |error: &String| ANNOUNCING.error(error.clone(), "do what it says; the agent tries again by itself");
+        let error =
+            |error: &String| ANNOUNCING.error(error.clone(), "do what it says; the agent tries again by itself");
         findings.extend(status.announce_errors.iter().map(error));
     }
     let addresses = match &facts.announced {
@@ -142,7 +146,10 @@ fn announcing(facts: &Facts) -> Vec<Finding> {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::{Severity, samples}, *};
+    use super::{
+        super::{Severity, samples},
+        *,
+    };
 
     fn severities(change: impl FnOnce(&mut Facts)) -> Vec<(&'static str, Severity)> {
         let mut facts = samples::healthy();

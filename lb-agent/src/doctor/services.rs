@@ -11,8 +11,10 @@ const ARP: Check = Check::new(
     "arp",
     "Linux answers ARP for a VIP on any interface and asks with it as the sender, which draws and poisons its traffic",
 );
-const FORWARDING: Check =
-    Check::new("forwarding", "What this node does not hold and passes up the stack is sent back to the router, in circles");
+const FORWARDING: Check = Check::new(
+    "forwarding",
+    "What this node does not hold and passes up the stack is sent back to the router, in circles",
+);
 const NODE_ADDRESS: Check = Check::new("node-address", "Tunnels from the other directors end at the node's addresses");
 const WAY: Check = Check::new("way", "Packets for a backend whose way is not known are dropped (next_hop_unknown)");
 const BACKENDS: Check = Check::new("backends", "A service without backends drops its packets (no_backend)");
@@ -23,8 +25,15 @@ pub(super) fn examine(facts: &Facts) -> Vec<Finding> {
         Ok(maps) => maps,
         Err(reason) => return vec![MAPS.unknown("the pinned maps", reason)],
     };
-    [capacities(maps), vips(facts, maps), node_addresses(facts, maps), ways(facts, maps), backends(facts, maps), mtus(facts, maps)]
-        .concat()
+    [
+        capacities(maps),
+        vips(facts, maps),
+        node_addresses(facts, maps),
+        ways(facts, maps),
+        backends(facts, maps),
+        mtus(facts, maps),
+    ]
+    .concat()
 }
 
 fn capacities(maps: &Inspection) -> Vec<Finding> {
@@ -60,7 +69,9 @@ fn vips(facts: &Facts, maps: &Inspection) -> Vec<Finding> {
             VIP.error(seen, format!("remove it there (`ip addr del {vip}/.. dev {}`)", others[0]))
         });
         let subnet = network.addresses.iter().find(|address| {
-            address.net.prefix_len() < address.net.max_prefix_len() && address.net.contains(&vip) && address.net.addr() != vip
+            address.net.prefix_len() < address.net.max_prefix_len()
+                && address.net.contains(&vip)
+                && address.net.addr() != vip
         });
         if let Some(subnet) = subnet.filter(|_| vip.is_ipv4()) {
             findings.extend(arp(facts, vip, &subnet.net.trunc().to_string()));
@@ -299,7 +310,8 @@ mod tests {
 
     #[test]
     fn failing_backends_are_warnings_and_none_left_is_an_error() {
-        let failing = |facts: &mut Facts| "failed".clone_into(&mut facts.agent.status.as_mut().unwrap().backends[0].health);
+        let failing =
+            |facts: &mut Facts| "failed".clone_into(&mut facts.agent.status.as_mut().unwrap().backends[0].health);
         assert_eq!(bad(failing), [("backends", Severity::Warning)]);
         assert_eq!(bad(|facts| maps(facts).services[0].ring_slots = 0), [("backends", Severity::Error)]);
     }

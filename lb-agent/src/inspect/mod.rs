@@ -18,7 +18,9 @@ use lb_common::report::Report;
 
 pub use dump::{Dump, Fields};
 pub use read::{Inspector, Rings, interface_name};
-pub use view::{AddressView, BackendView, Count, HopView, Inspection, MapUse, Presence, RingView, ServiceView, ShareView};
+pub use view::{
+    AddressView, BackendView, Count, HopView, Inspection, MapUse, Presence, RingView, ServiceView, ShareView,
+};
 
 use crate::dataplane::{self, PinDirectory, PinLock};
 pub use crate::dataplane::{DataplaneError, PinOwner};

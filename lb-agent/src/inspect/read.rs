@@ -69,7 +69,8 @@ impl Inspector {
         }
         let tables = Tables::open(|name| pins.map(name))?;
         let mapped = |name, words| {
-            let data = MapData::from_pin(pins.map(name)).map_err(|error| DataplaneError::map(name, "opening", &error))?;
+            let data =
+                MapData::from_pin(pins.map(name)).map_err(|error| DataplaneError::map(name, "opening", &error))?;
             MappedWords::new(name, data, words)
         };
         Ok(Self {
@@ -222,9 +223,7 @@ impl Inspector {
     }
 
     fn slots(&self, word: RingWord) -> Result<Vec<BackendId>, DataplaneError> {
-        (0..slots(word))
-            .map(|slot| self.slot(word.offset().saturating_add(slot)).map(|slot| slot.current()))
-            .collect()
+        (0..slots(word)).map(|slot| self.slot(word.offset().saturating_add(slot)).map(|slot| slot.current())).collect()
     }
 
     pub(super) fn hash_key(&self) -> Result<HashKey, DataplaneError> {

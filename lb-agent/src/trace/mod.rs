@@ -233,12 +233,7 @@ mod tests {
 
     #[test]
     fn a_selection_survives_its_document() {
-        let selection = Selection {
-            ends: Ends::Drop(3),
-            port: Some(443),
-            services: vec![1],
-            ..client("10.0.0.0/8")
-        };
+        let selection = Selection { ends: Ends::Drop(3), port: Some(443), services: vec![1], ..client("10.0.0.0/8") };
         let text = serde_json::to_string(&selection).unwrap();
         assert_eq!(serde_json::from_str::<Selection>(&text).unwrap(), selection);
         assert_eq!(serde_json::from_str::<Selection>("{}").unwrap(), Selection::default());

@@ -275,11 +275,8 @@ mod tests {
 
     #[test]
     fn every_part_of_a_filter_can_refuse() {
-        let net = |text: &str, mask: &str| Filter {
-            source: address(text),
-            mask: address(mask).words(),
-            ..Filter::default()
-        };
+        let net =
+            |text: &str, mask: &str| Filter { source: address(text), mask: address(mask).words(), ..Filter::default() };
         let all = Filter::default();
         let cases = [
             (Filter { service: 3, ..all }, true),

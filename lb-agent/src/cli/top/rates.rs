@@ -254,7 +254,8 @@ pub(super) mod tests {
         let mut rates = two_seconds();
         rates.sort(Order::Packets);
         assert_eq!(names(&rates), ["web", "kubernetes"]);
-        let backends: Vec<_> = rates.services[1].backends.iter().map(|backend| backend.rate.packets_per_second).collect();
+        let backends: Vec<_> =
+            rates.services[1].backends.iter().map(|backend| backend.rate.packets_per_second).collect();
         assert_eq!(backends, [1_000.0, 500.0, 0.0]);
         let mut rates = two_seconds();
         rates.sort(Order::Name);

@@ -63,12 +63,18 @@ impl View {
             rows.push(row(service.name.clone(), vip, String::new(), service.rate).bold());
             for backend in &service.backends {
                 let state = if backend.in_ring { backend.mode.to_owned() } else { format!("{}, idle", backend.mode) };
-                let line = row(String::new(), format!("  {}", endpoint(backend.address, backend.port)), state, backend.rate);
+                let line =
+                    row(String::new(), format!("  {}", endpoint(backend.address, backend.port)), state, backend.rate);
                 rows.push(if backend.in_ring { line } else { line.style(bad) });
             }
         }
-        let widths =
-            [Constraint::Fill(2), Constraint::Fill(3), Constraint::Fill(2), Constraint::Length(12), Constraint::Length(12)];
+        let widths = [
+            Constraint::Fill(2),
+            Constraint::Fill(3),
+            Constraint::Fill(2),
+            Constraint::Length(12),
+            Constraint::Length(12),
+        ];
         let heading = Row::new(["SERVICE", "VIP, BACKEND", "MODE", "   PACKETS/s", "     BYTES/s"]).dim();
         frame.render_widget(Table::new(rows.into_iter().skip(self.scroll), widths).header(heading), area);
     }
@@ -83,9 +89,9 @@ fn draw_ends(frame: &mut Frame<'_>, area: Rect, heading: &'static str, ends: &[E
     let mut moving: Vec<_> = ends.iter().filter(|end| end.packets_per_second > 0.0).collect();
     moving.sort_by(|a, b| b.packets_per_second.total_cmp(&a.packets_per_second));
     let none = moving.is_empty().then(|| Row::new(["none".to_owned(), String::new()]));
-    let rows = moving.into_iter().map(|end| {
-        Row::new([end.name.to_owned(), format!("{:>10}", human(end.packets_per_second))]).style(style)
-    });
+    let rows = moving
+        .into_iter()
+        .map(|end| Row::new([end.name.to_owned(), format!("{:>10}", human(end.packets_per_second))]).style(style));
     let widths = [Constraint::Fill(1), Constraint::Length(10)];
     let block = Block::new().title(Line::from(heading).dim());
     frame.render_widget(Table::new(rows.chain(none), widths).block(block), area);
