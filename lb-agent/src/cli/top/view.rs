@@ -33,7 +33,7 @@ impl View {
     pub fn draw(&self, frame: &mut Frame<'_>, colored: bool) {
         let rows = [Constraint::Length(1), Constraint::Min(3), Constraint::Length(ENDS), Constraint::Length(1)];
         let [head, services, ends, foot] = Layout::vertical(rows).areas(frame.area());
-        let [verdicts, drops] = Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]).areas(ends);
+        let [verdicts, drops] = Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]).spacing(3).areas(ends);
         let bad = if colored { Style::new().fg(Color::Red) } else { Style::new() };
         frame.render_widget(self.head(bad), head);
         self.draw_services(frame, services, bad);
