@@ -1,6 +1,6 @@
 //! The stream of events: a POST of a selection is answered by a line of JSON per event, until one side leaves.
 
-use std::{convert::Infallible, path::Path};
+use std::{convert::Infallible, path::Path, time::Duration};
 
 use axum::{
     Json,
@@ -18,11 +18,15 @@ use tokio::{
     time::timeout,
 };
 
-use super::{ANSWER_TIMEOUT, ApiError, connect};
+use super::{ApiError, connect};
 use crate::trace::{self, Line, Selection};
 
 /// Path of the stream.
 pub const TRACE_PATH: &str = "/v1/trace";
+
+/// How long a listener waits until packets are told of: the kernel checks the tracing program first, which takes a busy
+/// machine seconds.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Answers with the events that a listener selects.
 pub async fn stream(
@@ -62,8 +66,8 @@ pub struct Listening {
 /// # Errors
 /// [`ApiError::NotRunning`] if nobody listens, [`ApiError::Refused`] with the agent's reason, or what else is wrong.
 pub async fn listen(socket: &Path, selection: &Selection) -> Result<Listening, ApiError> {
-    let silent = |_| ApiError::Silent { socket: socket.to_owned(), seconds: ANSWER_TIMEOUT.as_secs() };
-    timeout(ANSWER_TIMEOUT, ask(socket, selection)).await.map_err(silent)?
+    let silent = |_| ApiError::Silent { socket: socket.to_owned(), seconds: START_TIMEOUT.as_secs() };
+    timeout(START_TIMEOUT, ask(socket, selection)).await.map_err(silent)?
 }
 
 async fn ask(socket: &Path, selection: &Selection) -> Result<Listening, ApiError> {
