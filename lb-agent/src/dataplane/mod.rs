@@ -28,7 +28,7 @@ pub use maps::Maps;
 pub use object::OBJECT;
 pub use pins::{PinDirectory, PinLock, PinOwner};
 pub use tables::{Tables, text};
-pub use trace::EventReader;
+pub use trace::{EventReader, LoadedTracing, TracingLoader};
 
 use crate::{
     config::XdpMode,
@@ -116,12 +116,18 @@ impl Kernel {
         self.programs.live()
     }
 
-    /// Loads the tracing program and puts it on every interface, in one step each. What it tells is read from the result.
+    /// What loads the tracing program, beside other work.
+    #[must_use]
+    pub fn tracing_loader(&self) -> TracingLoader {
+        TracingLoader::new(&self.pins)
+    }
+
+    /// Puts the tracing program on every interface, in one step each. What it tells is read from the result.
     ///
     /// # Errors
     /// [`DataplaneError`] if the kernel refuses it; then the plain program is on every interface.
-    pub fn start_tracing(&mut self) -> Result<EventReader, DataplaneError> {
-        trace::start(&mut self.programs, &self.pins)
+    pub fn start_tracing(&mut self, loaded: LoadedTracing) -> Result<EventReader, DataplaneError> {
+        trace::put(&mut self.programs, &self.pins, loaded)
     }
 
     /// Says which packets the tracing program is to tell of.

@@ -40,9 +40,37 @@ impl Tracing {
     }
 }
 
-/// Loads the tracing program and puts it on every interface.
-pub fn start(programs: &mut Programs, pins: &PinDirectory) -> Result<EventReader, DataplaneError> {
-    let (mut tracing, reader) = load(pins)?;
+/// Loads the tracing program: the kernel checks it, which takes a busy machine seconds and can go on beside other work.
+#[derive(Clone, Debug)]
+pub struct TracingLoader {
+    pins: PinDirectory,
+}
+
+/// The tracing program, ready to be put on the interfaces.
+pub struct LoadedTracing {
+    tracing: Tracing,
+    reader: EventReader,
+}
+
+impl TracingLoader {
+    /// Loads over the maps in force in this directory.
+    pub(super) fn new(pins: &PinDirectory) -> Self {
+        Self { pins: pins.clone() }
+    }
+
+    /// Loads it.
+    ///
+    /// # Errors
+    /// [`DataplaneError`] if the kernel refuses it.
+    pub fn load(&self) -> Result<LoadedTracing, DataplaneError> {
+        let (tracing, reader) = load(&self.pins)?;
+        Ok(LoadedTracing { tracing, reader })
+    }
+}
+
+/// Puts the tracing program on every interface.
+pub fn put(programs: &mut Programs, pins: &PinDirectory, loaded: LoadedTracing) -> Result<EventReader, DataplaneError> {
+    let LoadedTracing { mut tracing, reader } = loaded;
     let put = tracing.program().and_then(|program| attach::put_everywhere(program, pins));
     if let Err(error) = put {
         attach::put_everywhere(programs.live()?, pins)?;

@@ -120,7 +120,8 @@ fn send(bed: &mut Bed, reader: &mut EventReader, frame: &Frame) -> (Outcome, Vec
 }
 
 fn tracing(bed: &mut Bed) -> EventReader {
-    bed.kernel().start_tracing().unwrap_or_else(|error| panic!("{error}"))
+    let loaded = bed.kernel().tracing_loader().load();
+    bed.kernel().start_tracing(loaded.unwrap_or_else(|error| panic!("{error}"))).unwrap()
 }
 
 #[test]
