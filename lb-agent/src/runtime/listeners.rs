@@ -45,7 +45,7 @@ pub enum Change {
     /// Somebody has left.
     Left,
     /// The program is loaded, or was refused.
-    Loaded(Loading),
+    Loaded(Box<Loading>),
 }
 
 impl Tracing {
@@ -66,7 +66,7 @@ impl Tracing {
         tokio::select! {
             Some(request) = self.requests.recv() => Change::Came(request),
             Some(()) = self.left.1.recv() => Change::Left,
-            loaded = finished(&mut self.loading) => Change::Loaded(loaded),
+            loaded = finished(&mut self.loading) => Change::Loaded(Box::new(loaded)),
             else => std::future::pending().await,
         }
     }
@@ -82,7 +82,7 @@ impl Tracing {
             }
             Change::Loaded(loaded) => {
                 self.loading = None;
-                let begun = loaded.and_then(|loaded| block_in_place(|| self.begin(loaded, kernel)));
+                let begun = (*loaded).and_then(|loaded| block_in_place(|| self.begin(loaded, kernel)));
                 for (answer, lines) in std::mem::take(&mut self.waiting) {
                     // Who has left already does not take it.
                     let _ = answer.send(begun.as_ref().map(|()| lines).map_err(ToString::to_string));
