@@ -47,7 +47,7 @@ pub fn report(packet: &mut Packet) -> u32 {
 }
 
 /// Does what was decided; its ends are `xdp_action`s.
-struct Live;
+pub struct Live;
 
 impl Actor for Live {
     const RECORDS: bool = true;
@@ -119,7 +119,7 @@ impl Actor for Live {
 
 /// How a packet ends that cannot go on: if its sender is told, and if not.
 #[inline(always)]
-const fn refusal(mtu: u16) -> (Verdict, DropReason) {
+pub const fn refusal(mtu: u16) -> (Verdict, DropReason) {
     if mtu == 0 {
         (Verdict::TimeExceededTold, DropReason::TtlExpired)
     } else {

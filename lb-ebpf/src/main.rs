@@ -26,6 +26,7 @@ mod packet;
 mod peers;
 mod sources;
 mod stats;
+mod trace;
 mod tracking;
 mod vip;
 
@@ -66,6 +67,18 @@ pub fn levee_lookup_frags(ctx: XdpContext) -> u32 {
 pub fn levee_egress(ctx: TcContext) -> i32 {
     let _ = clamp::run(&ctx);
     TC_ACT_UNSPEC // whatever comes behind it decides
+}
+
+/// The load balancer as [`levee`], which tells of every packet for a VIP while somebody listens.
+#[xdp]
+pub fn levee_trace(ctx: XdpContext) -> u32 {
+    trace::run::<false>(&ctx)
+}
+
+/// The load balancer that tells of every packet for a VIP, for multi-buffer packets.
+#[xdp(frags)]
+pub fn levee_trace_frags(ctx: XdpContext) -> u32 {
+    trace::run::<true>(&ctx)
 }
 
 /// Passes everything: a veth device accepts frames from its peer's XDP program only if it carries one itself.

@@ -36,6 +36,13 @@ impl fmt::Display for KernelVersion {
     }
 }
 
+/// The capabilities that the agent needs: number and name.
+pub const CAPABILITIES: [(u8, &str); 3] = [
+    (Capability::CAP_NET_ADMIN as u8, "CAP_NET_ADMIN"),
+    (Capability::CAP_PERFMON as u8, "CAP_PERFMON"),
+    (Capability::CAP_BPF as u8, "CAP_BPF"),
+];
+
 /// Names of the capabilities that the agent needs and this process lacks.
 #[must_use]
 pub fn missing_capabilities() -> Vec<&'static str> {

@@ -12,6 +12,7 @@
 use std::{
     fs::{self, File},
     io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -91,7 +92,9 @@ impl PinDirectory {
             let directory =
                 File::open(&self.root).map_err(|source| DataplaneError::io("opening", &self.root, source))?;
             match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
-                Ok(lock) => return Ok(PinLock { directory: self.clone(), _lock: lock }),
+                Ok(lock) if self.is(&lock) => return Ok(PinLock { directory: self.clone(), _lock: lock }),
+                // Removed between opening and locking, by an agent that left nothing there: what is there now is another.
+                Ok(_) => return self.lock(),
                 Err((_, nix::Error::EWOULDBLOCK)) if tries < LOCK_TRIES => tries += 1,
                 Err((_, nix::Error::EWOULDBLOCK)) => {
                     let owner = self.owner().map_or_else(|| "not known by name".to_owned(), |owner| owner.to_string());
@@ -101,6 +104,12 @@ impl PinDirectory {
             }
             std::thread::sleep(LOCK_PAUSE);
         }
+    }
+
+    /// Whether an open directory is the one that is there.
+    fn is(&self, directory: &File) -> bool {
+        let id = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+        directory.metadata().ok().map(id) == fs::metadata(&self.root).ok().map(id)
     }
 
     /// Whether an agent is at work: it holds the lock.
@@ -259,6 +268,13 @@ impl PinLock {
         remove_directory(&root.join("clamps"))?;
         remove_directory(&root)?;
         Ok(interfaces.into_iter().map(|name| name.replace("%2e", ".")).collect())
+    }
+}
+
+/// An agent that was refused before it pinned anything leaves no empty directory. One that is not empty stays.
+impl Drop for PinLock {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.directory.root);
     }
 }
 

@@ -14,7 +14,7 @@ use anyhow::{Result, anyhow};
 use lb_common::{hash::HashKey, maps::addresses::AddressEntry};
 use tokio::sync::{mpsc, watch};
 
-use super::{SharedStatus, checked, interfaces, notify, pending_restart, report, sweep::Sweeper};
+use super::{SharedStatus, checked, interfaces, listeners::Tracing, notify, pending_restart, report, sweep::Sweeper};
 use crate::{
     announce::{AnnounceStatus, DesiredAnnouncements},
     config::{Config, ConfigErrors, OnTerminate},
@@ -38,6 +38,8 @@ pub struct Streams {
     pub health: watch::Receiver<HealthReport>,
     /// What the announcers did.
     pub announced: watch::Receiver<AnnounceStatus>,
+    /// Who wants to hear of packets.
+    pub tracing: Tracing,
 }
 
 /// What the loop tells the other parts.
@@ -175,6 +177,10 @@ impl Reconciler {
                 }
                 () = tokio::time::sleep(retry.unwrap_or(Duration::MAX)), if retry.is_some() => {}
                 () = due(self.next_change), if self.next_change.is_some() => {}
+                change = self.streams.tracing.change() => {
+                    self.streams.tracing.follow(change, &mut self.kernel);
+                    continue;
+                }
                 _ = watchdog.tick() => {
                     notify::alive();
                     continue;
@@ -183,6 +189,11 @@ impl Reconciler {
             failed = self.reconcile().await?;
             self.attach().await;
         }
+    }
+
+    /// Puts the plain program back on the interfaces if somebody listens.
+    pub fn end_tracing(&mut self) {
+        self.streams.tracing.end(&mut self.kernel);
     }
 
     /// The end of the start: the maps are filled, so packets may meet them, and be drawn here. True if the plan has to be
