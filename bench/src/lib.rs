@@ -1,5 +1,6 @@
 //! The benchmarks. Each part measures and leaves its results as JSON; the report is made of those files alone.
 
+pub mod agent;
 pub mod end_to_end;
 pub mod interrupt;
 pub mod machine;

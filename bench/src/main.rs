@@ -25,6 +25,8 @@ enum Part {
     Micro,
     /// Traffic through Levee and through others, in network namespaces (needs root)
     EndToEnd,
+    /// The agent: rings, reaction, memory (needs root)
+    Agent,
 }
 
 fn main() -> Result<()> {
@@ -33,5 +35,6 @@ fn main() -> Result<()> {
     match cli.part {
         Part::Micro => Ok(()),
         Part::EndToEnd => levee_bench::end_to_end::run(&options)?.save(&options.directory).map(drop),
+        Part::Agent => levee_bench::agent::run(&options)?.save(&options.directory).map(drop),
     }
 }

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::packages::{COMPILER_PACKAGES, Package, TEST_PACKAGES};
+use crate::packages::{BENCH_PACKAGES, COMPILER_PACKAGES, Package, TEST_PACKAGES};
 use crate::process::{ask, cargo_install, foreign, host_cargo, run, say};
 use crate::toolchain::{ClippySource, Toolchain};
 use crate::workspace::{Workspace, find_program};
@@ -23,9 +23,11 @@ pub enum Group {
     Test,
     /// `lint`.
     Lint,
+    /// The end-to-end benchmark.
+    Bench,
 }
 
-/// Every group, for `setup`.
+/// Every group that `setup` installs. The benchmarks install their proxies themselves: few machines need them.
 pub const ALL: [Group; 3] = [Group::Build, Group::Test, Group::Lint];
 
 /// The version that `deny.toml` is written for, and its compatible range.
@@ -149,6 +151,9 @@ fn survey(workspace: &Workspace, groups: &[Group]) -> Vec<Need> {
     let mut needs = Vec::new();
     if groups.contains(&Group::Test) {
         needs.extend(missing(&TEST_PACKAGES));
+    }
+    if groups.contains(&Group::Bench) {
+        needs.extend(missing(&BENCH_PACKAGES));
     }
     let toolchains = Toolchain::installed(workspace);
     let tools = BpfTools::among(workspace, &toolchains);

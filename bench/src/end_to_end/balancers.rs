@@ -34,7 +34,7 @@ pub fn haproxy(listen: SocketAddr, servers: &[IpAddr]) -> String {
     let servers: String =
         servers.iter().enumerate().map(|(at, server)| format!("  server server-{at} {server}:{port}\n")).collect();
     format!(
-        "global\n  nbthread 2\n  maxconn 20000\n\
+        "global\n  nbthread 2\n  maxconn 8000\n\
          defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 30s\n  timeout server 30s\n\
          listen servers\n  bind {listen} backlog 4096\n  balance roundrobin\n{servers}"
     )

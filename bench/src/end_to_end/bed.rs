@@ -41,6 +41,8 @@ use super::{
 const PORT: u16 = 8080;
 /// How long an agent may take to be ready.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Lines of a proxy's log that go with an error.
+const LOG_LINES: usize = 10;
 /// Boxes on the segment.
 const NODES: u8 = 7;
 const FORWARDER: usize = 0;
@@ -114,7 +116,7 @@ impl Way {
 #[derive(Debug)]
 pub struct Bed {
     _servers: Vec<Server>,
-    _proxies: Vec<Process>,
+    proxies: Vec<Process>,
     agents: Vec<Agent>,
     topology: Topology,
     _scope: Scope,
@@ -137,9 +139,9 @@ impl Bed {
         load_nftables(&scope, &nodes[NFTABLES].netns, Way::Nftables.target(), &servers)?;
         let agents = start_agents(&scope, &topology)?;
         let servers = started.into_iter().collect::<Result<_>>()?;
-        let bed = Self { _servers: servers, _proxies: proxies, agents, topology, _scope: scope };
+        let bed = Self { _servers: servers, proxies, agents, topology, _scope: scope };
         for way in Way::ALL {
-            bed.open(way).with_context(|| format!("the way by {} does not work", way.name()))?;
+            bed.open(way).with_context(|| format!("the way by {} does not work\n{}", way.name(), bed.logs()))?;
         }
         Ok(bed)
     }
@@ -167,6 +169,11 @@ impl Bed {
     /// If `ip` fails.
     pub fn link_drops(&self) -> Result<u64> {
         self.topology.link_drops()
+    }
+
+    /// The ends of the proxies' logs.
+    fn logs(&self) -> String {
+        self.proxies.iter().map(|proxy| proxy.log_tail(LOG_LINES)).collect::<Vec<_>>().join("\n")
     }
 
     fn open(&self, way: Way) -> Result<()> {
