@@ -32,6 +32,7 @@ const DELIVERIES: &[(&str, Delivery)] = &[
 const PROBE_KEYS: &[&str] = &["tcp", "interval", "timeout", "rise", "fall"];
 
 /// One entry of `services`.
+#[derive(Clone)]
 pub(super) struct DraftService {
     pub(super) place: Place,
     pub(super) name: Located<String>,
@@ -51,6 +52,18 @@ impl DraftService {
         self.vips.len() as u64 * self.ports.len() as u64
     }
 
+    /// Moves every place to where `now` lines are before the service, and not `then`.
+    pub(super) fn shift(&mut self, then: u64, now: u64) {
+        if then == now {
+            return;
+        }
+        let Self { place, name, vips, ports, protocol: _, delivery, ring_size, drop_unmatched, backends, probe: _ } = self;
+        let places = [place, &mut name.place, &mut delivery.place, &mut ring_size.place, &mut drop_unmatched.place];
+        let listed = vips.iter_mut().map(|vip| &mut vip.place).chain(ports.iter_mut().map(|port| &mut port.place));
+        let backends = backends.iter_mut().map(|backend| &mut backend.address.place);
+        places.into_iter().chain(listed).chain(backends).for_each(|place| place.shift(then, now));
+    }
+
     /// The one port that is not 0, if there is just one.
     pub(super) fn single_port(&self) -> Option<u16> {
         single(&self.ports)
@@ -58,6 +71,7 @@ impl DraftService {
 }
 
 /// One entry of `backends`.
+#[derive(Clone, Copy)]
 pub(super) struct DraftBackend {
     pub(super) address: Located<IpAddr>,
     pub(super) weight: u16,

@@ -14,8 +14,10 @@ mod draft_service;
 mod error;
 mod network_check;
 mod read;
+mod reader;
 mod sample;
 mod secret;
+mod split;
 mod types;
 mod yaml;
 
@@ -26,6 +28,7 @@ use std::{fs::File, io::Read, path::Path};
 
 pub use error::{ConfigErrors, Place, Problem};
 pub use network_check::check_against;
+pub use reader::Reader;
 pub use sample::SAMPLE;
 pub use secret::Secret;
 pub use types::{AgentConfig, Capacities, InterfaceSpec, LogConfig, LogFormat, LogLevel, OnTerminate, XdpMode};
