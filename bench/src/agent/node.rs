@@ -101,6 +101,15 @@ impl Node {
         self.config.to_string()
     }
 
+    /// The configuration file as it was before the last change.
+    #[must_use]
+    pub fn text_before(&self) -> String {
+        let mut config = self.config.clone();
+        let middle = config.services.len() / 2;
+        config.services[middle].backends[0].0 = spare(self.changes.saturating_sub(1));
+        config.to_string()
+    }
+
     /// The agent's process id.
     pub fn process(&mut self) -> u32 {
         self.agent.process().id()

@@ -104,11 +104,8 @@ mod tests {
 
     #[test]
     fn every_configuration_names_the_vip_and_all_servers() {
-        let texts = [
-            nginx(listen(), &servers(), "/tmp/pid"),
-            haproxy(listen(), &servers()),
-            nftables(listen(), &servers()),
-        ];
+        let texts =
+            [nginx(listen(), &servers(), "/tmp/pid"), haproxy(listen(), &servers()), nftables(listen(), &servers())];
         for text in texts {
             for part in ["198.51.100.7", "8080", "10.0.0.16", "10.0.0.17"] {
                 assert!(text.contains(part), "{part} in {text}");

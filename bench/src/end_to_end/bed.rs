@@ -75,15 +75,8 @@ pub enum Way {
 
 impl Way {
     /// Every way, in the order of the report.
-    pub const ALL: [Self; 7] = [
-        Self::Routing,
-        Self::Forwarding,
-        Self::LeveeL2,
-        Self::LeveeIpip,
-        Self::Nginx,
-        Self::Haproxy,
-        Self::Nftables,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Routing, Self::Forwarding, Self::LeveeL2, Self::LeveeIpip, Self::Nginx, Self::Haproxy, Self::Nftables];
 
     /// Its name in the report.
     #[must_use]

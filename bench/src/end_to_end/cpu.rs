@@ -125,7 +125,8 @@ fn parse_process(text: &str) -> Option<Process> {
 fn sum_foreign(processes: &BTreeMap<u32, Process>, own: u32) -> u64 {
     let mut ours = BTreeSet::from([own, KTHREADD]);
     loop {
-        let below = |(id, process): (&u32, &Process)| (ours.contains(&process.parent) && !ours.contains(id)).then_some(*id);
+        let below =
+            |(id, process): (&u32, &Process)| (ours.contains(&process.parent) && !ours.contains(id)).then_some(*id);
         let found: Vec<u32> = processes.iter().filter_map(below).collect();
         if found.is_empty() {
             break;
@@ -177,7 +178,7 @@ mod tests {
         let processes = BTreeMap::from([
             process(1, 0, 1),
             process(2, 0, 10),
-            process(20, 2, 100), // a kernel thread
+            process(20, 2, 100),  // a kernel thread
             process(50, 1, 1000), // this one
             process(60, 50, 10_000),
             process(40, 60, 100_000), // a grandchild with a smaller id

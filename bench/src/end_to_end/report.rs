@@ -110,7 +110,12 @@ fn transfers(results: &mut Results, scale: &Scale, record: &Record) {
         for way in Way::ALL {
             let of = |sample: &Sample| gigabytes / sample.spent.elapsed.as_secs_f64();
             let name = format!("{}: throughput, {what}", way.name());
-            results.cases.push(Case::new(&name, &format!("throughput, {what}"), "GB/s", figures(record, load, way, &of)));
+            results.cases.push(Case::new(
+                &name,
+                &format!("throughput, {what}"),
+                "GB/s",
+                figures(record, load, way, &of),
+            ));
         }
         let cost = |way| figures(record, load, way, &|sample| milliseconds(sample.spent.busy) / gigabytes);
         let routing = format!("{}: CPU time per GB, {what}", Way::Routing.name());

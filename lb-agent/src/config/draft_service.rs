@@ -57,7 +57,8 @@ impl DraftService {
         if then == now {
             return;
         }
-        let Self { place, name, vips, ports, protocol: _, delivery, ring_size, drop_unmatched, backends, probe: _ } = self;
+        let Self { place, name, vips, ports, protocol: _, delivery, ring_size, drop_unmatched, backends, probe: _ } =
+            self;
         let places = [place, &mut name.place, &mut delivery.place, &mut ring_size.place, &mut drop_unmatched.place];
         let listed = vips.iter_mut().map(|vip| &mut vip.place).chain(ports.iter_mut().map(|port| &mut port.place));
         let backends = backends.iter_mut().map(|backend| &mut backend.address.place);

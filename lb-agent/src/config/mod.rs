@@ -2,7 +2,8 @@
 //!
 //! Reading goes in steps that each report all they find: `yaml` (text to a tree with places), `draft` (values within
 //! their ranges), `check` and `capacity_check` (values that do not go together), `build` (the result). What depends on
-//! the host is asked later by [`check_against`].
+//! the host is asked later by [`check_against`]. [`Reader`] takes the same steps and spares those for services that it
+//! read before.
 //!
 //! Invariant: a `Config` exists only if nothing was refused, so nobody checks again.
 

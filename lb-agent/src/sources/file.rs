@@ -69,7 +69,14 @@ impl FileSource {
         let watcher = watch(config::base_dir(path), Arc::clone(&changed))?;
         let (outcomes, receiver) = mpsc::channel(QUEUED);
         wanted.notify_one(); // the first outcome needs no event
-        let task = Task { path: path.to_owned(), changed, wanted: Arc::clone(&wanted), outcomes, last: None, reader: Reader::default() };
+        let task = Task {
+            path: path.to_owned(),
+            changed,
+            wanted: Arc::clone(&wanted),
+            outcomes,
+            last: None,
+            reader: Reader::default(),
+        };
         tokio::spawn(async move {
             let _watcher = watcher; // events end when it is dropped
             cancel.run_until_cancelled(task.run()).await;
