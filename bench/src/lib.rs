@@ -1,0 +1,16 @@
+//! The benchmarks. Each part measures and leaves its results as JSON; the report is made of those files alone.
+
+pub mod machine;
+pub mod schema;
+pub mod statistics;
+
+use std::path::PathBuf;
+
+/// What all parts are told.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Fewer and shorter samples: to see whether it works, not to quote.
+    pub quick: bool,
+    /// Where results go.
+    pub directory: PathBuf,
+}

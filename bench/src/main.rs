@@ -1,0 +1,34 @@
+//! `levee-bench`: runs one part of the benchmarks. `cargo xtask bench` builds what it needs and calls it.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use levee_bench::Options;
+
+/// Measure Levee.
+#[derive(Debug, Parser)]
+struct Cli {
+    /// Fewer and shorter samples: to see whether it works, not to quote
+    #[arg(long, global = true)]
+    quick: bool,
+    /// Where results go
+    #[arg(long, global = true, value_name = "DIR", default_value = "target/bench")]
+    directory: PathBuf,
+    #[command(subcommand)]
+    part: Part,
+}
+
+#[derive(Debug, Subcommand)]
+enum Part {
+    /// The program alone, packet by packet (needs root)
+    Micro,
+}
+
+fn main() -> Result<()> {
+    let cli = Cli::parse();
+    let _options = Options { quick: cli.quick, directory: cli.directory };
+    match cli.part {
+        Part::Micro => Ok(()),
+    }
+}
