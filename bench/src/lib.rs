@@ -1,6 +1,7 @@
 //! The benchmarks. Each part measures and leaves its results as JSON; the report is made of those files alone.
 
 pub mod machine;
+pub mod micro;
 pub mod schema;
 pub mod statistics;
 
@@ -13,4 +14,10 @@ pub struct Options {
     pub quick: bool,
     /// Where results go.
     pub directory: PathBuf,
+}
+
+/// Tells whoever waits what goes on.
+#[expect(clippy::print_stdout, reason = "a program that talks to the person or CI job that runs it")]
+pub fn say(text: &str) {
+    println!("{text}");
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use levee_bench::Options;
+use levee_bench::{Options, micro, micro::Order};
 
 /// Measure Levee.
 #[derive(Debug, Parser)]
@@ -23,12 +23,20 @@ struct Cli {
 enum Part {
     /// The program alone, packet by packet (needs root)
     Micro,
+    /// One process of the micro benchmarks
+    #[command(hide = true)]
+    MicroProcess {
+        /// In which order programs are loaded
+        #[arg(value_enum)]
+        order: Order,
+    },
 }
 
 fn main() -> Result<()> {
     let cli = Cli::parse();
-    let _options = Options { quick: cli.quick, directory: cli.directory };
+    let options = Options { quick: cli.quick, directory: cli.directory };
     match cli.part {
-        Part::Micro => Ok(()),
+        Part::Micro => micro::measure(&options),
+        Part::MicroProcess { order } => micro::measure_in_this_process(&options, order),
     }
 }

@@ -24,6 +24,13 @@ pub struct Tuple {
 pub struct FlowHash(u64);
 
 impl FlowHash {
+    /// The hash with these bits.
+    #[must_use]
+    #[inline(always)]
+    pub const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
     /// The 32 bits that choose a slot.
     #[must_use]
     #[inline(always)]
@@ -96,6 +103,7 @@ pub const fn ipv6(key: &HashKey, tuple: &Tuple) -> FlowHash {
 
 /// Hashes a flow of either family.
 #[must_use]
+#[inline(always)] // as a function of its own it would read the tuple from the stack in words that are not aligned there
 pub const fn flow(key: &HashKey, tuple: &Tuple, is_ipv4: bool) -> FlowHash {
     if is_ipv4 { ipv4(key, tuple) } else { ipv6(key, tuple) }
 }
