@@ -2,6 +2,7 @@
 
 pub mod machine;
 pub mod micro;
+pub mod report;
 pub mod schema;
 pub mod statistics;
 

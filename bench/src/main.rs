@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use levee_bench::{Options, micro, micro::Order};
+use levee_bench::{Options, micro, micro::Order, report};
 
 /// Measure Levee.
 #[derive(Debug, Parser)]
@@ -23,6 +23,12 @@ struct Cli {
 enum Part {
     /// The program alone, packet by packet (needs root)
     Micro,
+    /// Make the report of what was measured so far
+    Report {
+        /// Write the summary to this file as well
+        #[arg(long, value_name = "FILE")]
+        write_docs: Option<PathBuf>,
+    },
     /// One process of the micro benchmarks
     #[command(hide = true)]
     MicroProcess {
@@ -37,6 +43,7 @@ fn main() -> Result<()> {
     let options = Options { quick: cli.quick, directory: cli.directory };
     match cli.part {
         Part::Micro => micro::measure(&options),
+        Part::Report { write_docs } => report::make(&options, write_docs.as_deref()),
         Part::MicroProcess { order } => micro::measure_in_this_process(&options, order),
     }
 }
