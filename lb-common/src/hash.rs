@@ -24,13 +24,6 @@ pub struct Tuple {
 pub struct FlowHash(u64);
 
 impl FlowHash {
-    /// The hash with these bits.
-    #[must_use]
-    #[inline(always)]
-    pub const fn from_bits(bits: u64) -> Self {
-        Self(bits)
-    }
-
     /// The 32 bits that choose a slot.
     #[must_use]
     #[inline(always)]

@@ -122,11 +122,12 @@ fn choose<A: Actor>(
     if ring.is_empty() {
         return Err(DropReason::NoBackend);
     }
+    let hash = hash::flow(&settings.hash_key, tuple, network.is_ipv4);
+    report.set_hash(hash);
     #[cfg(not(feature = "yardstick-lru"))]
-    let (hash, id) = owner(settings, ring, network, tuple, report);
+    let id = owner(ring, hash, report);
     #[cfg(feature = "yardstick-lru")]
-    let (hash, id) =
-        crate::yardstick::backend(packet, network, tuple, || owner(settings, ring, network, tuple, report));
+    let id = crate::yardstick::backend(packet, network, tuple, || owner(ring, hash, report));
     report.backend = id.bits();
     let Some(hop) = maglev::hop(id) else {
         return Err(DropReason::StaleBackend);
@@ -148,20 +149,12 @@ fn choose<A: Actor>(
     actor.forward(packet, served, network, hop, hash)
 }
 
-/// The hash of a flow, and the backend of its slot.
+/// The backend of a flow's slot.
 #[inline(always)]
-fn owner(
-    settings: &Settings,
-    ring: RingWord,
-    network: &Network,
-    tuple: &Tuple,
-    report: &mut Report,
-) -> (FlowHash, BackendId) {
-    let hash = hash::flow(&settings.hash_key, tuple, network.is_ipv4);
-    report.set_hash(hash);
+fn owner(ring: RingWord, hash: FlowHash, report: &mut Report) -> BackendId {
     let slot = maglev::slot(ring, hash);
     report.slot = slot;
-    (hash, maglev::backend(ring, slot))
+    maglev::backend(ring, slot)
 }
 
 /// The payload of a packet that looks as if a director had sent it through a tunnel: directors send neither options nor

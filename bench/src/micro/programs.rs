@@ -125,13 +125,12 @@ impl Programs {
         let mut beds = BTreeMap::new();
         for program in in_order {
             crate::say(&format!("loading {program:?}"));
-            let (world, sizes) = match program {
-                Program::ManyServices => (many_services(), SIZES_OF_MANY),
-                _ => (few_services(), SIZES),
-            };
+            let sizes = if program == Program::ManyServices { SIZES_OF_MANY } else { SIZES };
             let mut bed =
                 if program.is_yardstick() { Bed::with_object(sizes, &yardstick) } else { Bed::with_sizes(sizes) };
-            bed.apply(&world);
+            for world in history_of(program) {
+                bed.apply(&world);
+            }
             beds.insert(program, bed);
         }
         Ok(Self(beds))
@@ -161,10 +160,15 @@ const SIZES: Sizes = Sizes { services: 16, backends: 512, ring_slots: 1 << 17, p
 const SIZES_OF_MANY: Sizes =
     Sizes { services: 10_000, backends: 40_000, ring_slots: 41_000_000, peers: 8, addresses: 16_384 };
 
-/// The world of a case: what the maps of its program hold.
+/// The worlds that the maps of a program hold one after the other; cases are run on the last. A program whose slots are
+/// to be unsettled has two that differ.
 #[must_use]
-pub fn world_of(program: Program) -> World {
-    if program == Program::ManyServices { many_services() } else { few_services() }
+pub fn history_of(program: Program) -> Vec<World> {
+    match program {
+        Program::Floor | Program::FloorGrown => vec![world()],
+        Program::ManyServices => vec![many_services()],
+        Program::Levee | Program::LruOneFlow | Program::LruManyFlows | Program::LruNewFlows => vec![few_services()],
+    }
 }
 
 /// A service per delivery, and UDP and IPv6.

@@ -16,7 +16,7 @@ use super::{
     counters::{self, LruCounters, Totals},
     frames,
     harness::Harness,
-    programs::{Order, Program, Programs, objects, world_of},
+    programs::{Order, Program, Programs, history_of, objects},
     template::Template,
 };
 use crate::say;
@@ -60,7 +60,8 @@ struct Case {
 }
 
 impl Session {
-    /// Loads what the cases need.
+    /// Loads what the cases need. From here on the thread stays on one CPU: entries of a per-CPU table are whole only on
+    /// the CPU that wrote them.
     ///
     /// # Errors
     /// If an object is not there or the kernel refuses it.
@@ -68,6 +69,7 @@ impl Session {
     /// # Panics
     /// Without root or a BPF filesystem, saying what to do.
     pub fn open(cases: &[Spec], order: Order) -> Result<Self> {
+        pin()?;
         let objects = objects()?;
         let wanted: Vec<Program> = cases.iter().map(|spec| spec.program).collect();
         let (mut programs, harness);
@@ -101,7 +103,6 @@ impl Session {
     /// # Errors
     /// If a run fails, or counters do not move by just the number of runs.
     pub fn measure(&mut self, plan: &Plan) -> Result<BTreeMap<String, Measured>> {
-        pin()?;
         let mut measured = BTreeMap::<String, Measured>::new();
         say("warming up");
         for at in 0..self.cases.len() {
@@ -127,7 +128,7 @@ impl Session {
     fn check_case(&mut self, at: usize) -> Result<()> {
         let case = &mut self.cases[at];
         self.harness.aim(&case.program, &case.template)?;
-        let world = world_of(case.spec.program);
+        let world = history_of(case.spec.program).pop().context("a program without a world")?;
         for (first, repeat) in [(0, 1), (0, 3), (12_345, 1), (12_345, 3)] {
             self.harness.count_from(first)?;
             let run = first + u64::from(repeat) - 1;

@@ -68,3 +68,55 @@ impl Template {
 const fn scale(number: u32, count: u64) -> u32 {
     ((number as u64).wrapping_mul(count) >> 32) as u32
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn template(flows: u64, vips: u64) -> Template {
+        let destination = u32::from_ne_bytes([198, 18, 0, 1]);
+        let ports = u32::from_ne_bytes([0x9c, 0x40, 0, 80]);
+        Template { flows, vips, source: 0x0700_71cb, destination, ports, ..Template::default() }
+    }
+
+    fn flows_of(template: &Template, runs: u64) -> BTreeSet<(u32, u32, u32)> {
+        let flows = (0..runs).map(|run| template.flow(run));
+        flows.map(|flow| (flow.source, flow.destination, flow.ports)).collect()
+    }
+
+    #[test]
+    fn the_first_run_is_the_template_itself() {
+        let template = template(1_000_000, 10_000);
+        let Template { source, destination, ports, .. } = template;
+        assert_eq!(template.flow(0), Flow { source, destination, ports });
+    }
+
+    #[test]
+    fn as_many_flows_come_as_were_asked_for() {
+        assert_eq!(flows_of(&template(1, 1), 1_000).len(), 1);
+        assert_eq!(flows_of(&template(1_000, 1), 2_000).len(), 1_000); // two rounds, as the warming up makes
+        assert_eq!(flows_of(&template(1_000, 1), 100_000).len(), 1_000);
+        assert_eq!(flows_of(&template(1 << 32, 1), 100_000).len(), 100_000);
+    }
+
+    #[test]
+    fn a_flow_has_one_vip_and_all_vips_have_flows() {
+        let flows = flows_of(&template(100_000, 100), 200_000);
+        let sources: BTreeSet<_> = flows.iter().map(|flow| flow.0).collect();
+        assert_eq!(sources.len(), flows.len());
+        let vips: BTreeSet<_> = flows.iter().map(|flow| u32::from_be(flow.1)).collect();
+        let first = u32::from_be_bytes([198, 18, 0, 1]);
+        assert_eq!(vips, (first..first + 100).collect());
+    }
+
+    #[test]
+    fn only_the_source_port_varies_and_keeps_clear_of_the_low_ones() {
+        for (_, _, ports) in flows_of(&template(1 << 32, 1), 10_000) {
+            let [s0, s1, d0, d1] = ports.to_ne_bytes();
+            assert_eq!([d0, d1], [0, 80]);
+            assert!(u16::from_be_bytes([s0, s1]) >= 0x8000);
+        }
+    }
+}
