@@ -85,8 +85,9 @@ fn notes(plan: &Plan) -> Vec<String> {
          sample every counter of the program had moved by exactly the number of runs."
             .to_owned(),
         "The LRU variant is the same program with BPF_MAP_TYPE_LRU_PERCPU_HASH (1,048,576 entries, 40-byte key) in front of \
-         the ring: a hit costs neither flow hash nor ring, a SYN is inserted without a lookup. Each of its cases has a table \
-         of its own."
+         the ring; everything else, the flow hash included, is as it was. A SYN is inserted without a lookup, and hits are \
+         not counted but follow from the inserts. Each of its cases with many flows has a table of its own. A table that \
+         only one flow uses is always in the cache, as no table of a busy balancer is."
             .to_owned(),
     ]
 }
