@@ -4,6 +4,8 @@ pub mod agent;
 pub mod end_to_end;
 pub mod interrupt;
 pub mod machine;
+pub mod micro;
+pub mod report;
 pub mod schema;
 pub mod statistics;
 
@@ -16,4 +18,10 @@ pub struct Options {
     pub quick: bool,
     /// Where results go.
     pub directory: PathBuf,
+}
+
+/// Tells whoever waits what goes on.
+#[expect(clippy::print_stdout, reason = "a program that talks to the person or CI job that runs it")]
+pub fn say(text: &str) {
+    println!("{text}");
 }

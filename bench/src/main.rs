@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use levee_bench::Options;
+use levee_bench::{Options, agent, end_to_end, micro, micro::Order, report};
 
 /// Measure Levee.
 #[derive(Debug, Parser)]
@@ -27,14 +27,29 @@ enum Part {
     EndToEnd,
     /// The agent: rings, reaction, memory (needs root)
     Agent,
+    /// Make the report of what was measured so far
+    Report {
+        /// Write the summary to this file as well
+        #[arg(long, value_name = "FILE")]
+        write_docs: Option<PathBuf>,
+    },
+    /// One process of the micro benchmarks
+    #[command(hide = true)]
+    MicroProcess {
+        /// In which order programs are loaded
+        #[arg(value_enum)]
+        order: Order,
+    },
 }
 
 fn main() -> Result<()> {
     let cli = Cli::parse();
     let options = Options { quick: cli.quick, directory: cli.directory };
     match cli.part {
-        Part::Micro => Ok(()),
-        Part::EndToEnd => levee_bench::end_to_end::run(&options)?.save(&options.directory).map(drop),
-        Part::Agent => levee_bench::agent::run(&options)?.save(&options.directory).map(drop),
+        Part::Micro => micro::measure(&options),
+        Part::EndToEnd => end_to_end::run(&options)?.save(&options.directory).map(drop),
+        Part::Agent => agent::run(&options)?.save(&options.directory).map(drop),
+        Part::Report { write_docs } => report::make(&options, write_docs.as_deref()),
+        Part::MicroProcess { order } => micro::measure_in_this_process(&options, order),
     }
 }

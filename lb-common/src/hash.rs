@@ -96,6 +96,7 @@ pub const fn ipv6(key: &HashKey, tuple: &Tuple) -> FlowHash {
 
 /// Hashes a flow of either family.
 #[must_use]
+#[inline(always)] // as a function of its own it would read the tuple from the stack in words that are not aligned there
 pub const fn flow(key: &HashKey, tuple: &Tuple, is_ipv4: bool) -> FlowHash {
     if is_ipv4 { ipv4(key, tuple) } else { ipv6(key, tuple) }
 }

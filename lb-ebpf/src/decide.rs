@@ -4,11 +4,12 @@
 //! destination is known to be a VIP: a fault in a packet for anybody else is none of ours.
 
 use lb_common::{
-    addr::{IpAddr16, Mac},
+    addr::{BackendId, IpAddr16, Mac},
     hash::{self, FlowHash, Tuple},
     maps::{
         addresses::AddressEntry,
         backends::{Hop, Mode},
+        published::RingWord,
         services::VipKey,
         settings::Settings,
     },
@@ -123,9 +124,10 @@ fn choose<A: Actor>(
     }
     let hash = hash::flow(&settings.hash_key, tuple, network.is_ipv4);
     report.set_hash(hash);
-    let slot = maglev::slot(ring, hash);
-    report.slot = slot;
-    let id = maglev::backend(ring, slot);
+    #[cfg(not(feature = "yardstick-lru"))]
+    let id = owner(ring, hash, report);
+    #[cfg(feature = "yardstick-lru")]
+    let id = crate::yardstick::backend(packet, network, tuple, || owner(ring, hash, report));
     report.backend = id.bits();
     let Some(hop) = maglev::hop(id) else {
         return Err(DropReason::StaleBackend);
@@ -145,6 +147,14 @@ fn choose<A: Actor>(
         return Err(DropReason::TtlExpired);
     }
     actor.forward(packet, served, network, hop, hash)
+}
+
+/// The backend of a flow's slot.
+#[inline(always)]
+fn owner(ring: RingWord, hash: FlowHash, report: &mut Report) -> BackendId {
+    let slot = maglev::slot(ring, hash);
+    report.slot = slot;
+    maglev::backend(ring, slot)
 }
 
 /// The payload of a packet that looks as if a director had sent it through a tunnel: directors send neither options nor

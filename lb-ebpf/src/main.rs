@@ -21,6 +21,8 @@ mod packet;
 mod peers;
 mod stats;
 mod vip;
+#[cfg(feature = "yardstick-lru")]
+mod yardstick;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 

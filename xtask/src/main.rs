@@ -9,6 +9,7 @@
 )]
 
 mod apt;
+mod bench;
 mod build;
 mod linker;
 mod lint;
@@ -78,6 +79,18 @@ enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Measure, and report on it (needs root)
+    Bench {
+        /// Only this; everything unless told
+        #[arg(value_enum)]
+        part: Option<bench::Part>,
+        /// Fewer and shorter samples: to see whether it works, not to quote
+        #[arg(long)]
+        quick: bool,
+        /// Write the summary to docs/benchmarks.md as well
+        #[arg(long)]
+        write_docs: bool,
+    },
     /// Check format, clippy, dependencies, documentation and layout
     Lint,
     /// Check which module imports what, where `unsafe` stands and how long files are
@@ -103,6 +116,7 @@ fn perform(workspace: &Workspace, verb: Verb) -> Result<()> {
         Verb::Packets { args } => test::packets(workspace, &args),
         Verb::Netns { args } => test::netns(workspace, &args),
         Verb::Demo { args } => test::demo(workspace, &args),
+        Verb::Bench { part, quick, write_docs } => bench::bench(workspace, part, quick, write_docs),
         Verb::Lint => lint::lint(workspace),
         Verb::Tidy => tidy::check(workspace),
     }

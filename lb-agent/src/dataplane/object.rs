@@ -32,10 +32,9 @@ pub struct Programs {
     dry: &'static str,
 }
 
-/// Loads the programs over the maps of a set, which are created and pinned if they are not there.
-pub fn load(set: &MapSet, sizes: Sizes) -> Result<(Programs, Maps), DataplaneError> {
+/// Loads the programs of an object over the maps of a set, which are created and pinned if they are not there.
+pub fn load(set: &MapSet, sizes: Sizes, object: &[u8]) -> Result<(Programs, Maps), DataplaneError> {
     kernel::check()?;
-    let bytes = OBJECT.ok_or(DataplaneError::NoObject)?;
     let mut loader = EbpfLoader::new();
     for fact in maps::ALL {
         loader.map_pin_path(fact.name, set.path(fact.name));
@@ -44,7 +43,7 @@ pub fn load(set: &MapSet, sizes: Sizes) -> Result<(Programs, Maps), DataplaneErr
         }
     }
     let mut ebpf =
-        loader.load(bytes).map_err(|error| DataplaneError::Load { program: "object", reason: chain(&error) })?;
+        loader.load(object).map_err(|error| DataplaneError::Load { program: "object", reason: chain(&error) })?;
     let maps = Maps::new(&mut ebpf, set, sizes)?;
     let has_frags = KernelVersion::running() >= KernelVersion::FRAGS;
     let (live, dry) = if has_frags { ("levee_frags", "levee_lookup_frags") } else { ("levee", "levee_lookup") };
