@@ -18,6 +18,7 @@ use crate::{
     Options,
     interrupt::Interrupt,
     machine::Machine,
+    say,
     schema::{Case, Part, Results},
 };
 
@@ -55,6 +56,7 @@ pub fn run(options: &Options) -> Result<Results> {
     for services in [1, 100, 1_000, 10_000] {
         interrupt.check()?;
         let what = format!("measuring an agent with {services} services");
+        say(&what);
         services_of(&mut results, services, changes, &interrupt).context(what)?;
     }
     Ok(results)

@@ -21,7 +21,7 @@ use self::{
     load::{Plan, Sample},
     protocol::Request,
 };
-use crate::{Options, interrupt::Interrupt, schema::Results};
+use crate::{Options, interrupt::Interrupt, say, schema::Results};
 
 /// One kind of work.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -82,6 +82,7 @@ pub fn run(options: &Options) -> Result<Results> {
     let interrupt = Interrupt::watch()?;
     let scale = Scale::of(options);
     sweep();
+    say("building the test bed");
     let bed = Bed::build(Scope::new()?)?;
     interrupt.check()?;
     // The first round fills caches and tables; it is thrown away.
@@ -91,6 +92,7 @@ pub fn run(options: &Options) -> Result<Results> {
     let (before, lost) = (bed.counters()?, bed.link_drops()?);
     let mut record = Record::new();
     for number in 0..scale.rounds {
+        say(&format!("round {} of {}", number + 1, scale.rounds));
         round(&bed, &scale, number, &interrupt, &mut record)?;
     }
     let counted = bed.counters()?.since(&before);

@@ -133,17 +133,24 @@ fn ratios(results: &mut Results) {
     for way in [Way::LeveeL2, Way::LeveeIpip] {
         for (other, budget) in [(Way::Nginx, Some(0.15)), (Way::Haproxy, None), (Way::Nftables, Some(1.0))] {
             let name = format!("CPU time added per connection: {} over {}", way.name(), other.name());
-            results.compare(&name, &added_name(way), &added_name(other), budget);
+            compare(results, &name, &added_name(way), &added_name(other), budget);
             for what in ["download", "upload"] {
                 let case = |way: Way| format!("{}: CPU time added per GB, {what}", way.name());
                 let name = format!("CPU time added per GB, {what}: {} over {}", way.name(), other.name());
-                results.compare(&name, &case(way), &case(other), None);
+                compare(results, &name, &case(way), &case(other), None);
             }
         }
     }
     for way in added_ways() {
         let name = format!("new connections per second: {} over {}", way.name(), Way::Routing.name());
         results.compare(&name, &rate_name(way), &rate_name(Way::Routing), None);
+    }
+}
+
+/// Compares two added costs, unless the one below is lost in the noise: a quotient by nothing says nothing.
+fn compare(results: &mut Results, name: &str, numerator: &str, denominator: &str, budget: Option<f64>) {
+    if results.case(denominator).is_some_and(|case| case.q1 > 0.0) {
+        results.compare(name, numerator, denominator, budget);
     }
 }
 
@@ -211,6 +218,18 @@ mod tests {
         let ratio = results.ratios.iter().find(|ratio| ratio.budget == Some(0.15)).unwrap();
         assert!((ratio.value - 10.0 / 20.0).abs() < 1e-9 && ratio.met == Some(false), "{ratio:?}");
         assert!(results.notes.last().unwrap().contains("10.0 %"), "{:?}", results.notes);
+    }
+
+    #[test]
+    fn a_cost_that_may_be_none_is_no_divisor() {
+        let mut results = Results::new(Part::EndToEnd, &Machine::here());
+        for (name, samples) in [("a", vec![1.0]), ("some", vec![2.0, 3.0]), ("none", vec![-1.0, 3.0])] {
+            results.cases.push(Case::new(name, "group", "us", samples));
+        }
+        compare(&mut results, "a over some", "a", "some", None);
+        compare(&mut results, "a over none", "a", "none", None);
+        let names: Vec<_> = results.ratios.iter().map(|ratio| ratio.name.as_str()).collect();
+        assert_eq!(names, ["a over some"]);
     }
 
     #[test]
