@@ -89,6 +89,10 @@ fn connections(results: &mut Results, scale: &Scale, record: &Record, counted: &
         case.counters.extend(label.map(|label| (format!("verdict {label}"), counted.get(label))));
         results.cases.push(case);
     }
+    for way in added_ways().filter(|way| *way != Way::Forwarding) {
+        let beyond = differences(&cost(way), &cost(Way::Forwarding));
+        results.cases.push(Case::new(&beyond_name(way), "CPU time per connection beyond that of a hop", "us", beyond));
+    }
 }
 
 fn latencies(results: &mut Results, record: &Record) {
@@ -134,6 +138,8 @@ fn ratios(results: &mut Results) {
         for (other, budget) in [(Way::Nginx, Some(0.15)), (Way::Haproxy, None), (Way::Nftables, Some(1.0))] {
             let name = format!("CPU time added per connection: {} over {}", way.name(), other.name());
             compare(results, &name, &added_name(way), &added_name(other), budget);
+            let name = format!("CPU time per connection beyond that of a hop: {} over {}", way.name(), other.name());
+            compare(results, &name, &beyond_name(way), &beyond_name(other), None);
             for what in ["download", "upload"] {
                 let case = |way: Way| format!("{}: CPU time added per GB, {what}", way.name());
                 let name = format!("CPU time added per GB, {what}: {} over {}", way.name(), other.name());
@@ -164,6 +170,11 @@ fn rate_name(way: Way) -> String {
 
 fn added_name(way: Way) -> String {
     format!("{}: CPU time added per connection", way.name())
+}
+
+/// What a balancer takes beyond a box at the same place that forwards only.
+fn beyond_name(way: Way) -> String {
+    format!("{}: CPU time per connection beyond that of a hop", way.name())
 }
 
 fn figures(record: &Record, load: Load, way: Way, of: &dyn Fn(&Sample) -> f64) -> Vec<f64> {
