@@ -65,9 +65,17 @@ impl Kernel {
     /// # Errors
     /// [`DataplaneError`], each saying what is missing.
     pub fn open(lock: &PinLock, sizes: Sizes) -> Result<Self, DataplaneError> {
+        Self::open_object(lock, sizes, OBJECT.ok_or(DataplaneError::NoObject)?)
+    }
+
+    /// As [`Self::open`], with the program of another build: `object` holds its bytes, aligned to eight.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_object(lock: &PinLock, sizes: Sizes, object: &[u8]) -> Result<Self, DataplaneError> {
         let pins = lock.directory().clone();
         let set = pins.choose_set(sizes)?;
-        let (programs, maps) = object::load(&set, sizes)?;
+        let (programs, maps) = object::load(&set, sizes, object)?;
         Ok(Self { maps, programs, attachments: attach::Attachments::default(), clamps: clamp::Clamps::default(), pins })
     }
 
