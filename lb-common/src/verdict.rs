@@ -72,7 +72,7 @@ ends! {
         BadIpv4Header = 1, "bad_ipv4_header", "IPv4 header length below 20 bytes, or a total length that cannot be.";
         BadIpv6Header = 2, "bad_ipv6_header", "IPv6 payload length that cannot be.";
         ExtensionHeaders = 3, "extension_headers", "More IPv6 extension headers than are followed, or one that hides the ports.";
-        Fragment = 4, "fragment", "A fragment: its ports are not known here.";
+        Fragment = 4, "fragment", "A first fragment too short to hold the transport header.";
         NoService = 5, "no_service", "For a VIP address, but for none of its services.";
         NoBackend = 6, "no_backend", "The service has no backend that takes flows.";
         StaleBackend = 7, "stale_backend", "The ring names a backend that is gone.";
@@ -87,6 +87,8 @@ ends! {
         NotLinear = 16, "not_linear", "Headers lie outside of the part of the frame that can be rewritten.";
         Arp = 17, "arp", "An ARP request for a VIP that this node does not own.";
         FlowTableFull = 18, "flow_table_full", "A flow begins on a slot whose owner changed, and the table of new flows has no room for it.";
+        UnknownFragment = 19, "unknown_fragment", "A later fragment whose first one did not come by here in the last 30 s.";
+        SourceDenied = 20, "source_denied", "From an address outside of the service's source ranges.";
     }
 }
 

@@ -21,10 +21,12 @@ use lb_common::{
 };
 
 use crate::{
-    arp, maglev,
+    arp,
+    fragments::{self, Ports},
+    maglev,
     maps::{self, SETTINGS},
     packet::Packet,
-    peers, tracking, vip,
+    peers, sources, tracking, vip,
 };
 
 /// What follows a decision. The live entry performs it, the dry one only notes it.
@@ -32,7 +34,7 @@ use crate::{
 /// Decisions are handed on by calls, not returned as one value: the verifier wants every part of a value written on
 /// every path, and the compiler does not write what a variant lacks.
 pub trait Actor {
-    /// Whether flows may be recorded.
+    /// Whether flows, and the ports of fragments, may be recorded.
     const RECORDS: bool;
     /// Up the stack as it is.
     fn pass(&self, verdict: Verdict) -> End;
@@ -86,7 +88,7 @@ pub fn decide<A: Actor>(packet: &mut Packet, report: &mut Report, actor: &A) -> 
 /// Decides on a packet whose destination may be a VIP; `None` if it is none.
 #[inline(always)]
 fn for_vip<A: Actor>(packet: &mut Packet, network: &Network, report: &mut Report, actor: &A) -> Option<End> {
-    let end = match flow(packet, network) {
+    let end = match flow(packet, network, if A::RECORDS { Ports::Recorded } else { Ports::Looked }) {
         Ok(Class::Flow(flow)) => match vip::service(&flow.tuple.to) {
             Some(service) => return Some(choose(packet, service, network, &flow, report, actor)),
             None => Err(DropReason::NoService),
@@ -100,7 +102,14 @@ fn for_vip<A: Actor>(packet: &mut Packet, network: &Network, report: &mut Report
         return None;
     }
     Some(match end {
-        Err(DropReason::NoService) if address.has(AddressEntry::PASS_UNMATCHED) => actor.pass(Verdict::Unmatched),
+        Err(DropReason::UnknownFragment)
+            if address.has(AddressEntry::HELD) && fragments::was_directed(packet, network) =>
+        {
+            actor.pass(Verdict::Directed)
+        }
+        Err(DropReason::NoService | DropReason::UnknownFragment) if address.has(AddressEntry::PASS_UNMATCHED) => {
+            actor.pass(Verdict::Unmatched)
+        }
         Err(reason) => Err(reason),
         Ok(verdict) => actor.pass(verdict),
     })
@@ -122,6 +131,9 @@ fn choose<A: Actor>(
     let Some(settings) = SETTINGS.get(0) else {
         return Err(DropReason::NoBackend);
     };
+    if ring.has_source_ranges() && !sources::admits(service, network.is_ipv4, &flow.tuple.source) {
+        return Err(DropReason::SourceDenied);
+    }
     if ring.is_empty() {
         return Err(DropReason::NoBackend);
     }
@@ -194,10 +206,11 @@ fn from_tunnel<A: Actor>(
     let Some(inner) = parse::network(packet, payload.l3, payload.is_ipv4) else {
         return actor.pass(Verdict::NotOurs);
     };
-    if !vip::may_be_vip(&inner.destination)
-        || !maps::address(&inner.destination).has(AddressEntry::VIP)
-        || !maps::address(&outer.destination).has(AddressEntry::NODE)
-    {
+    if !vip::may_be_vip(&inner.destination) {
+        return actor.pass(Verdict::NotOurs);
+    }
+    let address = maps::address(&inner.destination);
+    if !address.has(AddressEntry::VIP) || !maps::address(&outer.destination).has(AddressEntry::NODE) {
         return actor.pass(Verdict::NotOurs);
     }
     if maps::peer(&outer.source) == 0 {
@@ -206,10 +219,16 @@ fn from_tunnel<A: Actor>(
     if !payload.is_understood {
         return Err(DropReason::BadTunnel);
     }
-    let flow = match flow(packet, &inner)? {
-        Class::Flow(flow) => flow,
-        Class::Icmp => return actor.strip(packet, outer.l3, payload),
-        Class::Other => return Err(DropReason::NoService),
+    let flow = match flow(packet, &inner, Ports::Unasked) {
+        Ok(Class::Flow(flow)) => flow,
+        Ok(Class::Icmp) => return actor.strip(packet, outer.l3, payload),
+        Ok(Class::Other) => return Err(DropReason::NoService),
+        // The director knew its service; here it is enough to hold the VIP.
+        Err(DropReason::UnknownFragment) if address.has(AddressEntry::HELD) => {
+            return actor.strip(packet, outer.l3, payload);
+        }
+        Err(DropReason::UnknownFragment) => return Err(DropReason::NotHeld),
+        Err(reason) => return Err(reason),
     };
     let Some(service) = vip::service(&flow.tuple.to) else {
         return Err(DropReason::NoService);
@@ -233,17 +252,20 @@ enum Class {
     Other,
 }
 
-/// The flow that a packet belongs to.
+/// The flow that a packet belongs to. `fragments` says how the ports of fragments are found.
 #[inline(always)]
-fn flow(packet: &Packet, network: &Network) -> Result<Class, DropReason> {
+fn flow(packet: &Packet, network: &Network, fragments: Ports) -> Result<Class, DropReason> {
     let transport: Transport = parse::transport(packet, network)?;
     match transport.protocol {
         protocol::ICMP | protocol::ICMPV6 => return Ok(Class::Icmp),
-        protocol::TCP | protocol::UDP => {}
+        _ if transport.is_fragment => {
+            let tuple = fragments::flow(packet, network, &transport, fragments)?;
+            // Only the first fragment tells more, and it comes once.
+            let kind = if transport.protocol == protocol::TCP { Kind::Segment } else { Kind::Datagram };
+            return Ok(Class::Flow(Flow { tuple, kind }));
+        }
+        number if parse::has_ports(number) => {}
         _ => return Ok(Class::Other),
-    }
-    if transport.is_fragment {
-        return Err(DropReason::Fragment);
     }
     let ports = parse::ports(packet, &transport)?;
     let to = VipKey::new(network.destination, ports.destination, transport.protocol);

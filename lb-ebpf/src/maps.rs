@@ -6,7 +6,8 @@ use core::arch::asm;
 
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
-    btf_maps::{Array, ArrayOfMaps, DevMapHash, HashMap, PerCpuArray},
+    btf_maps::{Array, ArrayOfMaps, DevMapHash, HashMap, LpmTrie, LruHashMap, PerCpuArray},
+    helpers::generated::bpf_ktime_get_ns,
     macros::btf_map,
 };
 use lb_common::{
@@ -18,10 +19,12 @@ use lb_common::{
         backends::Backend,
         counters::Counters,
         flows::FlowEntry,
+        fragments::{FragmentEntry, FragmentKey},
         names::{BackendInfo, ServiceInfo},
         peers::{PeerEntry, PeerMacKey},
         services::{ServiceEntry, VipKey},
         settings::Settings,
+        sources::{SourceEntry, SourceKey},
         tracking::Tracking,
     },
 };
@@ -70,6 +73,10 @@ pub static SERVICE_INFO: Array<ServiceInfo, 1> = Array::new();
 pub static BACKEND_INFO: Array<BackendInfo, 1> = Array::new();
 #[btf_map]
 pub static AGENT: Array<AgentInfo, 1> = Array::new();
+#[btf_map]
+pub static FRAGMENTS: LruHashMap<FragmentKey, FragmentEntry, 1> = LruHashMap::new();
+#[btf_map]
+pub static SOURCE_RANGES: LpmTrie<SourceKey, SourceEntry, 1> = LpmTrie::new();
 /// Not read: an update of a map of maps waits for a grace period on kernels where `membarrier` refuses to.
 #[btf_map]
 pub static GRACE: ArrayOfMaps<Array<u32, 1>, 1> = ArrayOfMaps::new();
@@ -100,6 +107,21 @@ pub fn peer(address: &IpAddr16) -> u32 {
 pub fn peer_by_mac(mac: Mac) -> u32 {
     // SAFETY: a single `u32`, copied at once: it cannot tear.
     unsafe { PEER_MACS.get(PeerMacKey::new(mac)) }.map_or(0, |peer| peer.id)
+}
+
+/// What the first fragment of a datagram told.
+#[inline(always)]
+pub fn fragment(key: &FragmentKey) -> Option<FragmentEntry> {
+    // SAFETY: copied at once. Another CPU may take the entry for another datagram meanwhile: then the fragment goes to
+    // another backend, which cannot use it, and its datagram is lost as if the entry had gone a moment earlier.
+    unsafe { FRAGMENTS.get(key) }.copied()
+}
+
+/// Nanoseconds of `CLOCK_MONOTONIC`.
+#[inline(always)]
+pub fn now() -> u64 {
+    // SAFETY: the helper reads a clock.
+    unsafe { bpf_ktime_get_ns() }
 }
 
 /// Bits of the word that is published for a service.

@@ -61,6 +61,12 @@ impl Packet {
         Self { ctx: ctx.ctx, is_multi_buffer: true }
     }
 
+    /// The linear part alone: what a function of its own is handed, so that this value need not lie in memory.
+    #[inline(always)]
+    pub fn linear(&self) -> Self {
+        Self { ctx: self.ctx, is_multi_buffer: false }
+    }
+
     /// Index of the interface it came in by.
     #[inline(always)]
     pub fn interface(&self) -> u32 {

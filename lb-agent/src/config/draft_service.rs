@@ -2,6 +2,8 @@
 
 use std::{net::IpAddr, ops::RangeInclusive, time::Duration};
 
+use ipnet::IpNet;
+
 use super::{
     authorities::CaFiles,
     draft::{each, nameless, some_of},
@@ -9,6 +11,7 @@ use super::{
     draft_tracking::{affinity, flow_timeout},
     error::{Place, Problems},
     read::{Fields, Located, address, boolean, choice, duration, integer, name},
+    source_range::range,
     yaml::{Node, Value},
 };
 use crate::model::{Affinity, Delivery, Probe, Protocol, RingSize};
@@ -55,6 +58,7 @@ pub(super) struct DraftService {
     pub(super) flow_timeout: Duration,
     pub(super) affinity: Option<Affinity>,
     pub(super) slow_start: Duration,
+    pub(super) source_ranges: Vec<Located<IpNet>>,
 }
 
 impl DraftService {
@@ -78,7 +82,7 @@ pub(super) struct DraftBackend {
 /// Reads one entry of `services`.
 pub(super) fn service(value: &Node, ca_files: &mut CaFiles, problems: &mut Problems) -> Option<DraftService> {
     let fields = Fields::of(value, "service", KEYS, problems)?;
-    let protocols = [("tcp", Protocol::Tcp), ("udp", Protocol::Udp)];
+    let protocols = [("tcp", Protocol::Tcp), ("udp", Protocol::Udp), ("sctp", Protocol::Sctp)];
     let name = fields.required("name", problems).and_then(|value| name(value, "name", problems));
     let vips = some_of(&fields, "vips", problems, |item, problems| address(item, "VIP", problems));
     let ports = some_of(&fields, "ports", problems, |item, problems| integer(item, "ports", &(0..=u16::MAX), problems));
@@ -87,7 +91,6 @@ pub(super) fn service(value: &Node, ca_files: &mut CaFiles, problems: &mut Probl
     let delivery = fields.optional("delivery").and_then(|value| choice(value, "delivery", DELIVERIES, problems));
     let drop_unmatched = fields.optional("dropUnmatched").and_then(|value| boolean(value, "dropUnmatched", problems));
     let backends = each(fields.optional("backends"), "backends", problems, backend);
-    refuse_source_ranges(&fields, problems);
     Some(DraftService {
         place: fields.place,
         probe: probe(&fields, single(&ports).filter(|_| protocol == Protocol::Tcp), ca_files, problems),
@@ -102,6 +105,7 @@ pub(super) fn service(value: &Node, ca_files: &mut CaFiles, problems: &mut Probl
         delivery: delivery.unwrap_or(Located::new(fields.place, Delivery::Auto)),
         drop_unmatched: drop_unmatched.unwrap_or(Located::new(fields.place, true)),
         backends,
+        source_ranges: each(fields.optional("sourceRanges"), "sourceRanges", problems, range),
     })
 }
 
@@ -144,14 +148,4 @@ fn slow_start(fields: &Fields<'_>, problems: &mut Problems) -> Duration {
         return Duration::ZERO;
     }
     duration(value, "slowStart", &SLOW_STARTS, problems).map_or(Duration::ZERO, |read| read.value)
-}
-
-fn refuse_source_ranges(fields: &Fields<'_>, problems: &mut Problems) {
-    if let Some(value) = fields.optional("sourceRanges")
-        && !matches!(&value.value, Value::List(items) if items.is_empty())
-    {
-        let reason =
-            "`sourceRanges` is not supported yet, so everybody would be let in; leave it out and filter upstream";
-        problems.refuse(value.place, reason);
-    }
 }

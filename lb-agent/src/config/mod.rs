@@ -19,6 +19,7 @@ mod network_check;
 mod read;
 mod sample;
 mod secret;
+mod source_range;
 mod types;
 mod yaml;
 

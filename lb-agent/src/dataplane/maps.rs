@@ -1,10 +1,10 @@
 //! Performs steps on the maps, and reads back what they hold.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aya::{
     Ebpf,
-    maps::{Array, ArrayOfMaps, MapData, MapError, PerCpuValues},
+    maps::{Array, ArrayOfMaps, MapData, MapError, PerCpuValues, lpm_trie::Key},
 };
 use lb_common::{
     LAYOUT_VERSION,
@@ -19,6 +19,7 @@ use lb_common::{
         published::RingWord,
         rings::Slot,
         services::ServiceEntry,
+        sources::{SourceKey, SourceRange},
         tracking::{self, LIFETIME, LIMIT},
     },
 };
@@ -124,6 +125,12 @@ impl Maps {
                 written("SERVICES", self.tables.services.insert(key, ServiceEntry { index: *index }, 0))
             }
             MapOp::RemoveService { key } => removed("SERVICES", self.tables.services.remove(key)),
+            MapOp::SourceRange { service, range } => {
+                written("SOURCE_RANGES", self.tables.source_ranges.insert(&source_key(*service, range), 1, 0))
+            }
+            MapOp::RemoveSourceRange { service, range } => {
+                removed("SOURCE_RANGES", self.tables.source_ranges.remove(&source_key(*service, range)))
+            }
             MapOp::Grace => self.grace.wait(),
         }
     }
@@ -143,6 +150,7 @@ impl Maps {
         let macs = entries("PEER_MACS", self.tables.peer_macs.iter(), |peer: PeerEntry| peer.id)?;
         state.peer_macs = macs.into_iter().map(|(key, id)| (key.mac, id)).collect();
         state.devices = self.tables.devices.keys().filter_map(Result::ok).collect();
+        state.source_ranges = self.source_ranges()?;
         let backends = self.backends(&mut state)?;
         let keys = entries("SERVICES", self.tables.services.iter(), |entry: ServiceEntry| entry.index)?;
         state.arena = RingArena::new(self.sizes.ring_slots);
@@ -196,6 +204,14 @@ impl Maps {
 
     fn write_hop(&mut self, index: u32, which: usize, hop: &Hop) -> Result<(), DataplaneError> {
         self.backends.store_all(hop_words(index, which), hop.to_words())
+    }
+
+    fn source_ranges(&self) -> Result<BTreeMap<u32, BTreeSet<SourceRange>>, DataplaneError> {
+        let mut by_service: BTreeMap<u32, BTreeSet<SourceRange>> = BTreeMap::new();
+        for (service, range) in self.tables.source_ranges()? {
+            by_service.entry(service).or_default().insert(range);
+        }
+        Ok(by_service)
     }
 
     /// Reads every backend in use, and which indices are free.
@@ -257,6 +273,11 @@ impl Rings for Maps {
     fn slot(&self, index: u32) -> Slot {
         Slot::from_bits(self.rings.load(index as usize).unwrap_or(0))
     }
+}
+
+fn source_key(service: u32, range: &SourceRange) -> Key<SourceKey> {
+    let (prefix, key) = range.key(service);
+    Key::new(prefix, key)
 }
 
 fn entry(index: u32) -> usize {

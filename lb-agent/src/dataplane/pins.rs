@@ -206,6 +206,8 @@ impl MapSet {
             "ADDRESSES" => Some(sizes.addresses),
             "PEERS" | "PEER_MACS" => Some(sizes.peers),
             "DEVICES" => Some(DEVICES),
+            "FRAGMENTS" => Some(sizes.fragments),
+            "SOURCE_RANGES" => Some(sizes.source_ranges),
             _ => None,
         }
     }

@@ -8,9 +8,11 @@ use lb_common::{
         self,
         addresses::AddressEntry,
         backends::Head,
+        fragments::{FragmentEntry, FragmentKey},
         published::RingWord,
         rings::{Slot, SlotState},
         services::{ServiceEntry, VipKey},
+        sources::SourceRange,
     },
 };
 use serde::{Serialize, Serializer, ser::SerializeMap};
@@ -78,6 +80,8 @@ impl Inspector {
             "VERDICTS" => self.verdicts().map(|counts| ends(&counts, "verdict")),
             "DROPS" => self.drops().map(|counts| ends(&counts, "reason")),
             "AGENT" => self.dump_agent(),
+            "FRAGMENTS" => self.dump_fragments(),
+            "SOURCE_RANGES" => self.dump_source_ranges(),
             _ => Ok(Vec::new()),
         };
         Ok(Some(Dump { name: fact.name, purpose: fact.purpose, entries: entries? }))
@@ -117,6 +121,7 @@ impl Inspector {
                 "vip": entry.has(AddressEntry::VIP),
                 "passUnmatched": entry.has(AddressEntry::PASS_UNMATCHED),
                 "node": entry.has(AddressEntry::NODE),
+                "held": entry.has(AddressEntry::HELD),
             }
         };
         Ok(addresses.into_iter().map(entry).collect())
@@ -149,6 +154,7 @@ impl Inspector {
                         "ringOffset": word.offset(),
                         "ringSlots": slots(word),
                         "held": word.is_held(),
+                        "sourceRanges": word.has_source_ranges(),
                         "generation": word.generation(),
                     }
                 }
@@ -265,6 +271,32 @@ impl Inspector {
         let mut devices: Vec<u32> = self.tables.devices.keys().filter_map(Result::ok).collect();
         devices.sort_unstable();
         devices.into_iter().map(|index| fields! { "interface": index, "name": interface_name(index) }).collect()
+    }
+
+    fn dump_fragments(&self) -> Result<Vec<Fields>, DataplaneError> {
+        let fragments = sorted("FRAGMENTS", self.tables.fragments.iter())?;
+        let entry = |(key, entry): (FragmentKey, FragmentEntry)| {
+            fields! {
+                "source": IpAddr::from(key.source),
+                "destination": IpAddr::from(key.destination),
+                "identification": u32::from_be(key.identification),
+                "protocol": key.protocol,
+                "sourcePort": entry.source_port.get(),
+                "destinationPort": entry.destination_port.get(),
+                "time": entry.time,
+            }
+        };
+        Ok(fragments.into_iter().map(entry).collect())
+    }
+
+    fn dump_source_ranges(&self) -> Result<Vec<Fields>, DataplaneError> {
+        let mut ranges = self.tables.source_ranges()?;
+        ranges.sort_unstable();
+        let entry = |(service, range): (u32, SourceRange)| {
+            let (address, length) = range.prefix();
+            fields! { "service": service, "range": format!("{address}/{length}") }
+        };
+        Ok(ranges.into_iter().map(entry).collect())
     }
 
     fn dump_agent(&self) -> Result<Vec<Fields>, DataplaneError> {

@@ -212,6 +212,8 @@ impl Inspector {
             "PEERS" => self.tables.peers.keys().count(),
             "PEER_MACS" => self.tables.peer_macs.keys().count(),
             "DEVICES" => self.tables.devices.keys().count(),
+            "FRAGMENTS" => self.tables.fragments.keys().count(),
+            "SOURCE_RANGES" => self.tables.source_ranges.keys().count(),
             _ => return None,
         };
         u32::try_from(used).ok()
@@ -279,6 +281,7 @@ pub(super) fn protocol_name(key: &VipKey) -> String {
     match key.protocol {
         protocol::TCP => "tcp".to_owned(),
         protocol::UDP => "udp".to_owned(),
+        protocol::SCTP => "sctp".to_owned(),
         other => other.to_string(),
     }
 }

@@ -15,6 +15,7 @@ use lb_common::{
         backends::{Hop, Mode},
         services::VipKey,
         settings::Settings,
+        sources::SourceRange,
     },
     wire::eth,
 };
@@ -171,7 +172,7 @@ fn judge(inputs: &Inputs<'_>, service: &Service) -> Judged {
         Verdict {
             takes_flows: believed && backend.weight > 0 && allowed,
             // A new datagram looks like one of an old flow: if old flows stayed, so would new ones.
-            keeps_flows: believed || service.protocol != Protocol::Udp,
+            keeps_flows: believed || service.protocol == Protocol::Tcp,
             // A server that says that it is not ready goes on serving the connections that it has.
             holds: is_local && (believed || state.serves()),
             reason: reason(backend, &state, none_believed, allowed, &way),
@@ -298,9 +299,12 @@ fn enter_service(decision: &mut Decision, service: &Service, judged: &Judged, st
         };
         backends.insert((backend.address.into(), Be16::new(backend.port)), wanted);
     }
+    let ranges = service.source_ranges.iter();
+    let source_ranges: BTreeSet<_> = ranges.map(|net| SourceRange::new(net.network(), net.prefix_len())).collect();
     for vip in &service.vips {
         let unmatched = if service.drop_unmatched { 0 } else { AddressEntry::PASS_UNMATCHED };
-        decision.target.addresses.insert((*vip).into(), AddressEntry::VIP | unmatched);
+        let held = if decision.held.contains(vip) { AddressEntry::HELD } else { 0 };
+        decision.target.addresses.insert((*vip).into(), AddressEntry::VIP | unmatched | held);
         for port in &service.ports {
             let key = VipKey::new((*vip).into(), Be16::new(*port), service.protocol.number());
             let held = decision.held.contains(vip);
@@ -311,6 +315,7 @@ fn enter_service(decision: &mut Decision, service: &Service, judged: &Judged, st
                 has_affinity: service.affinity.is_some(),
                 window: nanoseconds(service.affinity.map_or(service.flow_timeout, |affinity| affinity.timeout)),
                 backends: backends.clone(),
+                source_ranges: source_ranges.clone(),
             };
             decision.target.services.insert(key, target);
         }

@@ -42,6 +42,7 @@ impl World {
             probe: Some(tcp_probe()),
             slow_start: Duration::ZERO,
             drop_unmatched: true,
+            source_ranges: Vec::new(),
         };
         let announcement = Announcement {
             vip: ip(VIP),
@@ -241,6 +242,20 @@ fn the_earliest_step_of_all_services_is_the_next_change() {
 }
 
 #[test]
+fn a_vip_is_marked_as_held_and_source_ranges_reach_every_entry() {
+    let mut world = World::new(Delivery::Auto);
+    world.desired.services[0].source_ranges = vec!["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()];
+    let target = world.decide().target;
+    let is_held =
+        |target: &TargetState| AddressEntry { flags: target.addresses[&ip(VIP).into()] }.has(AddressEntry::HELD);
+    assert!(is_held(&target));
+    let ranges = [SourceRange::new(ip("10.0.0.0"), 8), SourceRange::new(ip("2001:db8::"), 32)];
+    assert!(target.services.values().all(|service| service.source_ranges == BTreeSet::from(ranges)));
+    world.probe("10.0.0.1", failed());
+    assert!(!is_held(&world.decide().target));
+}
+
+#[test]
 fn when_all_probes_fail_none_is_believed() {
     let mut world = World::new(Delivery::Auto);
     for address in ["10.0.0.1", "10.0.0.2", "10.0.9.3"] {
@@ -289,5 +304,5 @@ fn peers_are_known_by_address_and_on_the_link_by_mac() {
     let bit = mac_bit(&mac(2).0) as usize;
     assert_eq!(target.settings.peer_macs[bit / 64], 1 << (bit % 64));
     assert_eq!(target.addresses[&ip("10.0.0.1").into()], AddressEntry::NODE);
-    assert_eq!(target.addresses[&ip(VIP).into()], AddressEntry::VIP);
+    assert_eq!(target.addresses[&ip(VIP).into()], AddressEntry::VIP | AddressEntry::HELD);
 }

@@ -21,6 +21,7 @@ fn service(weights: &[u16]) -> Service {
         probe: None,
         flow_timeout: Protocol::Tcp.flow_timeout(),
         affinity: None,
+        source_ranges: Vec::new(),
         slow_start: TOTAL,
         drop_unmatched: true,
     }

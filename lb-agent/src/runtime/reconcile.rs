@@ -110,6 +110,8 @@ impl Reconciler {
             flows_per_service: capacities.flows_per_service,
             peers: capacities.peers,
             addresses: capacities.addresses,
+            source_ranges: capacities.source_ranges,
+            fragments: capacities.fragments,
         };
         let kernel = Kernel::open(lock, sizes)?;
         let state = kernel.state()?;

@@ -25,6 +25,8 @@ impl AddressEntry {
     pub const PASS_UNMATCHED: u32 = 2;
     /// An address of this node: tunnels may end here.
     pub const NODE: u32 = 4;
+    /// With [`Self::VIP`]: this node terminates the VIP's flows. Asked where no service is known: for later fragments.
+    pub const HELD: u32 = 8;
 
     /// Whether every flag of `flags` is set.
     #[must_use]

@@ -65,6 +65,8 @@ pub struct ServiceConfig {
     pub question: String,
     /// Time until a backend that joins others has its whole weight, whole seconds; 0 for at once.
     pub slow_start: Duration,
+    /// Prefixes of clients that are admitted; none admits everybody.
+    pub source_ranges: Vec<String>,
 }
 
 /// A probe.
@@ -150,6 +152,7 @@ impl ServiceConfig {
             probe: (protocol == Protocol::Tcp).then_some(probe),
             question: String::new(),
             slow_start: Duration::ZERO,
+            source_ranges: Vec::new(),
         }
     }
 }
@@ -187,6 +190,8 @@ impl fmt::Display for ServiceConfig {
         writeln!(f, "    protocol: {}\n    delivery: {}", self.protocol, self.delivery)?;
         writeln!(f, "    ringSize: {}", self.ring_size)?;
         writeln!(f, "    dropUnmatched: {}\n    slowStart: {}s", self.drop_unmatched, self.slow_start.as_secs())?;
+        writeln!(f, "    dropUnmatched: {}", self.drop_unmatched)?;
+        writeln!(f, "    sourceRanges: {:?}", self.source_ranges)?;
         writeln!(f, "    backends:{}", if self.backends.is_empty() { " []" } else { "" })?;
         for (address, weight) in &self.backends {
             writeln!(f, "      - {{address: \"{address}\", weight: {weight}}}")?;

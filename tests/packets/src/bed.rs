@@ -26,6 +26,8 @@ pub const SIZES: Sizes = Sizes {
     addresses: 16,
     flows: 256,
     flows_per_service: 64,
+    source_ranges: 16,
+    fragments: 1024,
 };
 
 /// How much longer than it came in a frame can leave.

@@ -15,6 +15,7 @@ use lb_common::{
         backends::{Hop, Mode},
         services::VipKey,
         settings::Settings,
+        sources::SourceRange,
     },
     wire::{eth, protocol},
 };
@@ -123,7 +124,8 @@ impl World {
             }
         }
         for service in &self.services {
-            *target.addresses.entry(service.vip.into()).or_default() |= service.flags;
+            let held = if service.held { AddressEntry::HELD } else { 0 };
+            *target.addresses.entry(service.vip.into()).or_default() |= service.flags | held;
             target.services.insert(service.key(), service.target());
         }
         target
@@ -154,6 +156,7 @@ pub struct Service {
     has_affinity: bool,
     window: Duration,
     backends: BTreeMap<IpAddr, (Hop, bool)>,
+    source_ranges: BTreeSet<SourceRange>,
 }
 
 /// A TCP service without backends that this node does not hold; a ring of 64 slots.
@@ -169,6 +172,7 @@ pub fn service(vip: IpAddr, port: u16) -> Service {
         has_affinity: false,
         window: Duration::from_secs(7500),
         backends: BTreeMap::new(),
+        source_ranges: BTreeSet::new(),
     }
 }
 
@@ -177,6 +181,20 @@ impl Service {
     #[must_use]
     pub fn udp(mut self) -> Self {
         self.protocol = protocol::UDP;
+        self
+    }
+
+    /// For SCTP.
+    #[must_use]
+    pub fn sctp(mut self) -> Self {
+        self.protocol = protocol::SCTP;
+        self
+    }
+
+    /// Admitting the addresses of one more prefix, and of no others but those of earlier ones.
+    #[must_use]
+    pub fn from(mut self, address: IpAddr, length: u8) -> Self {
+        self.source_ranges.insert(SourceRange::new(address, length));
         self
     }
 
@@ -260,6 +278,7 @@ impl Service {
             has_affinity: self.has_affinity,
             window: u64::try_from(self.window.as_nanos()).expect("at most centuries"),
             backends: self.backends.iter().map(backend).collect(),
+            source_ranges: self.source_ranges.clone(),
         }
     }
 }

@@ -130,24 +130,6 @@ fn arp_for_a_vip_is_dropped_and_other_arp_passes() {
 }
 
 #[test]
-fn fragments_are_dropped() {
-    let v4 = |offset, more| udp(CLIENT4, 40_000, VIP4, 80).fragment(offset, more);
-    let v6 = |offset: u16, more: u16| {
-        let [high, low] = (offset << 3 | more).to_be_bytes();
-        tcp(CLIENT6, 40_000, VIP6, 80).extension(44, &[0, high, low, 0, 0, 0, 9])
-    };
-    let fragments = [
-        ("the first of IPv4", v4(0, true)),
-        ("a later one of IPv4", v4(100, true)),
-        ("the last of IPv4", v4(100, false)),
-        ("the first of IPv6", v6(0, 1)),
-        ("a later one of IPv6", v6(100, 1)),
-        ("the last of IPv6", v6(100, 0)),
-    ];
-    check(fragments.map(|(name, packet)| Case::new(name).given(&web()).send(packet).expect_drop(DropReason::Fragment)));
-}
-
-#[test]
 fn more_extension_headers_than_are_followed_are_dropped() {
     let options = [0, 1, 4, 0, 0, 0, 0];
     let with =

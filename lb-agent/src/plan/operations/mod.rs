@@ -16,6 +16,7 @@ use lb_common::{
 mod carry_over;
 mod rings;
 mod services;
+mod sources;
 
 pub use carry_over::{CarriedOver, Translation, carry_over};
 
@@ -75,6 +76,7 @@ pub fn operations(
     for key in gone {
         plan.remove_service(key);
     }
+    plan.forget_source_ranges();
     Ok(plan.finish())
 }
 
@@ -91,6 +93,7 @@ fn check_sizes(state: &MapState, target: &TargetState) -> Result<(), PlanError> 
     fits("PEERS", union(&state.peers, &target.peers), state.sizes.peers, "peers")?;
     let macs = state.peer_macs.keys().chain(target.peer_macs.keys()).collect::<BTreeSet<_>>().len();
     fits("PEER_MACS", macs, state.sizes.peers, "peers")?;
+    sources::check(state, target)?;
     fits("BACKENDS", backends(state, target), state.sizes.backends, "backends")
 }
 

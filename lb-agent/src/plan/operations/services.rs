@@ -29,6 +29,7 @@ impl Plan<'_> {
             self.before.push(MapOp::ServiceInfo { index: service.index, info: Box::new(info(key, &target.name)) });
         }
         let lost_any = self.backends(&mut service, target)?;
+        self.source_ranges(service.index, is_new, &target.source_ranges);
         self.ring(&mut service, target, lost_any)?;
         self.tracking(&mut service, target);
         if is_new {
