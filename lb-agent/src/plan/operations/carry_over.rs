@@ -106,6 +106,7 @@ impl Plan<'_> {
         }
         service.ring = RingOrigin::Adopted;
         service.marks.clone_from(&old.marks);
+        self.source_ranges(service.index, true, &target.source_ranges);
         self.publish(&mut service, target, offset, target.log2);
         self.tracking(&mut service, target);
         self.before.push(MapOp::Service { key, index: service.index });
@@ -128,6 +129,7 @@ fn target_of(old: &MapState) -> TargetState {
         held: service.word.is_held(),
         has_affinity: service.word.has_affinity(),
         window: service.tracking.0,
+        source_ranges: old.source_ranges.get(&service.index).cloned().unwrap_or_default(),
         backends: service.backends.iter().map(|(identity, state)| (*identity, backend(state))).collect(),
     };
     TargetState {
