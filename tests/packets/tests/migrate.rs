@@ -8,7 +8,7 @@ use std::{
 
 use aya::maps::{Array, HashMap, MapData};
 use lb_agent::{
-    dataplane::{Dataplane, DataplaneError, Kernel, PinDirectory, PinLock, detach},
+    dataplane::{Dataplane, DataplaneError, Kernel, PinDirectory, PinLock, Tables, detach},
     plan::{MapState, Sizes, operations},
 };
 use lb_common::{
@@ -21,7 +21,8 @@ use packets_tests::{
 };
 
 /// Smaller where there is room to spare, larger elsewhere.
-const OTHER: Sizes = Sizes { services: 4, backends: 64, ring_slots: 1 << 14, flows: 512, flows_per_service: 128, ..SIZES };
+const OTHER: Sizes =
+    Sizes { services: 4, backends: 64, ring_slots: 1 << 14, flows: 512, flows_per_service: 128, ..SIZES };
 
 fn address(number: u8) -> IpAddr {
     [192, 0, 2, 100 + number].into()
@@ -72,6 +73,12 @@ fn slots(kernel: &Kernel) -> Vec<(SlotState, Option<IpAddr>, Option<IpAddr>)> {
     (offset..offset + (1 << service.word.log2())).map(|at| slot(kernel.rings().slot(at))).collect()
 }
 
+/// Clients' ports of the flows that are recorded.
+fn recorded(tables: &Tables) -> BTreeSet<u16> {
+    let keys = tables.new_flows.keys().chain(tables.old_flows.keys());
+    keys.map(|key| key.unwrap().source_port.get()).collect()
+}
+
 /// Backend of each flow by its client's port.
 type Flows = BTreeMap<u16, u8>;
 
@@ -115,7 +122,13 @@ fn other_sizes_break_no_flow_whenever_it_began() {
             assert_eq!(through(&mut again, &packet(port)), backend, "flow {port} began just before the switch");
         }
     }
+    for (port, backend) in flows.range(1..=310) {
+        assert_eq!(through(&mut again, &packet(*port)), *backend, "flow {port} began before the switch");
+    }
+    let known = recorded(bed.tables());
     again.commit().unwrap();
+    let carried = recorded(&Tables::open(|name| bed.pins().map(name)).unwrap());
+    assert!(known.len() > 50 && known.is_subset(&carried), "{known:?} became {carried:?}");
     for (port, backend) in &flows {
         assert_eq!(through(&mut again, &packet(*port)), *backend, "flow {port}");
     }
