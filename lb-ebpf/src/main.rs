@@ -14,9 +14,12 @@
 
 mod act;
 mod arp;
+mod clamp;
 mod decide;
 mod encap;
+mod extensions;
 mod fragments;
+mod icmp;
 mod maglev;
 mod maps;
 mod packet;
@@ -26,7 +29,11 @@ mod stats;
 mod tracking;
 mod vip;
 
-use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
+use aya_ebpf::{
+    bindings::{TC_ACT_UNSPEC, xdp_action},
+    macros::{classifier, xdp},
+    programs::{TcContext, XdpContext},
+};
 
 use crate::packet::Packet;
 
@@ -52,6 +59,13 @@ pub fn levee_lookup(ctx: XdpContext) -> u32 {
 #[xdp(frags)]
 pub fn levee_lookup_frags(ctx: XdpContext) -> u32 {
     act::report(&mut Packet::multi_buffer(&ctx))
+}
+
+/// Lowers the maximum segment size that servers behind VIPs announce; for the egress of uplinks (tc).
+#[classifier]
+pub fn levee_egress(ctx: TcContext) -> i32 {
+    let _ = clamp::run(&ctx);
+    TC_ACT_UNSPEC // whatever comes behind it decides
 }
 
 /// Passes everything: a veth device accepts frames from its peer's XDP program only if it carries one itself.

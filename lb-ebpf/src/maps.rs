@@ -13,6 +13,7 @@ use aya_ebpf::{
 use lb_common::{
     addr::{IpAddr16, Mac},
     hash::Tuple,
+    limit,
     maps::{
         addresses::{AddressEntry, FILTER_WORDS},
         agent::AgentInfo,
@@ -80,6 +81,27 @@ pub static SOURCE_RANGES: LpmTrie<SourceKey, SourceEntry, 1> = LpmTrie::new();
 /// Not read: an update of a map of maps waits for a grace period on kernels where `membarrier` refuses to.
 #[btf_map]
 pub static GRACE: ArrayOfMaps<Array<u32, 1>, 1> = ArrayOfMaps::new();
+
+/// Limits the errors that this node sends; see [`limit`]. Not pinned: every program begins with a full bucket.
+#[btf_map]
+pub static ANSWERS: Array<u64, 1> = Array::new();
+
+/// Whether one more error may be sent now. CPUs that ask in the same instant may take the same token.
+#[inline(always)]
+pub fn may_answer() -> bool {
+    // SAFETY: the helper has no preconditions.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let Some(word) = ANSWERS.get_ptr_mut(0) else { return false };
+    // SAFETY: a valid, aligned word of a map; a lost update of another CPU costs a token at most.
+    match limit::take(unsafe { word.read_volatile() }, now) {
+        Some(next) => {
+            // SAFETY: as above.
+            unsafe { word.write_volatile(next) };
+            true
+        }
+        None => false,
+    }
+}
 
 /// What an address means; no flag at all if it is not ours.
 #[inline(always)]

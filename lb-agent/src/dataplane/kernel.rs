@@ -15,6 +15,8 @@ impl KernelVersion {
     pub const FLOOR: Self = Self(5, 10);
     /// Multi-buffer XDP programs.
     pub const FRAGS: Self = Self(5, 18);
+    /// Links for tc programs.
+    pub const TCX: Self = Self(6, 6);
 
     /// The version of the kernel that runs; 0.0 if its release is not understood.
     #[must_use]

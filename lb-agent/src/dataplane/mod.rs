@@ -2,6 +2,7 @@
 
 mod arena;
 mod attach;
+mod clamp;
 mod clock;
 mod error;
 mod flows;
@@ -52,6 +53,7 @@ pub struct Kernel {
     maps: Maps,
     programs: object::Programs,
     attachments: attach::Attachments,
+    clamps: clamp::Clamps,
     pins: PinDirectory,
     migration: Option<migrate::Migration>,
 }
@@ -71,7 +73,8 @@ impl Kernel {
             Some((layout, old)) => migrate::Migration::begin(&mut maps, layout, &old, sizes)?,
             None => None,
         };
-        Ok(Self { maps, programs, attachments: attach::Attachments::default(), pins, migration })
+        let (attachments, clamps) = (attach::Attachments::default(), clamp::Clamps::default());
+        Ok(Self { maps, programs, attachments, clamps, pins, migration })
     }
 
     /// What the maps hold.
@@ -115,6 +118,23 @@ impl Kernel {
     /// Takes the program off an interface.
     pub fn detach(&mut self, interface: &str) {
         self.attachments.detach(&self.pins, interface);
+    }
+
+    /// Bounds segment sizes on the egress of these interfaces (name and index), and of no other. Errors are independent
+    /// of each other.
+    pub fn clamp(&mut self, wanted: &[(String, u32)]) -> Vec<DataplaneError> {
+        let names: Vec<String> = wanted.iter().map(|(name, _)| name.clone()).collect();
+        self.clamps.detach_others(&self.pins, &names);
+        let (clamps, programs, pins) = (&mut self.clamps, &mut self.programs, &self.pins);
+        wanted.iter().filter_map(|(name, index)| clamps.attach(programs, pins, name, *index).err()).collect()
+    }
+
+    /// The program for the egress of uplinks, to run it on packets of one's own.
+    ///
+    /// # Errors
+    /// [`DataplaneError`] if it cannot be loaded.
+    pub fn egress(&mut self) -> Result<&mut aya::programs::SchedClassifier, DataplaneError> {
+        self.programs.egress()
     }
 
     /// Puts maps that were created beside older ones in their place: their sizes differ, or their layout does. Called

@@ -2,7 +2,7 @@
 
 use aya::{
     Ebpf, EbpfLoader, TestRun,
-    programs::{TestRunOptions, Xdp},
+    programs::{SchedClassifier, TestRunOptions, Xdp},
 };
 use aya_obj::programs::XdpAttachType;
 use lb_common::{
@@ -62,6 +62,18 @@ impl Programs {
     /// The program that packets take.
     pub fn live(&mut self) -> Result<&mut Xdp, DataplaneError> {
         self.program(self.live)
+    }
+
+    /// The program for the egress of uplinks, loaded when it is first asked for.
+    pub fn egress(&mut self) -> Result<&mut SchedClassifier, DataplaneError> {
+        const NAME: &str = "levee_egress";
+        let failed = |reason| DataplaneError::Load { program: NAME, reason };
+        let program = self.ebpf.program_mut(NAME).and_then(|program| program.try_into().ok());
+        let program: &mut SchedClassifier = program.ok_or_else(|| failed("not in the object".to_owned()))?;
+        if program.fd().is_err() {
+            program.load().map_err(|error| failed(chain(&error)))?;
+        }
+        Ok(program)
     }
 
     fn program(&mut self, name: &'static str) -> Result<&mut Xdp, DataplaneError> {

@@ -1,16 +1,16 @@
 //! Reads a set of maps that is to be replaced: of whatever sizes, of any layout that this version knows.
 //!
-//! What a layout has in common with this version's is read as it is, and a map that it lacks counts as empty, so that a
-//! layout costs one line of [`LAYOUTS`] as long as neither `SERVICES`, `PUBLISHED`, `RINGS`, `BACKENDS` nor the names
-//! of both change.
+//! What a layout has in common with this version's is read as it is. A map that it lacks counts as empty, and so does
+//! one with other entries whose contents the ordinary plan writes anyway; so a layout costs one line of [`LAYOUTS`] as
+//! long as neither `SERVICES`, `PUBLISHED`, `RINGS`, `BACKENDS` nor the names of both change.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError, lpm_trie::LpmTrie, xdp::DevMapHash};
 use lb_common::{
     LAYOUT_VERSION,
-    addr::IpAddr16,
-    hash::Tuple,
+    addr::{Be16, IpAddr16},
+    hash::{HashKey, Tuple},
     maps::{
         addresses::AddressEntry,
         backends::BACKEND_WORDS,
@@ -33,7 +33,7 @@ use super::{
     pins::MapSet,
     tables,
 };
-use crate::plan::{MapState, RingArena, RingOrigin, Rings, ServiceState, Sizes};
+use crate::plan::{BackendState, MapState, RingArena, RingOrigin, Rings, ServiceState, Sizes};
 
 /// A layout that this version can read.
 struct Layout {
@@ -112,9 +112,7 @@ fn read(set: &MapSet, sizes: Sizes) -> Result<MapState, DataplaneError> {
 
 /// What belongs to no service.
 fn read_surroundings(set: &MapSet, state: &mut MapState) -> Result<(), DataplaneError> {
-    if let Some(settings) = optional::<Array<_, Settings>>(set, "SETTINGS")? {
-        state.settings = settings.get(&0, 0).map_err(|error| DataplaneError::map("SETTINGS", "reading", &error))?;
-    }
+    state.settings = read_settings(set)?;
     if let Some(addresses) = optional::<HashMap<_, IpAddr16, AddressEntry>>(set, "ADDRESSES")? {
         state.addresses = entries("ADDRESSES", addresses.iter(), |entry| entry.flags)?;
     }
@@ -137,8 +135,22 @@ fn read_surroundings(set: &MapSet, state: &mut MapState) -> Result<(), Dataplane
     Ok(())
 }
 
+/// The settings, of which the hash key matters: with another one, every flow would be another's.
+fn read_settings(set: &MapSet) -> Result<Settings, DataplaneError> {
+    let failed = |error| DataplaneError::map("SETTINGS", "reading", &error);
+    if let Some(settings) = optional::<Array<_, Settings>>(set, "SETTINGS")? {
+        return settings.get(&0, 0).map_err(failed);
+    }
+    // Layout 1: the hash key and the filter over peers' MACs alone.
+    let Some(settings) = optional::<Array<_, [u64; 10]>>(set, "SETTINGS")? else {
+        return Ok(Settings::default());
+    };
+    let [k0, k1, peer_macs @ ..] = settings.get(&0, 0).map_err(failed)?;
+    Ok(Settings { hash_key: HashKey { k0, k1 }, peer_macs, ..Settings::default() })
+}
+
 /// Backends by the index of their service and by identity.
-type Backends = BTreeMap<u32, BTreeMap<(IpAddr16, lb_common::addr::Be16), crate::plan::BackendState>>;
+type Backends = BTreeMap<u32, BTreeMap<(IpAddr16, Be16), BackendState>>;
 
 fn read_backends(set: &MapSet) -> Result<Backends, DataplaneError> {
     let names: Array<MapData, BackendInfo> = required(set, "BACKEND_INFO")?;
@@ -165,7 +177,15 @@ fn required<T: TryFrom<Map, Error = MapError>>(set: &MapSet, name: &'static str)
     tables::open(&|name| set.path(name), name)
 }
 
-/// A map, if the set has it.
+/// A map, if the set has it with entries that this version knows.
 fn optional<T: TryFrom<Map, Error = MapError>>(set: &MapSet, name: &'static str) -> Result<Option<T>, DataplaneError> {
-    if set.path(name).exists() { required(set, name).map(Some) } else { Ok(None) }
+    if !set.path(name).exists() {
+        return Ok(None);
+    }
+    let data = MapData::from_pin(set.path(name)).map_err(|error| DataplaneError::map(name, "opening", &error))?;
+    match Map::from_map_data(data).and_then(TryInto::try_into) {
+        Ok(map) => Ok(Some(map)),
+        Err(MapError::InvalidKeySize { .. } | MapError::InvalidValueSize { .. }) => Ok(None),
+        Err(error) => Err(DataplaneError::map(name, "opening", &error)),
+    }
 }

@@ -2,9 +2,10 @@
 //!
 //! ```text
 //! <pinPath>/                locked by the agent that runs (flock)
-//!   maps-v1/NAME            the maps in force, of layout version 1
-//!   maps-v1-next/NAME       a set that is being filled beside them
+//!   maps-v2/NAME            the maps in force, of layout version 2
+//!   maps-v2-next/NAME       a set that is being filled beside them
 //!   links/INTERFACE         what keeps the program on an interface
+//!   clamps/INTERFACE        what keeps the program for segment sizes on an interface
 //!   lookup                  the dry entry
 //! ```
 
@@ -139,6 +140,20 @@ impl PinDirectory {
         self.root.join("links").join(interface.replace('.', "%2e"))
     }
 
+    /// The interfaces on whose egress segment sizes are bounded.
+    pub(super) fn clamped_interfaces(&self) -> Vec<String> {
+        names(&self.root.join("clamps")).into_iter().map(|name| name.replace("%2e", ".")).collect()
+    }
+
+    pub(super) fn clamp(&self, interface: &str) -> PathBuf {
+        self.root.join("clamps").join(interface.replace('.', "%2e"))
+    }
+
+    pub(super) fn create_clamps(&self) -> Result<(), DataplaneError> {
+        let path = self.root.join("clamps");
+        fs::create_dir_all(&path).map_err(|source| DataplaneError::io("creating", &path, source))
+    }
+
     pub(super) fn lookup_program(&self) -> PathBuf {
         self.root.join("lookup")
     }
@@ -258,6 +273,7 @@ impl PinLock {
         let root = self.directory.root.clone();
         let interfaces = self.directory.linked_interfaces();
         remove_directory(&root.join("links"))?;
+        remove_directory(&root.join("clamps"))?;
         remove_directory(&root)?;
         Ok(interfaces.into_iter().map(|name| name.replace("%2e", ".")).collect())
     }

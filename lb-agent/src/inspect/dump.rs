@@ -122,6 +122,7 @@ impl Inspector {
                 "passUnmatched": entry.has(AddressEntry::PASS_UNMATCHED),
                 "node": entry.has(AddressEntry::NODE),
                 "held": entry.has(AddressEntry::HELD),
+                "mss": entry.mss(),
             }
         };
         Ok(addresses.into_iter().map(entry).collect())

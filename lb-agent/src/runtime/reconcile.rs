@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Result, anyhow};
-use lb_common::hash::HashKey;
+use lb_common::{hash::HashKey, maps::addresses::AddressEntry};
 use tokio::sync::{mpsc, watch};
 
 use super::{SharedStatus, checked, interfaces, notify, pending_restart, report, sweep::Sweeper};
@@ -67,6 +67,8 @@ pub struct Reconciler {
     takers: Takers,
     /// When the latest decision becomes another by itself.
     next_change: Option<Instant>,
+    /// What was said of interfaces on which segment sizes cannot be bounded.
+    unclamped: Vec<String>,
     streams: Streams,
     outputs: Outputs,
     status: SharedStatus,
@@ -128,6 +130,7 @@ impl Reconciler {
             began: Instant::now(),
             takers: Takers::default(),
             next_change: None,
+            unclamped: Vec::new(),
             streams,
             outputs,
             status,
@@ -302,6 +305,8 @@ impl Reconciler {
         let sends_on = self.config.desired.services.iter().any(|service| service.delivery != Delivery::Local);
         let wanted = &self.config.agent.interfaces;
         let (statuses, refused) = interfaces::attach(&mut self.kernel, wanted, &network, sends_on).await;
+        let clamps = self.state.addresses.values().any(|flags| AddressEntry { flags: *flags }.mss() > 0);
+        interfaces::clamp(&mut self.kernel, wanted, &network, clamps, &mut self.unclamped);
         let mut status = self.status();
         for now in statuses.iter().filter(|now| !status.interfaces.contains(now)) {
             tracing::info!(interface = now.name, mode = now.mode, reason = now.reason, "XDP");

@@ -4,8 +4,9 @@
 //! which kernel stands in `docs/kernels.md`.
 
 /// Most instructions that the verifier may follow, for each program of the object.
-pub const CEILINGS: [(&str, u32); 5] = [
+pub const CEILINGS: [(&str, u32); 6] = [
     ("levee", 150_000),
+    ("levee_egress", 30_000),
     ("levee_frags", 150_000),
     ("levee_lookup", 150_000),
     ("levee_lookup_frags", 150_000),
