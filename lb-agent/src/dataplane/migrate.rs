@@ -8,13 +8,18 @@
 //! Without a freeze, a connection that began on an unsettled slot between 2 and 3 would be known to the old set alone:
 //! to the new program its next packet would be one of an old flow, and go to the former owner. So the frozen slot names
 //! that owner for new flows, too, for the moments of the switch: both programs send the connection there, recorded or
-//! not. A connection that is opened towards a backend that only keeps its flows stays there like those it has.
+//! not. If that owner only keeps its flows because it fails, the client's next SYN leads to another.
 //!
-//! What can still be lost: a flow whose entry changes between 2 and 3 keeps the later of both deadlines, so one that is
-//! just closed stays recorded for its whole lifetime, which costs an entry; and an entry that a SYN took over in these
-//! moments (the same client port used again towards a backend that takes no new flows) may name its former backend,
-//! which resets the connection attempt as it would any stray packet. Counters begin at 0.
+//! What can still be lost between 2 and 3:
+//! - the later of two deadlines counts, so a flow that is just closed stays recorded for its whole lifetime, which costs
+//!   an entry;
+//! - an entry that a SYN took over (the same client port, and a backend that takes no new flows) may name the former
+//!   backend, which resets the attempt as it would any stray packet;
+//! - later fragments of a datagram whose first one came before are dropped, and the datagram is sent again.
+//!
+//! Counters begin at 0.
 
+use aya::maps::MapError;
 use lb_common::{
     addr::BackendId,
     hash::Tuple,
@@ -24,8 +29,6 @@ use lb_common::{
         tracking::{LIMIT, NEW, OLD},
     },
 };
-
-use aya::maps::MapError;
 
 use super::{
     clock::monotonic,

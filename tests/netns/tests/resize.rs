@@ -116,8 +116,6 @@ async fn nobody_notices_that_an_agent_comes_back_with_other_capacities() {
     bed.agents[DIRECTOR].start_again(&bed.scope).unwrap();
     bed.agents[DIRECTOR].wait_ready(PATIENCE).await.unwrap();
     assert_eq!(["BACKENDS", "OLD_FLOWS"].map(|map| capacity(&bed, map)), [128, 4096]);
-    let adopted = bed.agents[DIRECTOR].lbctl_json(&["status"]).unwrap()["status"]["dataplane"]["adopted"].clone();
-    assert_eq!(adopted, true);
     for open in [&before, &behind] {
         let answered = open.lives().iter().map(|life| life.answered).max().unwrap_or(0);
         all_speak(open, answered + 5).await;
@@ -134,6 +132,8 @@ async fn nobody_notices_that_an_agent_comes_back_with_other_capacities() {
             servers.extend(life.server);
         }
     }
+    let adopted = bed.agents[DIRECTOR].lbctl_json(&["status"]).unwrap()["status"]["dataplane"]["adopted"].clone();
+    assert_eq!(adopted, true);
     let names = bed.names();
     assert_eq!(servers.map(Vec::from_iter), [names[1..].to_vec(), names[2..].to_vec()]);
 }
