@@ -21,7 +21,7 @@ use netns_tests::{
     observe::wait_for_hops,
     scope::Scope,
     topology::{Fabric, Topology, VIPS},
-    traffic::LongLived,
+    traffic::{LongLived, Stream, Tally},
     wait,
 };
 
@@ -108,6 +108,7 @@ async fn nobody_notices_that_an_agent_comes_back_with_other_capacities() {
 
     let plan = Plan { pause: PAUSE, ..Plan::new(SocketAddr::new(VIPS[0], ECHO), u64::MAX) };
     let flood = Flood::start(&bed.topology.client, plan, |_, _| true).unwrap();
+    let stream = Stream::start(&bed.runtime, client, Duration::from_millis(10));
     let began = Instant::now();
     bed.agents[DIRECTOR].process().terminate().unwrap();
     let mut resized = of_director(&bed, [0, 1, 1]);
@@ -122,6 +123,8 @@ async fn nobody_notices_that_an_agent_comes_back_with_other_capacities() {
     }
     let took = began.elapsed();
 
+    let tally = Tally::of(&stream.stop().await);
+    assert!(tally.failed() == 0 && tally.answered() > 50, "{tally:?}");
     let report = flood.stop().unwrap();
     assert_eq!((report.lost, report.misdirected), (0, 0), "within {took:?}: {report:?}");
     assert!(report.sent > 10_000, "{report:?}");
