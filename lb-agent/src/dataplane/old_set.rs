@@ -4,7 +4,7 @@
 //! one with other entries whose contents the ordinary plan writes anyway; so a layout costs one line of [`LAYOUTS`] as
 //! long as neither `SERVICES`, `PUBLISHED`, `RINGS`, `BACKENDS` nor the names of both change.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError, lpm_trie::LpmTrie, xdp::DevMapHash};
 use lb_common::{
@@ -129,7 +129,7 @@ fn read_surroundings(set: &MapSet, state: &mut MapState) -> Result<(), Dataplane
     if let Some(ranges) = optional::<LpmTrie<_, SourceKey, SourceEntry>>(set, "SOURCE_RANGES")? {
         let ranges = ranges.keys().filter_map(Result::ok);
         for (service, range) in ranges.filter_map(|key| SourceRange::of_key(key.prefix_len(), &key.data())) {
-            state.source_ranges.entry(service).or_insert_with(BTreeSet::new).insert(range);
+            state.source_ranges.entry(service).or_default().insert(range);
         }
     }
     Ok(())

@@ -1,5 +1,7 @@
 //! Maps of other sizes or of the layout before take over from those in force: every flow meets the backend it met.
 
+#![expect(clippy::unwrap_used, reason = "a failing step is a failing test")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,

@@ -73,6 +73,16 @@ proptest! {
 }
 
 #[test]
+fn a_service_admits_whom_it_admitted() {
+    let old = World::holding(&ranged(&BTreeSet::from([1, 3])));
+    let carried = carry_over(&old.state, &old.maps, OTHER).unwrap();
+    let maps = perform(&carried);
+    let admitted = (0..6).filter(|second| maps.admits(&key(0), [10, *second, 7, 7].into()));
+    assert_eq!(admitted.collect::<Vec<_>>(), [1, 3]);
+    assert_eq!(operations(&carried.state, &ranged(&BTreeSet::from([1, 3])), &maps, 0).unwrap().0, []);
+}
+
+#[test]
 fn what_nobody_knows_is_not_carried_over() {
     let old = World::holding(&one(&[1]));
     let carried = carry_over(&old.state, &old.maps, OTHER).unwrap();

@@ -125,7 +125,7 @@ fn target_of(old: &MapState) -> TargetState {
     };
     let service = |service: &ServiceState| TargetService {
         name: service.name.clone(),
-        log2: service.word.log2() as u8,
+        log2: u8::try_from(service.word.log2()).unwrap_or_default(), // five bits
         held: service.word.is_held(),
         has_affinity: service.word.has_affinity(),
         window: service.tracking.0,
