@@ -15,6 +15,8 @@ use lb_common::{
 };
 use proptest::prelude::*;
 
+mod carry_over;
+
 use super::{Dataplane, fake::FakeDataplane};
 use crate::plan::{
     FlowScan, MapOp, MapState, PlanError, RingArena, RingOrigin, Sizes, TargetBackend, TargetService, TargetState,
