@@ -243,12 +243,9 @@ fn hop(inputs: &Inputs<'_>, service: &Service, backend: &Backend, is_local: bool
     };
     let source = inputs.desired.node.addresses.iter().find(|address| address.is_ipv4() == backend.address.is_ipv4());
     let hop = Hop {
-        tunnel_destination: if mode == Mode::L2 { IpAddr16::default() } else { backend.address.into() },
-        tunnel_source: if mode == Mode::L2 {
-            IpAddr16::default()
-        } else {
-            source.copied().map_or_else(IpAddr16::default, Into::into)
-        },
+        // Wherever it is, a tunnel leads there: a packet's second chance takes it.
+        tunnel_destination: backend.address.into(),
+        tunnel_source: source.copied().map_or_else(IpAddr16::default, Into::into),
         macs: eth::addresses(mac.0, interface.mac.0),
         interface: device,
         vlan,

@@ -57,7 +57,8 @@ impl Plan<'_> {
     pub(super) fn publish(&mut self, service: &mut ServiceState, target: &TargetService, offset: u32, log2: u8) {
         let word = |generation| {
             let word = RingWord::new(offset, log2, target.held, generation)
-                .with_source_ranges(!target.source_ranges.is_empty());
+                .with_source_ranges(!target.source_ranges.is_empty())
+                .with_changes(!service.marks.is_empty());
             if target.has_affinity { word.with_affinity() } else { word }
         };
         let generation = service.word.generation();
