@@ -1,5 +1,7 @@
 //! The local socket: the agent's state as JSON for `lbctl`, and the client that asks for it.
 
+mod drain;
+
 use std::{
     fs,
     io::{self, ErrorKind},
@@ -8,16 +10,25 @@ use std::{
     time::Duration,
 };
 
-use axum::{Json, Router, extract::State, routing::get};
+use axum::{
+    Json, Router,
+    extract::State,
+    routing::{get, post},
+};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::{Request, StatusCode, body::Bytes, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
 use nix::sys::stat::{Mode, fchmod};
 use socket2::{Domain, SockAddr, Socket, Type};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::{
+    net::{UnixListener, UnixStream},
+    sync::mpsc,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{http::StatusSource, status::AgentStatus};
+
+pub use drain::{COMMANDS, DRAINS_PATH, DrainAction, DrainCommand, change_drains};
 
 /// Path of the status document.
 pub const STATUS_PATH: &str = "/v1/status";
@@ -78,6 +89,12 @@ pub enum ApiError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The agent does not do what was asked.
+    #[error("{reason}")]
+    Refused {
+        /// Why.
+        reason: String,
+    },
 }
 
 /// Creates the socket, for its owner only, and its folder if need be. A socket file that nobody listens on is removed.
@@ -117,13 +134,19 @@ fn is_socket(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
 }
 
-/// Serves the agent's state until `cancel`.
+/// Serves the agent's state until `cancel`, and takes commands to it.
 ///
 /// # Errors
 /// If the listener fails.
-pub async fn serve(listener: UnixListener, state: StatusSource, cancel: CancellationToken) -> io::Result<()> {
+pub async fn serve(
+    listener: UnixListener,
+    state: StatusSource,
+    drains: mpsc::Sender<DrainCommand>,
+    cancel: CancellationToken,
+) -> io::Result<()> {
     let status = async |State(state): State<StatusSource>| Json(state());
-    let router = Router::new().route(STATUS_PATH, get(status)).with_state(state);
+    let of_drains = Router::new().route(DRAINS_PATH, post(drain::drain).delete(drain::undrain)).with_state(drains);
+    let router = Router::new().route(STATUS_PATH, get(status)).with_state(state).merge(of_drains);
     axum::serve(listener, router).with_graceful_shutdown(async move { cancel.cancelled().await }).await
 }
 
@@ -188,7 +211,7 @@ mod tests {
         let listener = bind(&socket).unwrap();
         assert_eq!((mode(&socket), mode(socket.parent().unwrap())), (0o600, 0o755));
         let cancel = CancellationToken::new();
-        let task = tokio::spawn(serve(listener, source(), cancel.clone()));
+        let task = tokio::spawn(serve(listener, source(), mpsc::channel(1).0, cancel.clone()));
         assert_eq!(status(&socket).await.unwrap(), examples::status());
         cancel.cancel();
         task.await.unwrap().unwrap();

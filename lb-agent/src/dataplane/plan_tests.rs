@@ -56,7 +56,7 @@ fn target(services: &BTreeMap<u8, BTreeMap<u8, (u16, u8)>>) -> TargetState {
         let backends = backends.iter().map(|(last, (weight, seed))| {
             (
                 (address(*last), Be16::new(80)),
-                TargetBackend { weight: *weight, in_ring: true, keeps_flows: true, hop: hop(*seed) },
+                TargetBackend { weight: *weight, in_ring: true, keeps_flows: true, drain: None, hop: hop(*seed) },
             )
         });
         let service_target = TargetService {

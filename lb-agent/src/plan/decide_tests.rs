@@ -24,6 +24,8 @@ struct World {
     distrusted: BTreeSet<(String, BackendAddress)>,
     now: Duration,
     takers: Takers,
+    drains: Drains,
+    monotonic: u64,
 }
 
 impl World {
@@ -63,6 +65,8 @@ impl World {
             distrusted: BTreeSet::new(),
             now: Duration::ZERO,
             takers: Takers::default(),
+            drains: Drains::default(),
+            monotonic: 0,
         }
     }
 
@@ -79,6 +83,8 @@ impl World {
             distrusted: &self.distrusted,
             now: self.now,
             takers: &self.takers,
+            drains: &self.drains,
+            monotonic: self.monotonic,
         })
     }
 

@@ -6,6 +6,7 @@
 //! prefix is safe; [`settle`] does the same as time goes by. None does any I/O.
 
 mod decide;
+mod drain;
 mod operations;
 mod ring_arena;
 mod settle;
@@ -13,6 +14,7 @@ mod slow_start;
 mod state;
 
 pub use decide::{AnnounceDecision, BackendDecision, Decision, Inputs, ServiceDecision, decide};
+pub use drain::{FlowsLeft, Recorded, flows_left};
 pub use operations::{PlanError, operations};
 pub use ring_arena::RingArena;
 pub use settle::{FlowScan, next_window, settle};

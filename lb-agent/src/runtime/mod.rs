@@ -1,10 +1,12 @@
 //! Starts the parts, joins them, and orders their end: withdraw first, the data plane stays unless told otherwise.
 
+mod drains;
 mod interfaces;
 mod logging;
 mod notify;
 mod reconcile;
 mod report;
+mod sockets;
 mod sweep;
 
 use std::{
@@ -70,11 +72,12 @@ async fn serve(path: PathBuf, config: Config) -> Result<()> {
     let announced = announce::spawn(announcements, announce_cancel.clone()).context("following the VIPs on lo")?;
 
     let status = SharedStatus::default();
-    let mut servers = serve_status(&config.agent, &status, &cancel).await?;
+    let (commands, drains) = mpsc::channel(api::COMMANDS);
+    let mut servers = serve_status(&config.agent, &status, commands, &cancel).await?;
     let (source, outcomes) = FileSource::spawn(&path, cancel.clone()).context("watching the configuration")?;
     let agent = config.agent.clone();
     let outputs = reconcile::Outputs { wanted_hops, wanted_probes, wanted_announcements };
-    let inputs = reconcile::Streams { network, health, announced: announced.clone() };
+    let inputs = reconcile::Streams { network, health, announced: announced.clone(), drains };
     let mut reconciler = Reconciler::open(&lock, &path, config, inputs, outputs, status.clone())?;
     let on_terminate = watch::Sender::new(agent.on_terminate);
     let ending = tokio::select! {
@@ -93,13 +96,14 @@ async fn serve(path: PathBuf, config: Config) -> Result<()> {
 async fn serve_status(
     agent: &AgentConfig,
     status: &SharedStatus,
+    drains: mpsc::Sender<api::DrainCommand>,
     cancel: &CancellationToken,
 ) -> Result<mpsc::Receiver<Result<()>>> {
     let (failed, failures) = mpsc::channel(2);
     let shared = status.clone();
     let source: StatusSource = Arc::new(move || shared.lock().unwrap_or_else(PoisonError::into_inner).clone());
     let socket = api::bind(&agent.socket)?;
-    let serving = api::serve(socket, source.clone(), cancel.clone());
+    let serving = api::serve(socket, source.clone(), drains, cancel.clone());
     let report = failed.clone();
     tokio::spawn(async move {
         if let Err(error) = serving.await {

@@ -1,5 +1,6 @@
 //! The loop in the middle: whenever anything that a plan depends on changes, decide anew and perform what differs.
 
+mod drains;
 mod settle;
 
 use std::{
@@ -14,9 +15,10 @@ use anyhow::{Result, anyhow};
 use lb_common::hash::HashKey;
 use tokio::sync::{mpsc, watch};
 
-use super::{SharedStatus, checked, interfaces, notify, pending_restart, report, sweep::Sweeper};
+use super::{SharedStatus, checked, drains::DrainBook, interfaces, notify, pending_restart, report, sweep::Sweeper};
 use crate::{
     announce::{AnnounceStatus, DesiredAnnouncements},
+    api::DrainCommand,
     config::{Config, ConfigErrors, OnTerminate},
     dataplane::{Dataplane, DataplaneError, Kernel, PinLock, monotonic},
     model::{BackendAddress, Delivery, DesiredState, HealthReport, Network, ProbeTarget},
@@ -38,6 +40,8 @@ pub struct Streams {
     pub health: watch::Receiver<HealthReport>,
     /// What the announcers did.
     pub announced: watch::Receiver<AnnounceStatus>,
+    /// What operators want drained.
+    pub drains: mpsc::Receiver<DrainCommand>,
 }
 
 /// What the loop tells the other parts.
@@ -65,6 +69,7 @@ pub struct Reconciler {
     /// Where the time that plans know begins.
     began: Instant,
     takers: Takers,
+    drains: DrainBook,
     /// When the latest decision becomes another by itself.
     next_change: Option<Instant>,
     streams: Streams,
@@ -116,6 +121,7 @@ impl Reconciler {
         let kernel = Kernel::open(lock, sizes)?;
         let state = kernel.state()?;
         let distrusted = failed_before(&state);
+        let drains = DrainBook::adopted(&config.desired, &state, kernel.node_drain()?);
         let running = config.agent.clone();
         let reconciler = Self {
             config,
@@ -127,6 +133,7 @@ impl Reconciler {
             flows_recorded: true, // an earlier agent may have left some
             began: Instant::now(),
             takers: Takers::default(),
+            drains,
             next_change: None,
             streams,
             outputs,
@@ -166,6 +173,14 @@ impl Reconciler {
                     failed |= self.settle(None).await?;
                     continue;
                 }
+                Some(command) = self.streams.drains.recv() => {
+                    failed |= self.command(command).await?;
+                    continue;
+                }
+                () = self.drains.due(), if !self.drains.drains.is_empty() => {
+                    self.report_drains();
+                    continue;
+                }
                 scanned = sweeper.scanned() => {
                     failed |= self.scanned(scanned).await?;
                     continue;
@@ -189,7 +204,7 @@ impl Reconciler {
             return Err(refused.into());
         }
         self.kernel.commit()?;
-        self.kernel.sign(&self.config.desired.node.name)?;
+        self.sign()?;
         self.is_attached = true;
         let failed = self.reconcile().await?;
         self.status().ready = true;
@@ -217,6 +232,8 @@ impl Reconciler {
         }
         report::decision(&mut self.status(), &decision);
         self.report_announced();
+        self.drains.decided(&decision);
+        self.report_drains();
         Ok(false)
     }
 
@@ -230,6 +247,8 @@ impl Reconciler {
             health: &health,
             hash_key: HashKey::new(self.config.agent.secret.bytes()),
             distrusted: &self.distrusted,
+            drains: &self.drains.drains,
+            monotonic: monotonic(),
             now: now.duration_since(self.began),
             takers: &self.takers,
         });
@@ -325,6 +344,7 @@ impl Reconciler {
                 self.await_ways(&wanted_hops(&config.desired)).await;
                 on_terminate.send_replace(config.agent.on_terminate);
                 report::configured(&mut self.status(), &config.desired.node.name, &config.agent, pending);
+                self.drains.drains.retain(&config.desired);
                 self.config = config;
             }
             Err(errors) => {
@@ -380,7 +400,10 @@ async fn due(at: Option<Instant>) {
 /// Backends that the maps' last agent kept out of the ring though they have a weight.
 fn failed_before(state: &MapState) -> BTreeSet<(String, BackendAddress)> {
     let of_service = |service: &plan::ServiceState| {
-        let failed = service.backends.iter().filter(|(_, backend)| !backend.in_ring && backend.weight > 0);
+        let failed = service
+            .backends
+            .iter()
+            .filter(|(_, backend)| !backend.in_ring && backend.weight > 0 && backend.drain.is_none());
         let named = failed.map(|((address, port), _)| BackendAddress { address: (*address).into(), port: port.get() });
         named.map(|backend| (service.name.clone(), backend)).collect::<Vec<_>>()
     };

@@ -36,8 +36,8 @@ fn pinned_layouts_are_those_of_this_version() {
         FlowEntry { backend, slot_bits, deadline, service, stage }
         Tracking { 0 }
         ServiceInfo { key, used, name }
-        BackendInfo { address, service, port, weight, used, in_ring, generation }
-        AgentInfo { started, pid, layout, node, version }
+        BackendInfo { address, service, port, weight, used, in_ring, generation, drained_since, drain_deadline, drained_with_node, pad }
+        AgentInfo { started, pid, layout, drained_since, drain_deadline, node, version }
         FragmentKey { source, destination, identification, protocol }
         FragmentEntry { time, source_port, destination_port, pad }
     );
