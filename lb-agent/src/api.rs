@@ -194,7 +194,10 @@ mod tests {
     use std::{os::unix::fs::PermissionsExt, sync::Arc};
 
     use super::*;
-    use crate::examples;
+    use crate::{
+        examples,
+        model::{DrainAnswer, DrainError, DrainRequest},
+    };
 
     fn source() -> StatusSource {
         Arc::new(examples::status)
@@ -215,6 +218,47 @@ mod tests {
         assert_eq!(status(&socket).await.unwrap(), examples::status());
         cancel.cancel();
         task.await.unwrap().unwrap();
+    }
+
+    /// Serves an agent that drains this one node.
+    async fn serve_drains(socket: &Path) -> CancellationToken {
+        let (commands, mut received) = mpsc::channel(1);
+        let cancel = CancellationToken::new();
+        tokio::spawn(serve(bind(socket).unwrap(), source(), commands, cancel.clone()));
+        tokio::spawn(async move {
+            let mut drained = false;
+            while let Some(DrainCommand { action, request, answer }) = received.recv().await {
+                let there = || "node-2".to_owned();
+                let known = request.target == "node-2";
+                let outcome = match action {
+                    _ if !known => Err(DrainError::UnknownNode { target: request.target, there: there() }),
+                    DrainAction::Undrain if !drained => {
+                        Err(DrainError::NotDrained { target: request.target, there: "none".to_owned() })
+                    }
+                    _ => Ok(DrainAnswer { node: Some(request.target), ..DrainAnswer::default() }),
+                };
+                drained = action == DrainAction::Drain && outcome.is_ok();
+                answer.send(outcome).unwrap();
+            }
+        });
+        cancel
+    }
+
+    #[tokio::test]
+    async fn drains_come_to_the_agent_and_its_answers_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("agent.sock");
+        let _cancel = serve_drains(&socket).await;
+        let ask = async |action, target: &str| {
+            let request = DrainRequest { target: target.to_owned(), ..DrainRequest::default() };
+            let answer = change_drains(&socket, action, &request).await;
+            answer.map(|answer| answer.node.unwrap()).map_err(|error| error.to_string())
+        };
+        let (unknown, idle) = ("node-3 is neither an address nor a node; nodes are node-2", "node-2 is not drained");
+        assert_eq!(ask(DrainAction::Drain, "node-3").await.unwrap_err(), unknown);
+        assert!(ask(DrainAction::Undrain, "node-2").await.unwrap_err().starts_with(idle));
+        assert_eq!(ask(DrainAction::Drain, "node-2").await.unwrap(), "node-2");
+        assert_eq!(ask(DrainAction::Undrain, "node-2").await.unwrap(), "node-2");
     }
 
     #[tokio::test]

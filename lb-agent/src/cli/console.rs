@@ -4,6 +4,7 @@ use std::{
     fmt::Write,
     io::{self, IsTerminal},
     net::{IpAddr, SocketAddr},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context, Result};
@@ -213,6 +214,11 @@ pub(super) fn duration(seconds: u64) -> String {
         3_600..86_400 => format!("{hours} h {} min", minutes % 60),
         _ => format!("{days} d {} h", hours % 24),
     }
+}
+
+/// Seconds of Unix time.
+pub(super) fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }
 
 /// `1 backend`, `2 backends`.
