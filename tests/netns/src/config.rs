@@ -193,7 +193,6 @@ impl fmt::Display for ServiceConfig {
         writeln!(f, "    protocol: {}\n    delivery: {}", self.protocol, self.delivery)?;
         writeln!(f, "    ringSize: {}", self.ring_size)?;
         writeln!(f, "    dropUnmatched: {}\n    slowStart: {}s", self.drop_unmatched, self.slow_start.as_secs())?;
-        writeln!(f, "    dropUnmatched: {}", self.drop_unmatched)?;
         writeln!(f, "    sourceRanges: {:?}", self.source_ranges)?;
         if let Some(timeout) = self.flow_timeout {
             writeln!(f, "    flowTimeout: {}s", timeout.as_secs())?;
