@@ -1,6 +1,8 @@
-//! The local socket: the agent's state as JSON for `lbctl`, and the client that asks for it.
+//! The local socket: the agent's state as JSON for `lbctl`, events while somebody listens, and the client that asks for
+//! both.
 
 mod drain;
+mod trace;
 
 use std::{
     fs,
@@ -16,17 +18,25 @@ use axum::{
     routing::{get, post},
 };
 use http_body_util::{BodyExt, Empty, Limited};
-use hyper::{Request, StatusCode, body::Bytes, client::conn::http1, header};
+use hyper::{
+    Request, StatusCode,
+    body::{Body, Bytes},
+    client::conn::http1::{self, SendRequest},
+    header,
+};
 use hyper_util::rt::TokioIo;
 use nix::sys::stat::{Mode, fchmod};
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::{
     net::{UnixListener, UnixStream},
     sync::mpsc,
+    task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{http::StatusSource, status::AgentStatus};
+pub use trace::{Listening, listen};
+
+use crate::{http::StatusSource, status::AgentStatus, trace::Request as TraceRequest};
 
 pub use drain::{COMMANDS, DRAINS_PATH, DrainAction, DrainCommand, change_drains};
 
@@ -89,10 +99,16 @@ pub enum ApiError {
         /// What is wrong with it.
         reason: String,
     },
-    /// The agent does not do what was asked.
-    #[error("{reason}")]
+    /// The agent cannot do what it was asked to.
+    #[error("the agent refused: {reason}")]
     Refused {
-        /// Why.
+        /// Its words.
+        reason: String,
+    },
+    /// A line of a stream cannot be read.
+    #[error("the agent told something that is not understood; it may be of another version than this lbctl: {reason}")]
+    BadLine {
+        /// What is wrong with it.
         reason: String,
     },
 }
@@ -134,19 +150,22 @@ fn is_socket(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
 }
 
-/// Serves the agent's state until `cancel`, and takes commands to it.
+/// Serves the agent's state until `cancel`, events to whoever listens (`listeners` takes the requests), and takes commands
+/// to the agent (`drains`).
 ///
 /// # Errors
 /// If the listener fails.
 pub async fn serve(
     listener: UnixListener,
     state: StatusSource,
+    listeners: mpsc::Sender<TraceRequest>,
     drains: mpsc::Sender<DrainCommand>,
     cancel: CancellationToken,
 ) -> io::Result<()> {
     let status = async |State(state): State<StatusSource>| Json(state());
+    let events = Router::new().route(trace::TRACE_PATH, post(trace::stream)).with_state(listeners);
     let of_drains = Router::new().route(DRAINS_PATH, post(drain::drain).delete(drain::undrain)).with_state(drains);
-    let router = Router::new().route(STATUS_PATH, get(status)).with_state(state).merge(of_drains);
+    let router = Router::new().route(STATUS_PATH, get(status)).with_state(state).merge(events).merge(of_drains);
     axum::serve(listener, router).with_graceful_shutdown(async move { cancel.cancelled().await }).await
 }
 
@@ -163,10 +182,7 @@ pub async fn status(socket: &Path) -> Result<AgentStatus, ApiError> {
 
 async fn ask(socket: &Path) -> Result<AgentStatus, ApiError> {
     let bad = |reason: String| ApiError::BadAnswer { socket: socket.to_owned(), reason };
-    let stream = UnixStream::connect(socket).await.map_err(|error| unreachable_socket(socket, error))?;
-    let handshake = http1::handshake::<_, Empty<Bytes>>(TokioIo::new(stream)).await;
-    let (mut sender, connection) = handshake.map_err(|error| bad(error.to_string()))?;
-    let connection = tokio::spawn(connection);
+    let (mut sender, connection) = connect::<Empty<Bytes>>(socket).await?;
     let request = Request::get(STATUS_PATH)
         .header(header::HOST, "levee")
         .body(Empty::new())
@@ -180,6 +196,18 @@ async fn ask(socket: &Path) -> Result<AgentStatus, ApiError> {
     }
     let body = body.map_err(|error| bad(error.to_string()))?.to_bytes();
     serde_json::from_slice(&body).map_err(|error| bad(error.to_string()))
+}
+
+/// A connection to the agent, and the task that keeps it going.
+async fn connect<B>(socket: &Path) -> Result<(SendRequest<B>, JoinHandle<Result<(), hyper::Error>>), ApiError>
+where
+    B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+{
+    let stream = UnixStream::connect(socket).await.map_err(|error| unreachable_socket(socket, error))?;
+    let (sender, connection) = http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| ApiError::BadAnswer { socket: socket.to_owned(), reason: error.to_string() })?;
+    Ok((sender, tokio::spawn(connection)))
 }
 
 fn unreachable_socket(socket: &Path, error: io::Error) -> ApiError {
@@ -214,7 +242,7 @@ mod tests {
         let listener = bind(&socket).unwrap();
         assert_eq!((mode(&socket), mode(socket.parent().unwrap())), (0o600, 0o755));
         let cancel = CancellationToken::new();
-        let task = tokio::spawn(serve(listener, source(), mpsc::channel(1).0, cancel.clone()));
+        let task = tokio::spawn(serve(listener, source(), mpsc::channel(1).0, mpsc::channel(1).0, cancel.clone()));
         assert_eq!(status(&socket).await.unwrap(), examples::status());
         cancel.cancel();
         task.await.unwrap().unwrap();
@@ -224,7 +252,7 @@ mod tests {
     async fn serve_drains(socket: &Path) -> CancellationToken {
         let (commands, mut received) = mpsc::channel(1);
         let cancel = CancellationToken::new();
-        tokio::spawn(serve(bind(socket).unwrap(), source(), commands, cancel.clone()));
+        tokio::spawn(serve(bind(socket).unwrap(), source(), mpsc::channel(1).0, commands, cancel.clone()));
         tokio::spawn(async move {
             let mut drained = false;
             while let Some(DrainCommand { action, request, answer }) = received.recv().await {
@@ -254,7 +282,8 @@ mod tests {
             let answer = change_drains(&socket, action, &request).await;
             answer.map(|answer| answer.node.unwrap()).map_err(|error| error.to_string())
         };
-        let (unknown, idle) = ("node-3 is neither an address nor a node; nodes are node-2", "node-2 is not drained");
+        let unknown = "the agent refused: node-3 is neither an address nor a node; nodes are node-2";
+        let idle = "the agent refused: node-2 is not drained";
         assert_eq!(ask(DrainAction::Drain, "node-3").await.unwrap_err(), unknown);
         assert!(ask(DrainAction::Undrain, "node-2").await.unwrap_err().starts_with(idle));
         assert_eq!(ask(DrainAction::Drain, "node-2").await.unwrap(), "node-2");

@@ -153,3 +153,12 @@ pub struct BackendStatus {
     #[serde(default)]
     pub drain: Option<DrainStatus>,
 }
+
+impl BackendStatus {
+    /// Why it is as it is, with what is left if it is drained.
+    #[must_use]
+    pub fn story(&self) -> String {
+        let left = self.drain.as_ref().map(|drain| format!(", {}", drain.left()));
+        format!("{}{}", self.reason, left.unwrap_or_default())
+    }
+}

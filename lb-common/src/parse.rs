@@ -233,11 +233,13 @@ fn walk<B: Bytes + ?Sized>(frame: &B, at: &mut Position) -> u32 {
     Walk::TOO_MANY
 }
 
-/// Whether a protocol number is that of an extension header: one of a set, tested without a branch for each.
 /// Length of an IPv6 fragment header, bytes.
 const FRAGMENT_LEN: usize = 8;
 
-const fn is_extension(number: u8) -> bool {
+/// Whether a protocol number names an extension header that is followed: one of a set, tested without a branch for each.
+#[must_use]
+#[inline(always)]
+pub const fn is_extension(number: u8) -> bool {
     const SET: u64 = 1 << protocol::HOP_BY_HOP
         | 1 << protocol::ROUTING
         | 1 << protocol::FRAGMENT

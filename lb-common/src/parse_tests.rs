@@ -181,7 +181,10 @@ fn sctp_has_ports_behind_a_header_of_twelve_bytes() {
             .collect::<Vec<_>>()
     };
     let ports_of = |packet: Vec<u8>| ports(&packet[..], &transport_of(&packet, true).unwrap());
-    assert_eq!(ports_of(packet(&[0x9c, 0x40, 0, 80, 0, 0, 0, 0, 0, 0, 0, 0])), Ok((Be16::new(40_000), Be16::new(80))));
+    assert_eq!(
+        ports_of(packet(&[0x9c, 0x40, 0, 80, 0, 0, 0, 0, 0, 0, 0, 0])),
+        Ok(Ports { source: Be16::new(40_000), destination: Be16::new(80), kind: Kind::Datagram })
+    );
     assert_eq!(ports_of(packet(&[0x9c, 0x40, 0, 80, 0, 0, 0, 0, 0, 0, 0])), Err(DropReason::Truncated));
 }
 

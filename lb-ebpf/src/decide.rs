@@ -21,9 +21,9 @@ use lb_common::{
 };
 
 use crate::{
-    arp,
+    arp, extensions,
     fragments::{self, Ports},
-    maglev,
+    icmp, maglev,
     maps::{self, SETTINGS},
     packet::Packet,
     peers, sources, tracking, vip,
@@ -42,8 +42,18 @@ pub trait Actor {
     fn local(&self, served: Served) -> End;
     /// Strip the tunnel header that begins at `outer_l3` and pass up.
     fn strip(&self, packet: &mut Packet, outer_l3: usize, payload: &Payload) -> End;
-    /// Send on.
-    fn forward(&self, packet: &mut Packet, served: Served, network: &Network, hop: &Hop, hash: FlowHash) -> End;
+    /// Send on. What does not fit is answered as [`Self::refuse`] does, unless it is an error itself.
+    fn forward(
+        &self,
+        packet: &mut Packet,
+        served: Served,
+        network: &Network,
+        kind: Kind,
+        hop: &Hop,
+        hash: FlowHash,
+    ) -> End;
+    /// Tell the sender that the packet cannot go on: too long for this MTU, or (MTU 0) its TTL is used up.
+    fn refuse(&self, packet: &mut Packet, network: &Network, mtu: u16) -> End;
 }
 
 /// An `xdp_action`, or why the packet is dropped.
@@ -93,7 +103,8 @@ fn for_vip<A: Actor>(packet: &mut Packet, network: &Network, report: &mut Report
             Some(service) => return Some(choose(packet, service, network, &flow, report, actor)),
             None => Err(DropReason::NoService),
         },
-        Ok(Class::Icmp) => Ok(Verdict::Icmp),
+        Ok(Class::Echo) => Err(DropReason::EchoNotHeld),
+        Ok(Class::Neighbour) => Ok(Verdict::Icmp),
         Ok(Class::Other) => Err(DropReason::NoService),
         Err(reason) => Err(reason),
     };
@@ -110,6 +121,7 @@ fn for_vip<A: Actor>(packet: &mut Packet, network: &Network, report: &mut Report
         Err(DropReason::NoService | DropReason::UnknownFragment) if address.has(AddressEntry::PASS_UNMATCHED) => {
             actor.pass(Verdict::Unmatched)
         }
+        Err(DropReason::EchoNotHeld) if address.has(AddressEntry::HELD) => actor.pass(Verdict::Icmp),
         Err(reason) => Err(reason),
         Ok(verdict) => actor.pass(verdict),
     })
@@ -175,9 +187,12 @@ fn choose<A: Actor>(
         return Err(DropReason::NextHopUnknown);
     }
     if network.ttl <= 1 {
-        return Err(DropReason::TtlExpired);
+        return match flow.kind {
+            Kind::Error => Err(DropReason::TtlExpired),
+            _ => actor.refuse(packet, network, 0),
+        };
     }
-    actor.forward(packet, served, network, hop, hash)
+    actor.forward(packet, served, network, flow.kind, hop, hash)
 }
 
 /// The payload of a packet that looks as if a director had sent it through a tunnel: directors send neither options nor
@@ -221,7 +236,9 @@ fn from_tunnel<A: Actor>(
     }
     let flow = match flow(packet, &inner, Ports::Unasked) {
         Ok(Class::Flow(flow)) => flow,
-        Ok(Class::Icmp) => return actor.strip(packet, outer.l3, payload),
+        Ok(Class::Echo) if address.has(AddressEntry::HELD) => return actor.strip(packet, outer.l3, payload),
+        Ok(Class::Echo) => return Err(DropReason::EchoNotHeld),
+        Ok(Class::Neighbour) => return Err(DropReason::IcmpUnwanted),
         Ok(Class::Other) => return Err(DropReason::NoService),
         // The director knew its service; here it is enough to hold the VIP.
         Err(DropReason::UnknownFragment) if address.has(AddressEntry::HELD) => {
@@ -239,25 +256,32 @@ fn from_tunnel<A: Actor>(
     if ring.is_held() { actor.strip(packet, outer.l3, payload) } else { Err(DropReason::NotHeld) }
 }
 
-/// A packet's flow.
-struct Flow {
-    tuple: Tuple,
-    /// What the packet tells about it.
-    kind: Kind,
+/// What a packet is, as far as its headers tell.
+pub enum Class {
+    /// It belongs to a flow.
+    Flow(Flow),
+    /// An echo request, or what else of ICMP concerns the one node that holds the VIP.
+    Echo,
+    /// Neighbour discovery.
+    Neighbour,
+    /// Another protocol.
+    Other,
 }
 
-enum Class {
-    Flow(Flow),
-    Icmp,
-    Other,
+/// The flow of a packet.
+pub struct Flow {
+    /// Its name.
+    pub tuple: Tuple,
+    /// What the packet tells about it.
+    pub kind: Kind,
 }
 
 /// The flow that a packet belongs to. `fragments` says how the ports of fragments are found.
 #[inline(always)]
 fn flow(packet: &Packet, network: &Network, fragments: Ports) -> Result<Class, DropReason> {
-    let transport: Transport = parse::transport(packet, network)?;
+    let transport: Transport = extensions::transport(packet, network)?;
     match transport.protocol {
-        protocol::ICMP | protocol::ICMPV6 => return Ok(Class::Icmp),
+        protocol::ICMP | protocol::ICMPV6 => return icmp::class(packet, network, &transport),
         _ if transport.is_fragment => {
             let tuple = fragments::flow(packet, network, &transport, fragments)?;
             // Only the first fragment tells more, and it comes once.

@@ -69,7 +69,7 @@ pub fn flow(packet: &Packet, network: &Network, transport: &Transport, ports: Po
         is_ipv4: u64::from(network.is_ipv4),
         records: u64::from(ports == Ports::Recorded),
     };
-    let (source_port, destination_port) = Answer::read(answer(&packet.linear(), &question))?;
+    let (source_port, destination_port) = Answer::read(answer(&Packet::linear(packet.context()), &question))?;
     let to = VipKey::new(network.destination, destination_port, transport.protocol);
     Ok(Tuple::new(network.source, source_port, to))
 }
@@ -104,7 +104,7 @@ impl Answer {
 /// Whether a later fragment that nobody knows came from another director on the link, which knew it.
 #[inline(always)]
 pub fn was_directed(packet: &Packet, network: &Network) -> bool {
-    came_from_peer(&packet.linear(), &{ network.source })
+    came_from_peer(&Packet::linear(packet.context()), &{ network.source })
 }
 
 #[inline(never)]

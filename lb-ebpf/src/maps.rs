@@ -6,13 +6,14 @@ use core::arch::asm;
 
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
-    btf_maps::{Array, ArrayOfMaps, DevMapHash, HashMap, LpmTrie, LruHashMap, PerCpuArray},
+    btf_maps::{Array, ArrayOfMaps, DevMapHash, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
     helpers::generated::bpf_ktime_get_ns,
     macros::btf_map,
 };
 use lb_common::{
     addr::{IpAddr16, Mac},
     hash::Tuple,
+    limit,
     maps::{
         addresses::{AddressEntry, FILTER_WORDS},
         agent::AgentInfo,
@@ -25,8 +26,10 @@ use lb_common::{
         services::{ServiceEntry, VipKey},
         settings::Settings,
         sources::{SourceEntry, SourceKey},
+        trace::{Event, Filter, TraceCounts},
         tracking::Tracking,
     },
+    report::Report,
 };
 
 const MAPPED: usize = BPF_F_MMAPABLE as usize;
@@ -80,6 +83,40 @@ pub static SOURCE_RANGES: LpmTrie<SourceKey, SourceEntry, 1> = LpmTrie::new();
 /// Not read: an update of a map of maps waits for a grace period on kernels where `membarrier` refuses to.
 #[btf_map]
 pub static GRACE: ArrayOfMaps<Array<u32, 1>, 1> = ArrayOfMaps::new();
+#[btf_map]
+pub static TRACE_FILTER: Array<Filter, 1> = Array::new();
+#[btf_map]
+pub static TRACE_COUNTS: PerCpuArray<TraceCounts, 1> = PerCpuArray::new();
+/// Where an event is put together: the stack has no room for it.
+#[btf_map]
+pub static TRACE_SCRATCH: PerCpuArray<Event, 1> = PerCpuArray::new();
+/// How the tracing program came to its decision, for the same reason.
+#[btf_map]
+pub static TRACE_REPORT: PerCpuArray<Report, 1> = PerCpuArray::new();
+/// Its size in bytes is set when the tracing program is loaded.
+#[btf_map]
+pub static EVENTS: RingBuf<Event, 4096> = RingBuf::new();
+
+/// Limits the errors that this node sends; see [`limit`]. Not pinned: every program begins with a full bucket.
+#[btf_map]
+pub static ANSWERS: Array<u64, 1> = Array::new();
+
+/// Whether one more error may be sent now. CPUs that ask in the same instant may take the same token.
+#[inline(always)]
+pub fn may_answer() -> bool {
+    // SAFETY: the helper has no preconditions.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let Some(word) = ANSWERS.get_ptr_mut(0) else { return false };
+    // SAFETY: a valid, aligned word of a map; a lost update of another CPU costs a token at most.
+    match limit::take(unsafe { word.read_volatile() }, now) {
+        Some(next) => {
+            // SAFETY: as above.
+            unsafe { word.write_volatile(next) };
+            true
+        }
+        None => false,
+    }
+}
 
 /// What an address means; no flag at all if it is not ours.
 #[inline(always)]
@@ -168,6 +205,31 @@ impl TrackingWords {
             asm!("lock *(u64 *)({word} + 0) += {one}", word = in(reg) &raw mut (*self.0).0[index], one = in(reg) 1u64);
         }
     }
+}
+
+/// This CPU's place to put an event together.
+#[inline(always)]
+pub fn scratch() -> Option<&'static mut Event> {
+    let event = TRACE_SCRATCH.get_ptr_mut(0)?;
+    // SAFETY: the value of this CPU, on which one program runs at a time; it lives as long as the program is loaded, and
+    // callers do not hold two of them.
+    Some(unsafe { &mut *event })
+}
+
+/// This CPU's place for a report; whatever it holds is to be overwritten first.
+#[inline(always)]
+pub fn trace_report() -> Option<&'static mut Report> {
+    let report = TRACE_REPORT.get_ptr_mut(0)?;
+    // SAFETY: as in `scratch`. It begins as zeros, which is a report, and only reports are stored.
+    Some(unsafe { &mut *report })
+}
+
+/// This CPU's counts of events.
+#[inline(always)]
+pub fn trace_counts() -> Option<&'static mut TraceCounts> {
+    let counts = TRACE_COUNTS.get_ptr_mut(0)?;
+    // SAFETY: as in `scratch`.
+    Some(unsafe { &mut *counts })
 }
 
 /// Reads a word just once, whatever the agent stores meanwhile.

@@ -12,7 +12,10 @@ use comfy_table::{CellAlignment, presets};
 use serde::Serialize;
 
 use super::args::{Color, Options};
-use crate::inspect::{Inspection, Inspector, Presence, Rings};
+use crate::{
+    inspect::{Inspection, Inspector, Presence, Rings},
+    model::drain,
+};
 
 /// What a verb found out.
 pub(super) trait Report: Serialize {
@@ -79,6 +82,11 @@ impl Style {
                 Color::Auto => is_terminal && !unwanted,
             },
         }
+    }
+
+    /// Whether to colour.
+    pub const fn is_colored(self) -> bool {
+        self.colored
     }
 
     /// For headings and labels.
@@ -221,6 +229,12 @@ pub(super) fn unix_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }
 
+/// A moment in RFC 3339, UTC, with microseconds; from nanoseconds of Unix time.
+pub(super) fn utc(nanoseconds: u64) -> String {
+    let (seconds, micros) = (nanoseconds / 1_000_000_000, nanoseconds / 1_000 % 1_000_000);
+    format!("{}.{micros:06}Z", drain::utc(seconds).trim_end_matches('Z'))
+}
+
 /// `1 backend`, `2 backends`.
 pub(super) fn counted(count: usize, noun: &str) -> String {
     let plural = if count == 1 { "" } else { "s" };
@@ -269,6 +283,22 @@ mod tests {
         assert!(!Style::new(Color::Auto, false).colored);
         assert!(Style::new(Color::Always, false).colored);
         assert!(!Style::new(Color::Never, true).colored);
+    }
+
+    #[test]
+    fn moments_are_those_of_the_calendar() {
+        let cases = [
+            (0, "1970-01-01T00:00:00.000000Z"),
+            (951_782_399, "2000-02-28T23:59:59.000000Z"),
+            (951_782_400, "2000-02-29T00:00:00.000000Z"),
+            (1_709_251_199, "2024-02-29T23:59:59.000000Z"),
+            (1_735_689_599, "2024-12-31T23:59:59.000000Z"),
+            (4_107_542_400, "2100-03-01T00:00:00.000000Z"),
+        ];
+        for (seconds, text) in cases {
+            assert_eq!(utc(seconds * 1_000_000_000), text);
+        }
+        assert_eq!(utc(1_795_000_000_123_456_789), "2026-11-18T11:06:40.123456Z");
     }
 
     #[test]

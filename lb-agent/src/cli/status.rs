@@ -132,8 +132,7 @@ impl Status {
         let idle = status.backends.iter().filter(|backend| !backend.takes_flows);
         let idle = idle.map(|backend| {
             let address = endpoint(backend.address, backend.port);
-            let left = backend.drain.as_ref().map(|drain| format!(", {}", drain.left())).unwrap_or_default();
-            style.bad(&format!("{address} of {} takes no flows: {}{left}", backend.service, backend.reason))
+            style.bad(&format!("{address} of {} takes no flows: {}", backend.service, backend.story()))
         });
         let doubted = status.services.iter().filter(|service| !service.probes_believed);
         let doubted = doubted.map(|service| {

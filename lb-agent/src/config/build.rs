@@ -99,5 +99,6 @@ fn service(draft: DraftService) -> Service {
         slow_start: draft.slow_start,
         drop_unmatched: draft.drop_unmatched.value,
         source_ranges,
+        mss_clamp: draft.mss_clamp,
     }
 }

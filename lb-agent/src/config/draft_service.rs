@@ -14,7 +14,7 @@ use super::{
     source_range::range,
     yaml::{Node, Value},
 };
-use crate::model::{Affinity, Delivery, Probe, Protocol, RingSize};
+use crate::model::{Affinity, Delivery, MssClamp, Probe, Protocol, RingSize};
 
 const KEYS: &[&str] = &[
     "name",
@@ -31,6 +31,7 @@ const KEYS: &[&str] = &[
     "sessionAffinity",
     "affinityTimeout",
     "slowStart",
+    "mssClamp",
 ];
 const DELIVERIES: &[(&str, Delivery)] = &[
     ("auto", Delivery::Auto),
@@ -59,6 +60,7 @@ pub(super) struct DraftService {
     pub(super) affinity: Option<Affinity>,
     pub(super) slow_start: Duration,
     pub(super) source_ranges: Vec<Located<IpNet>>,
+    pub(super) mss_clamp: MssClamp,
 }
 
 impl DraftService {
@@ -95,6 +97,7 @@ pub(super) fn service(value: &Node, ca_files: &mut CaFiles, problems: &mut Probl
         place: fields.place,
         probe: probe(&fields, single(&ports).filter(|_| protocol == Protocol::Tcp), ca_files, problems),
         slow_start: slow_start(&fields, problems),
+        mss_clamp: mss_clamp(&fields, problems),
         ring_size: ring_size(&fields, problems),
         flow_timeout: flow_timeout(&fields, protocol, problems),
         affinity: affinity(&fields, problems),
@@ -148,4 +151,19 @@ fn slow_start(fields: &Fields<'_>, problems: &mut Problems) -> Duration {
         return Duration::ZERO;
     }
     duration(value, "slowStart", &SLOW_STARTS, problems).map_or(Duration::ZERO, |read| read.value)
+}
+
+/// A word or a number of bytes.
+fn mss_clamp(fields: &Fields<'_>, problems: &mut Problems) -> MssClamp {
+    let Some(value) = fields.optional("mssClamp") else {
+        return MssClamp::Auto;
+    };
+    match &value.value {
+        Value::Scalar(text) if text == "auto" => MssClamp::Auto,
+        Value::Scalar(text) if text == "off" => MssClamp::Off,
+        _ => {
+            let bytes = integer(value, "mssClamp", &(MssClamp::LEAST..=u16::MAX), problems);
+            bytes.map_or(MssClamp::Auto, |bytes| MssClamp::To(bytes.value))
+        }
+    }
 }

@@ -7,8 +7,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::{
-    AnnounceWhen, Delivery, ExpectedStatus, HttpProbe, Interface, InterfaceKind, MacAddr, Network, Probe, ProbeKind,
-    Protocol, TlsProbe, Trust, network::InterfaceAddress,
+    AnnounceWhen, Delivery, ExpectedStatus, HttpProbe, Interface, InterfaceKind, MacAddr, MssClamp, Network, Probe,
+    ProbeKind, Protocol, TlsProbe, Trust, network::InterfaceAddress,
 };
 
 /// A file without services; line 5 is the next.
@@ -91,6 +91,17 @@ fn the_probes_in_the_samples_comments_are_good() {
     assert_eq!(question(&["tcp:", "http:", "insecureSkipVerify"]), "https :6443/readyz");
     assert_eq!(question(&["tcp:", "http:", "caFile"]), "https :6443/readyz");
     assert_eq!(question(&[&["tcp:"][..], &https[..]].concat()), "http :8080/healthz");
+}
+
+#[test]
+fn segment_sizes_are_bounded_by_words_or_bytes() {
+    let clamp = |rest: &str| {
+        let config =
+            accepted(&format!("services: [{{name: s, vips: [192.0.2.1], ports: [80], backends: []{rest}}}]\n"));
+        config.desired.services[0].mss_clamp
+    };
+    assert_eq!((clamp(""), clamp(", mssClamp: auto")), (MssClamp::Auto, MssClamp::Auto));
+    assert_eq!((clamp(", mssClamp: off"), clamp(", mssClamp: 1200")), (MssClamp::Off, MssClamp::To(1200)));
 }
 
 #[test]
@@ -401,6 +412,7 @@ fn backends_fit_their_service() {
 #[test]
 fn values_stay_within_their_ranges() {
     insta::assert_snapshot!(service_refusal("ringSize: 5000"), @"levee.yaml:6:55: `ringSize` is 5000, which is no power of two; write 4096 or 8192");
+    insta::assert_snapshot!(service_refusal("mssClamp: 535"), @"levee.yaml:6:55: `mssClamp` is `535`; write a whole number in 536..=65535");
     insta::assert_snapshot!(service_refusal("ringSize: 32"), @"levee.yaml:6:55: `ringSize` is `32`; write a whole number in 64..=1048576");
     insta::assert_snapshot!(service_refusal("backends: [{address: 10.0.2.2, weight: -1}]"), @"levee.yaml:6:84: `weight` is `-1`; write a whole number in 0..=1000");
     insta::assert_snapshot!(service_refusal("probe: {interval: 99ms, timeout: 5, rise: 0, fall: 101, tcp: {port: 0}}"), @"

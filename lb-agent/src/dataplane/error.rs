@@ -56,6 +56,16 @@ pub enum DataplaneError {
         /// Its id in words, if it is known.
         program: String,
     },
+    /// An interface takes no tc program on its egress.
+    #[error(
+        "{interface} does not let segment sizes be bounded: {reason}; set `mssClamp: off` if that is as it should be"
+    )]
+    ClampRefused {
+        /// Name of the interface.
+        interface: String,
+        /// The kernel's words.
+        reason: String,
+    },
     /// An interface takes no program in the mode that was asked for.
     #[error("{interface} refused XDP in {mode} mode: {reason}")]
     AttachRefused {

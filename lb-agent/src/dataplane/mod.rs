@@ -2,6 +2,7 @@
 
 mod arena;
 mod attach;
+mod clamp;
 mod clock;
 mod error;
 mod flows;
@@ -11,6 +12,7 @@ mod maps;
 mod object;
 mod pins;
 mod tables;
+mod trace;
 
 #[cfg(test)]
 mod fake;
@@ -19,17 +21,19 @@ mod plan_tests;
 
 use std::path::Path;
 
-use lb_common::report::Report;
+use lb_common::{maps::trace::Filter, report::Report};
 
+pub(crate) use arena::MappedWords;
 pub use attach::{Attachment, GENERIC, Present};
 pub use clock::monotonic;
 pub use error::DataplaneError;
 pub use flows::{FlowTables, Scanned};
-pub use kernel::{KernelVersion, missing_capabilities};
+pub use kernel::{CAPABILITIES, KernelVersion, missing_capabilities};
 pub use maps::Maps;
 pub use object::OBJECT;
 pub use pins::{PinDirectory, PinLock, PinOwner};
 pub use tables::{Tables, text};
+pub use trace::{EventReader, LoadedTracing, TracingLoader};
 
 use crate::{
     config::XdpMode,
@@ -51,6 +55,7 @@ pub struct Kernel {
     maps: Maps,
     programs: object::Programs,
     attachments: attach::Attachments,
+    clamps: clamp::Clamps,
     pins: PinDirectory,
 }
 
@@ -64,7 +69,7 @@ impl Kernel {
         let pins = lock.directory().clone();
         let set = pins.choose_set(sizes)?;
         let (programs, maps) = object::load(&set, sizes)?;
-        Ok(Self { maps, programs, attachments: attach::Attachments::default(), pins })
+        Ok(Self { maps, programs, attachments: attach::Attachments::default(), clamps: clamp::Clamps::default(), pins })
     }
 
     /// What the maps hold.
@@ -100,6 +105,23 @@ impl Kernel {
         self.attachments.detach(&self.pins, interface);
     }
 
+    /// Bounds segment sizes on the egress of these interfaces (name and index), and of no other. Errors are independent
+    /// of each other.
+    pub fn clamp(&mut self, wanted: &[(String, u32)]) -> Vec<DataplaneError> {
+        let names: Vec<String> = wanted.iter().map(|(name, _)| name.clone()).collect();
+        self.clamps.detach_others(&self.pins, &names);
+        let (clamps, programs, pins) = (&mut self.clamps, &mut self.programs, &self.pins);
+        wanted.iter().filter_map(|(name, index)| clamps.attach(programs, pins, name, *index).err()).collect()
+    }
+
+    /// The program for the egress of uplinks, to run it on packets of one's own.
+    ///
+    /// # Errors
+    /// [`DataplaneError`] if it cannot be loaded.
+    pub fn egress(&mut self) -> Result<&mut aya::programs::SchedClassifier, DataplaneError> {
+        self.programs.egress()
+    }
+
     /// Puts maps that were created beside older ones in their place: their sizes differ, or their layout does. Called
     /// when they are filled and every interface has the program that reads them.
     ///
@@ -132,6 +154,44 @@ impl Kernel {
         FlowTables::open(&self.pins, self.maps.sizes())
     }
 
+    /// What loads the tracing program, beside other work.
+    #[must_use]
+    pub fn tracing_loader(&self) -> TracingLoader {
+        TracingLoader::new(&self.pins)
+    }
+
+    /// Puts the tracing program on every interface, in one step each. What it tells is read from the result.
+    ///
+    /// # Errors
+    /// [`DataplaneError`] if the kernel refuses it; then the plain program is on every interface.
+    pub fn start_tracing(&mut self, loaded: LoadedTracing) -> Result<EventReader, DataplaneError> {
+        trace::put(&mut self.programs, &self.pins, loaded)
+    }
+
+    /// Says which packets the tracing program is to tell of.
+    ///
+    /// # Errors
+    /// [`DataplaneError`] if the map refuses it.
+    pub fn filter_trace(&mut self, filter: &Filter) -> Result<(), DataplaneError> {
+        self.programs.tracing.as_mut().map_or(Ok(()), |tracing| tracing.filter(filter))
+    }
+
+    /// Puts the plain program back and unloads the tracing one. Nothing happens if that is not loaded.
+    ///
+    /// # Errors
+    /// [`DataplaneError`] if the kernel refuses it; the tracing program then stays loaded.
+    pub fn stop_tracing(&mut self) -> Result<(), DataplaneError> {
+        trace::stop(&mut self.programs, &self.pins)
+    }
+
+    /// The tracing program, while it is loaded, to run it on frames of one's own.
+    ///
+    /// # Errors
+    /// [`DataplaneError`] if it is not in the object.
+    pub fn tracing_program(&mut self) -> Result<Option<&mut aya::programs::Xdp>, DataplaneError> {
+        self.programs.tracing.as_mut().map(trace::Tracing::program).transpose()
+    }
+
     /// Notes who keeps these maps, and how its node is drained.
     ///
     /// # Errors
@@ -161,6 +221,15 @@ impl Dataplane for Kernel {
 /// [`DataplaneError`] if no agent ever ran here, or the kernel refuses to run the program.
 pub fn lookup(pin_path: &Path, frame: &[u8]) -> Result<Report, DataplaneError> {
     object::lookup(&PinDirectory::new(pin_path), frame)
+}
+
+/// Id and name of the program that the pinned link of an interface keeps there. The kernel tells names to processes with
+/// CAP_SYS_ADMIN only; others get an empty one.
+///
+/// # Errors
+/// [`DataplaneError`] if there is no such link or the kernel does not tell.
+pub fn linked_program(pin_path: &Path, interface: &str) -> Result<(u32, String), DataplaneError> {
+    attach::linked_program(&PinDirectory::new(pin_path), interface)
 }
 
 /// Takes the program off every interface and removes all pins. `lock` proves that no agent is at work there.

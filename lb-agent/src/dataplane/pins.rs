@@ -2,15 +2,17 @@
 //!
 //! ```text
 //! <pinPath>/                locked by the agent that runs (flock)
-//!   maps-v1/NAME            the maps in force, of layout version 1
-//!   maps-v1-next/NAME       a set that is being filled beside them
+//!   maps-v2/NAME            the maps in force, of layout version 2
+//!   maps-v2-next/NAME       a set that is being filled beside them
 //!   links/INTERFACE         what keeps the program on an interface
+//!   clamps/INTERFACE        what keeps the program for segment sizes on an interface
 //!   lookup                  the dry entry
 //! ```
 
 use std::{
     fs::{self, File},
     io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -90,7 +92,9 @@ impl PinDirectory {
             let directory =
                 File::open(&self.root).map_err(|source| DataplaneError::io("opening", &self.root, source))?;
             match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
-                Ok(lock) => return Ok(PinLock { directory: self.clone(), _lock: lock }),
+                Ok(lock) if self.is(&lock) => return Ok(PinLock { directory: self.clone(), _lock: lock }),
+                // Removed between opening and locking, by an agent that left nothing there: what is there now is another.
+                Ok(_) => return self.lock(),
                 Err((_, nix::Error::EWOULDBLOCK)) if tries < LOCK_TRIES => tries += 1,
                 Err((_, nix::Error::EWOULDBLOCK)) => {
                     let owner = self.owner().map_or_else(|| "not known by name".to_owned(), |owner| owner.to_string());
@@ -100,6 +104,12 @@ impl PinDirectory {
             }
             std::thread::sleep(LOCK_PAUSE);
         }
+    }
+
+    /// Whether an open directory is the one that is there.
+    fn is(&self, directory: &File) -> bool {
+        let id = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+        directory.metadata().ok().map(id) == fs::metadata(&self.root).ok().map(id)
     }
 
     /// Whether an agent is at work: it holds the lock.
@@ -136,6 +146,20 @@ impl PinDirectory {
     pub(super) fn link(&self, interface: &str) -> PathBuf {
         // bpffs allows no dots in names; no interface name has a slash.
         self.root.join("links").join(interface.replace('.', "%2e"))
+    }
+
+    /// The interfaces on whose egress segment sizes are bounded.
+    pub(super) fn clamped_interfaces(&self) -> Vec<String> {
+        names(&self.root.join("clamps")).into_iter().map(|name| name.replace("%2e", ".")).collect()
+    }
+
+    pub(super) fn clamp(&self, interface: &str) -> PathBuf {
+        self.root.join("clamps").join(interface.replace('.', "%2e"))
+    }
+
+    pub(super) fn create_clamps(&self) -> Result<(), DataplaneError> {
+        let path = self.root.join("clamps");
+        fs::create_dir_all(&path).map_err(|source| DataplaneError::io("creating", &path, source))
     }
 
     pub(super) fn lookup_program(&self) -> PathBuf {
@@ -241,8 +265,16 @@ impl PinLock {
         let root = self.directory.root.clone();
         let interfaces = self.directory.linked_interfaces();
         remove_directory(&root.join("links"))?;
+        remove_directory(&root.join("clamps"))?;
         remove_directory(&root)?;
         Ok(interfaces.into_iter().map(|name| name.replace("%2e", ".")).collect())
+    }
+}
+
+/// An agent that was refused before it pinned anything leaves no empty directory. One that is not empty stays.
+impl Drop for PinLock {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.directory.root);
     }
 }
 

@@ -7,10 +7,8 @@ use lb_common::{
     maps::{
         self,
         addresses::AddressEntry,
-        backends::Head,
         fragments::{FragmentEntry, FragmentKey},
-        published::RingWord,
-        rings::{Slot, SlotState},
+        rings::SlotState,
         services::{ServiceEntry, VipKey},
         sources::SourceRange,
     },
@@ -122,6 +120,7 @@ impl Inspector {
                 "passUnmatched": entry.has(AddressEntry::PASS_UNMATCHED),
                 "node": entry.has(AddressEntry::NODE),
                 "held": entry.has(AddressEntry::HELD),
+                "mss": entry.mss(),
             }
         };
         Ok(addresses.into_iter().map(entry).collect())
@@ -148,7 +147,7 @@ impl Inspector {
             }
             entries.push(match name {
                 "PUBLISHED" => {
-                    let word = RingWord::from_bits(read("PUBLISHED", &self.tables.published, index)?);
+                    let word = self.published(index)?;
                     fields! {
                         "index": index,
                         "ringOffset": word.offset(),
@@ -186,10 +185,10 @@ impl Inspector {
     }
 
     fn dump_ring(&self, service: &ServiceView, entries: &mut Vec<Fields>) -> Result<(), DataplaneError> {
-        let word = RingWord::from_bits(read("PUBLISHED", &self.tables.published, service.index)?);
+        let word = self.published(service.index)?;
         for slot in 0..slots(word) {
             let index = word.offset().saturating_add(slot);
-            let entry = Slot::from_bits(read("RINGS", &self.tables.rings, index)?);
+            let entry = self.slot(index)?;
             let state = match entry.state() {
                 SlotState::Settled => "settled",
                 SlotState::Unsettled => "unsettled",
@@ -209,7 +208,7 @@ impl Inspector {
 
     fn dump_backends(&self, name: &str) -> Result<Vec<Fields>, DataplaneError> {
         let mut entries = Vec::new();
-        for index in 0..self.tables.backend_info.len() {
+        for index in self.backends_in_use()? {
             let info = read("BACKEND_INFO", &self.tables.backend_info, index)?;
             if info.used == 0 {
                 continue;
@@ -239,9 +238,8 @@ impl Inspector {
     }
 
     fn dump_backend(&self, index: u32) -> Result<Fields, DataplaneError> {
-        let entry = read("BACKENDS", &self.tables.backends, index)?;
-        let head = Head::from_bits(entry.head);
-        let hop = HopView::of(&entry.hops[head.active()]);
+        let head = self.head(index)?;
+        let hop = HopView::of(&self.hop(index, head)?);
         Ok(fields! {
             "index": index,
             "generation": head.generation(),

@@ -70,6 +70,26 @@ pub struct Service {
     pub drop_unmatched: bool,
     /// Clients that are admitted, in ascending order, without host bits; empty admits everybody.
     pub source_ranges: Vec<IpNet>,
+    /// What segments a server here may ask its clients for.
+    pub mss_clamp: MssClamp,
+}
+
+/// How the maximum segment size in SYN segments from a service's VIPs is bounded, on the nodes of its backends. Clients'
+/// packets that come through a tunnel then fit it, also where nothing can tell the client so.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum MssClamp {
+    /// To what fits the tunnels to this node, where there are any.
+    #[default]
+    Auto,
+    /// Not at all.
+    Off,
+    /// To this many bytes, [`MssClamp::LEAST`]..=65535.
+    To(u16),
+}
+
+impl MssClamp {
+    /// The smallest bound: what every host takes (RFC 9293 section 3.7.1), bytes.
+    pub const LEAST: u16 = 536;
 }
 
 /// An address that takes flows of a service.

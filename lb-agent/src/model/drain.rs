@@ -383,7 +383,7 @@ fn listed(names: impl Iterator<Item = String>) -> String {
     names[..names.len().min(LISTED)].join(", ") + &rest
 }
 
-/// A moment for people, from seconds of Unix time: `2026-11-21 15:40:02 UTC`.
+/// A moment in RFC 3339, UTC, from seconds of Unix time: `2026-11-21T15:40:02Z`.
 #[must_use]
 pub fn utc(seconds: u64) -> String {
     let (days, second) = (seconds / 86_400, seconds % 86_400);
@@ -396,7 +396,7 @@ pub fn utc(seconds: u64) -> String {
     let day = day - (153 * month + 2) / 5 + 1;
     let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
     let year = era * 400 + year + next;
-    format!("{year}-{month:02}-{day:02} {:02}:{:02}:{:02} UTC", second / 3_600, second / 60 % 60, second % 60)
+    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", second / 3_600, second / 60 % 60, second % 60)
 }
 
 #[cfg(test)]

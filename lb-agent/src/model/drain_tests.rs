@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::model::{Backend, Delivery, Node, Peer, Protocol, RingSize, Service};
+use crate::model::{Backend, Delivery, MssClamp, Node, Peer, Protocol, RingSize, Service};
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -23,6 +23,7 @@ fn service(name: &str, port: u16) -> Service {
         slow_start: Duration::ZERO,
         drop_unmatched: true,
         source_ranges: Vec::new(),
+        mss_clamp: MssClamp::Off,
     }
 }
 
@@ -189,9 +190,9 @@ fn a_backend_whose_node_is_not_known_any_more_stays_drained() {
 #[test]
 fn moments_are_written_in_utc() {
     let moments =
-        [(0, "1970-01-01 00:00:00"), (951_868_799, "2000-02-29 23:59:59"), (951_868_800, "2000-03-01 00:00:00")];
+        [(0, "1970-01-01T00:00:00"), (951_868_799, "2000-02-29T23:59:59"), (951_868_800, "2000-03-01T00:00:00")];
     for (seconds, expected) in moments {
-        assert_eq!(utc(seconds), format!("{expected} UTC"));
+        assert_eq!(utc(seconds), format!("{expected}Z"));
     }
-    assert_eq!(utc(1_735_689_599), "2024-12-31 23:59:59 UTC"); // `date -u -d 2024-12-31T23:59:59Z +%s`
+    assert_eq!(utc(1_735_689_599), "2024-12-31T23:59:59Z"); // `date -u -d 2024-12-31T23:59:59Z +%s`
 }

@@ -7,8 +7,8 @@ pub mod network;
 pub mod probe;
 
 pub use desired::{
-    Affinity, AnnounceWhen, Announcement, AnnouncerKind, Backend, Delivery, DesiredState, Node, Peer, Protocol,
-    RingSize, Service,
+    Affinity, AnnounceWhen, Announcement, AnnouncerKind, Backend, Delivery, DesiredState, MssClamp, Node, Peer,
+    Protocol, RingSize, Service,
 };
 pub use drain::{Drain, DrainAnswer, DrainError, DrainRequest, Drained, Drains, NamedBackend};
 pub use health::{BackendAddress, HealthReport, ProbeState, ProbeTarget};

@@ -22,7 +22,7 @@ use lb_common::{
 use serde::Serialize;
 
 use super::{
-    drain,
+    clamp, drain,
     slow_start::{self, Start, Takers},
     state::{TargetBackend, TargetService, TargetState},
 };
@@ -138,7 +138,7 @@ pub fn decide(inputs: &Inputs<'_>) -> Decision {
         let believed = !judged.none_believed;
         let start = slow_start::start(service, &takes, believed, inputs.now, inputs.takers, &mut decision.takers);
         decision.next_change = decision.next_change.into_iter().chain(start.next_change).min();
-        enter_service(&mut decision, service, judged, &start);
+        enter_service(inputs, &mut decision, service, judged, &start);
     }
     for announcement in &inputs.desired.announcements {
         announce(&mut decision, inputs, announcement, &judged);
@@ -289,7 +289,7 @@ fn mode(delivery: Delivery, on_link: bool, backend: IpAddr) -> Option<Mode> {
     }
 }
 
-fn enter_service(decision: &mut Decision, service: &Service, judged: &Judged, start: &Start) {
+fn enter_service(inputs: &Inputs<'_>, decision: &mut Decision, service: &Service, judged: &Judged, start: &Start) {
     let believed = !judged.none_believed;
     decision.services.push(ServiceDecision { service: service.name.clone(), probes_believed: believed });
     let mut backends = BTreeMap::new();
@@ -325,7 +325,11 @@ fn enter_service(decision: &mut Decision, service: &Service, judged: &Judged, st
     for vip in &service.vips {
         let unmatched = if service.drop_unmatched { 0 } else { AddressEntry::PASS_UNMATCHED };
         let held = if decision.held.contains(vip) { AddressEntry::HELD } else { 0 };
-        decision.target.addresses.insert((*vip).into(), AddressEntry::VIP | unmatched | held);
+        let entry = decision.target.addresses.entry((*vip).into()).or_default();
+        // A VIP may have several services: the smallest bound is right for all of them.
+        let bounds = [AddressEntry { flags: *entry }.mss(), clamp::mss(inputs.desired, inputs.network, service, *vip)];
+        let mss = bounds.into_iter().filter(|mss| *mss > 0).min().unwrap_or(0);
+        *entry = AddressEntry::with_mss(AddressEntry::VIP | unmatched | held, mss);
         for port in &service.ports {
             let key = VipKey::new((*vip).into(), Be16::new(*port), service.protocol.number());
             let held = decision.held.contains(vip);
@@ -380,7 +384,9 @@ fn addresses_and_peers(inputs: &Inputs<'_>, target: &mut TargetState) {
             }
         }
     }
-    target.settings = Settings { hash_key: inputs.hash_key, peer_macs: [0; 8] };
+    let own = |is_ipv4| inputs.desired.node.addresses.iter().find(|address| address.is_ipv4() == is_ipv4);
+    let node = [true, false].map(|is_ipv4| own(is_ipv4).map_or_else(IpAddr16::default, |address| (*address).into()));
+    target.settings = Settings { hash_key: inputs.hash_key, peer_macs: [0; 8], node };
     for mac in target.peer_macs.keys() {
         let bit = mac_bit(mac) as usize;
         target.settings.peer_macs[bit / 64] |= 1 << (bit % 64);

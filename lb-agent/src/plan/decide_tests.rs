@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::{AnnouncerKind, Interface, NextHop, Node, Peer, Probe, ProbeKind, Protocol, RingSize};
+use crate::model::{AnnouncerKind, Interface, MssClamp, NextHop, Node, Peer, Probe, ProbeKind, Protocol, RingSize};
 
 const VIP: &str = "192.0.2.10";
 
@@ -45,6 +45,7 @@ impl World {
             slow_start: Duration::ZERO,
             drop_unmatched: true,
             source_ranges: Vec::new(),
+            mss_clamp: MssClamp::Off,
         };
         let announcement = Announcement {
             vip: ip(VIP),
@@ -313,6 +314,24 @@ fn peers_are_known_by_address_and_on_the_link_by_mac() {
     assert_eq!(target.addresses[&ip(VIP).into()], AddressEntry::VIP | AddressEntry::HELD);
 }
 
+#[test]
+fn echo_requests_are_answered_where_the_vip_is_held_only() {
+    let mut world = World::new(Delivery::Auto);
+    let flags = |world: &World| world.decide().target.addresses[&ip(VIP).into()];
+    assert_eq!(flags(&world), AddressEntry::VIP | AddressEntry::HELD);
+    world.desired.services[0].backends.remove(0);
+    assert_eq!(flags(&world), AddressEntry::VIP);
+}
+
+#[test]
+fn errors_come_from_the_first_address_of_each_family() {
+    let mut world = World::new(Delivery::Auto);
+    world.desired.node.addresses = ["10.0.0.1", "fd00::1", "10.0.0.9"].map(ip).to_vec();
+    assert_eq!(world.decide().target.settings.node, ["10.0.0.1", "fd00::1"].map(|address| ip(address).into()));
+    world.desired.node.addresses = vec![ip("fd00::1")];
+    assert_eq!(world.decide().target.settings.node, [IpAddr16::default(), ip("fd00::1").into()]);
+}
+
 impl World {
     fn drain(&mut self, target: &str, deadline_seconds: Option<u64>) {
         let request = crate::model::DrainRequest { target: target.to_owned(), services: Vec::new(), deadline_seconds };
@@ -331,7 +350,7 @@ fn a_drained_backend_takes_no_new_flows_and_keeps_those_that_it_has() {
     let backends: Vec<_> =
         of_service(&decision).map(|one| (one.in_ring, one.keeps_flows, one.drain.is_some())).collect();
     assert_eq!(backends, [(true, true, false), (false, true, true), (true, true, false)]);
-    assert_eq!(decision.backends[1].reason, "drained by lbctl since 2001-09-09 01:46:40 UTC");
+    assert_eq!(decision.backends[1].reason, "drained by lbctl since 2001-09-09T01:46:40Z");
     assert_eq!(decision.next_change, None);
 }
 
@@ -345,7 +364,7 @@ fn after_its_deadline_a_drain_cuts_what_is_left() {
     let decision = world.decide();
     let keeps: Vec<_> = of_service(&decision).map(|one| one.keeps_flows).collect();
     assert_eq!((keeps, decision.next_change), (vec![true, false, true], None));
-    assert!(decision.backends[1].reason.ends_with(" UTC, deadline over"), "{}", decision.backends[1].reason);
+    assert!(decision.backends[1].reason.ends_with("Z, deadline over"), "{}", decision.backends[1].reason);
 }
 
 #[test]
@@ -356,7 +375,7 @@ fn a_drained_node_withdraws_and_goes_on_holding() {
     let decision = world.decide();
     assert_eq!(decision.held, BTreeSet::from([ip(VIP)]));
     assert!(decision.announced.is_empty());
-    assert_eq!(decision.announcements[0].reason, "this node is drained by lbctl since 2001-09-09 01:46:40 UTC");
+    assert_eq!(decision.announcements[0].reason, "this node is drained by lbctl since 2001-09-09T01:46:40Z");
     let local = &decision.backends[0];
     assert!(
         !local.takes_flows && local.reason.starts_with("drained by lbctl with its node node-1 since "),

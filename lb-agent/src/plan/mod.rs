@@ -5,6 +5,7 @@
 //! [`operations`] compares that target with the maps' state and lists what has to be done, in an order in which every
 //! prefix is safe; [`settle`] does the same as time goes by. None does any I/O.
 
+mod clamp;
 mod decide;
 mod drain;
 mod operations;

@@ -2,6 +2,7 @@
 
 mod drains;
 mod interfaces;
+mod listeners;
 mod logging;
 mod notify;
 mod reconcile;
@@ -32,6 +33,7 @@ use crate::{
     netlink,
     sources::file::FileSource,
     status::AgentStatus,
+    trace::Request,
 };
 
 /// The agent's state, shared with whoever reports it.
@@ -72,12 +74,14 @@ async fn serve(path: PathBuf, config: Config) -> Result<()> {
     let announced = announce::spawn(announcements, announce_cancel.clone()).context("following the VIPs on lo")?;
 
     let status = SharedStatus::default();
+    let (listeners, requests) = mpsc::channel(1);
     let (commands, drains) = mpsc::channel(api::COMMANDS);
-    let mut servers = serve_status(&config.agent, &status, commands, &cancel).await?;
+    let mut servers = serve_status(&config.agent, &status, listeners, commands, &cancel).await?;
     let (source, outcomes) = FileSource::spawn(&path, cancel.clone()).context("watching the configuration")?;
     let agent = config.agent.clone();
     let outputs = reconcile::Outputs { wanted_hops, wanted_probes, wanted_announcements };
-    let inputs = reconcile::Streams { network, health, announced: announced.clone(), drains };
+    let tracing = listeners::Tracing::new(requests);
+    let inputs = reconcile::Streams { network, health, announced: announced.clone(), tracing, drains };
     let mut reconciler = Reconciler::open(&lock, &path, config, inputs, outputs, status.clone())?;
     let on_terminate = watch::Sender::new(agent.on_terminate);
     let ending = tokio::select! {
@@ -86,6 +90,7 @@ async fn serve(path: PathBuf, config: Config) -> Result<()> {
         Some(ended) = servers.recv() => ended,
     };
     notify::stopping();
+    reconciler.end_tracing();
     let on_terminate = *on_terminate.borrow();
     end(on_terminate, announce_cancel, announced).await;
     cancel.cancel();
@@ -96,6 +101,7 @@ async fn serve(path: PathBuf, config: Config) -> Result<()> {
 async fn serve_status(
     agent: &AgentConfig,
     status: &SharedStatus,
+    listeners: mpsc::Sender<Request>,
     drains: mpsc::Sender<api::DrainCommand>,
     cancel: &CancellationToken,
 ) -> Result<mpsc::Receiver<Result<()>>> {
@@ -103,7 +109,7 @@ async fn serve_status(
     let shared = status.clone();
     let source: StatusSource = Arc::new(move || shared.lock().unwrap_or_else(PoisonError::into_inner).clone());
     let socket = api::bind(&agent.socket)?;
-    let serving = api::serve(socket, source.clone(), drains, cancel.clone());
+    let serving = api::serve(socket, source.clone(), listeners, drains, cancel.clone());
     let report = failed.clone();
     tokio::spawn(async move {
         if let Err(error) = serving.await {

@@ -12,10 +12,13 @@ use std::{
 };
 
 use anyhow::{Result, anyhow};
-use lb_common::hash::HashKey;
+use lb_common::{hash::HashKey, maps::addresses::AddressEntry};
 use tokio::sync::{mpsc, watch};
 
-use super::{SharedStatus, checked, drains::DrainBook, interfaces, notify, pending_restart, report, sweep::Sweeper};
+use super::{
+    SharedStatus, checked, drains::DrainBook, interfaces, listeners::Tracing, notify, pending_restart, report,
+    sweep::Sweeper,
+};
 use crate::{
     announce::{AnnounceStatus, DesiredAnnouncements},
     api::DrainCommand,
@@ -40,6 +43,8 @@ pub struct Streams {
     pub health: watch::Receiver<HealthReport>,
     /// What the announcers did.
     pub announced: watch::Receiver<AnnounceStatus>,
+    /// Who wants to hear of packets.
+    pub tracing: Tracing,
     /// What operators want drained.
     pub drains: mpsc::Receiver<DrainCommand>,
 }
@@ -72,6 +77,8 @@ pub struct Reconciler {
     drains: DrainBook,
     /// When the latest decision becomes another by itself.
     next_change: Option<Instant>,
+    /// What was said of interfaces on which segment sizes cannot be bounded.
+    unclamped: Vec<String>,
     streams: Streams,
     outputs: Outputs,
     status: SharedStatus,
@@ -135,6 +142,7 @@ impl Reconciler {
             takers: Takers::default(),
             drains,
             next_change: None,
+            unclamped: Vec::new(),
             streams,
             outputs,
             status,
@@ -187,6 +195,10 @@ impl Reconciler {
                 }
                 () = tokio::time::sleep(retry.unwrap_or(Duration::MAX)), if retry.is_some() => {}
                 () = due(self.next_change), if self.next_change.is_some() => {}
+                change = self.streams.tracing.change() => {
+                    self.streams.tracing.follow(change, &mut self.kernel);
+                    continue;
+                }
                 _ = watchdog.tick() => {
                     notify::alive();
                     continue;
@@ -195,6 +207,11 @@ impl Reconciler {
             failed = self.reconcile().await?;
             self.attach().await;
         }
+    }
+
+    /// Puts the plain program back on the interfaces if somebody listens.
+    pub fn end_tracing(&mut self) {
+        self.streams.tracing.end(&mut self.kernel);
     }
 
     /// The end of the start: the maps are filled, so packets may meet them, and be drawn here. True if the plan has to be
@@ -321,6 +338,8 @@ impl Reconciler {
         let sends_on = self.config.desired.services.iter().any(|service| service.delivery != Delivery::Local);
         let wanted = &self.config.agent.interfaces;
         let (statuses, refused) = interfaces::attach(&mut self.kernel, wanted, &network, sends_on).await;
+        let clamps = self.state.addresses.values().any(|flags| AddressEntry { flags: *flags }.mss() > 0);
+        interfaces::clamp(&mut self.kernel, wanted, &network, clamps, &mut self.unclamped);
         let mut status = self.status();
         for now in statuses.iter().filter(|now| !status.interfaces.contains(now)) {
             tracing::info!(interface = now.name, mode = now.mode, reason = now.reason, "XDP");

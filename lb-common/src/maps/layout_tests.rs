@@ -28,7 +28,7 @@ fn pinned_layouts_are_those_of_this_version() {
         AddressEntry { flags }
         PeerMacKey { mac }
         PeerEntry { id }
-        Settings { hash_key, peer_macs }
+        Settings { hash_key, peer_macs, node }
         Hop { tunnel_destination, tunnel_source, macs, interface, vlan, mtu, mode, pad }
         Backend { head, hops, pad }
         Counters { packets, bytes }
@@ -57,9 +57,10 @@ fn pinned_layouts_are_those_of_this_version() {
         0 mac
     PeerEntry: 4 bytes, alignment 4
         0 id
-    Settings: 80 bytes, alignment 8
+    Settings: 112 bytes, alignment 8
         0 hash_key
        16 peer_macs
+       80 node
     Hop: 56 bytes, alignment 8
         0 tunnel_destination
        16 tunnel_source

@@ -17,6 +17,7 @@ pub mod rings;
 pub mod services;
 pub mod settings;
 pub mod sources;
+pub mod trace;
 pub mod tracking;
 
 #[cfg(test)]

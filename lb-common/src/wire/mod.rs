@@ -2,6 +2,7 @@
 
 pub mod eth;
 pub mod gue;
+pub mod icmp;
 pub mod ipv4;
 pub mod ipv6;
 pub mod sctp;

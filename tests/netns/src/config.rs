@@ -59,6 +59,8 @@ pub struct ServiceConfig {
     pub backends: Vec<(IpAddr, u16)>,
     /// Whether packets to its VIPs that are for no service are dropped.
     pub drop_unmatched: bool,
+    /// Value of `mssClamp`.
+    pub mss_clamp: &'static str,
     /// Probes; `None` believes every backend healthy.
     pub probe: Option<ProbeConfig>,
     /// What the probes ask, in YAML (`https: {...}`); empty to connect to the service's port.
@@ -151,6 +153,7 @@ impl ServiceConfig {
             ring_size: 4096,
             backends: topology.nodes.iter().map(|node| (node.addresses[0], 1)).collect(),
             drop_unmatched: true,
+            mss_clamp: "auto",
             probe: (protocol == Protocol::Tcp).then_some(probe),
             question: String::new(),
             slow_start: Duration::ZERO,
@@ -193,6 +196,7 @@ impl fmt::Display for ServiceConfig {
         writeln!(f, "    protocol: {}\n    delivery: {}", self.protocol, self.delivery)?;
         writeln!(f, "    ringSize: {}", self.ring_size)?;
         writeln!(f, "    dropUnmatched: {}\n    slowStart: {}s", self.drop_unmatched, self.slow_start.as_secs())?;
+        writeln!(f, "    mssClamp: {}", self.mss_clamp)?;
         writeln!(f, "    sourceRanges: {:?}", self.source_ranges)?;
         if let Some(timeout) = self.flow_timeout {
             writeln!(f, "    flowTimeout: {}s", timeout.as_secs())?;

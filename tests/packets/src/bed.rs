@@ -238,6 +238,21 @@ impl Default for Bed {
     }
 }
 
+impl Bed {
+    /// What the program on the egress of uplinks makes of a frame that leaves.
+    ///
+    /// # Panics
+    /// If the kernel refuses it.
+    pub fn leave(&mut self, frame: &[u8]) -> Outcome {
+        let program = self.kernel.egress().unwrap_or_else(|error| panic!("{error}"));
+        let mut out = vec![0; frame.len() + GROWTH];
+        let options = TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), ..TestRunOptions::default() };
+        let result = program.test_run(options).unwrap_or_else(|error| panic!("running the program: {error:?}"));
+        out.truncate(result.data_size_out as usize);
+        Outcome { action: result.return_value, frame: out }
+    }
+}
+
 /// Runs a program on a frame that comes in by `interface`.
 ///
 /// # Panics

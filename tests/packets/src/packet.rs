@@ -240,6 +240,24 @@ impl Packet {
         self
     }
 
+    /// A TCP segment that answers one that opens a connection.
+    #[must_use]
+    pub fn syn_ack(mut self) -> Self {
+        if let Payload::Tcp(header, _) = &mut self.payload {
+            (header.syn, header.ack) = (true, true);
+        }
+        self
+    }
+
+    /// A TCP segment with these options, a multiple of four bytes.
+    #[must_use]
+    pub fn tcp_options(mut self, options: &[u8]) -> Self {
+        if let Payload::Tcp(header, _) = &mut self.payload {
+            header.set_options_raw(options).expect("at most 40 bytes");
+        }
+        self
+    }
+
     /// A TCP segment that breaks a connection off.
     #[must_use]
     pub fn reset(mut self) -> Self {

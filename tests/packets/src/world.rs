@@ -108,7 +108,7 @@ impl World {
     #[must_use]
     pub fn target(&self) -> TargetState {
         let mut target = TargetState {
-            settings: Settings { hash_key: HashKey::new(self.secret), peer_macs: [0; 8] },
+            settings: Settings { hash_key: HashKey::new(self.secret), peer_macs: [0; 8], node: self.sources() },
             devices: self.devices.clone(),
             ..TargetState::default()
         };
@@ -125,10 +125,17 @@ impl World {
         }
         for service in &self.services {
             let held = if service.held { AddressEntry::HELD } else { 0 };
-            *target.addresses.entry(service.vip.into()).or_default() |= service.flags | held;
+            let flags = AddressEntry::with_mss(service.flags | held, service.mss);
+            *target.addresses.entry(service.vip.into()).or_default() |= flags;
             target.services.insert(service.key(), service.target());
         }
         target
+    }
+
+    /// Where this node's errors come from, for each family.
+    fn sources(&self) -> [IpAddr16; 2] {
+        let own = |is_ipv4| self.node.iter().find(|address| address.is_ipv4() == is_ipv4);
+        [true, false].map(|is_ipv4| own(is_ipv4).map_or_else(IpAddr16::default, |address| (*address).into()))
     }
 
     /// The service that has this backend.
@@ -155,6 +162,7 @@ pub struct Service {
     log2: u8,
     has_affinity: bool,
     window: Duration,
+    mss: u16,
     backends: BTreeMap<IpAddr, (Hop, bool)>,
     source_ranges: BTreeSet<SourceRange>,
 }
@@ -171,6 +179,7 @@ pub fn service(vip: IpAddr, port: u16) -> Service {
         log2: 6,
         has_affinity: false,
         window: Duration::from_secs(7500),
+        mss: 0,
         backends: BTreeMap::new(),
         source_ranges: BTreeSet::new(),
     }
@@ -209,6 +218,13 @@ impl Service {
     #[must_use]
     pub fn passing_unmatched(mut self) -> Self {
         self.flags |= AddressEntry::PASS_UNMATCHED;
+        self
+    }
+
+    /// With a bound for the segments that leave from its VIP.
+    #[must_use]
+    pub fn mss(mut self, bytes: u16) -> Self {
+        self.mss = bytes;
         self
     }
 

@@ -4,8 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use lb_common::verdict::{DropReason, Verdict};
 use packets_tests::{
-    Bed, Case, Counts, Frame, IN, OUT, Packet, Way, World, addresses::*, arp, check, echo_request, raw, service, tcp,
-    udp, world,
+    Bed, Case, Counts, Frame, IN, OUT, Packet, Way, World, addresses::*, arp, check, raw, service, tcp, udp, world,
 };
 
 const FLOWS: [(IpAddr, IpAddr); 2] = [(CLIENT4, VIP4), (CLIENT6, VIP6)];
@@ -61,19 +60,6 @@ fn what_is_for_none_of_a_vips_services_passes_if_the_service_says_so() {
             .given(&world)
             .send(matched.clone())
             .expect_tx(Verdict::L2, backend_of(vip), &sent_on(&matched))])
-    }));
-}
-
-#[test]
-fn icmp_for_a_vip_passes() {
-    check(FLOWS.into_iter().flat_map(|(client, vip)| {
-        let echo = echo_request(client, vip);
-        [&[][..], &[100], &[100, 200]].map(|tags| {
-            Case::new(format!("an echo request to {vip}, tags {tags:?}"))
-                .given(&web())
-                .send(echo.tagged(tags))
-                .expect_passed(Verdict::Icmp)
-        })
     }));
 }
 
@@ -162,18 +148,6 @@ fn header_lengths_that_cannot_be_are_dropped() {
         ("a payload longer than the frame", payload(500), DropReason::Truncated),
     ];
     check(cases.map(|(name, frame, reason)| Case::new(name).given(&web()).send(frame).expect_drop(reason)));
-}
-
-#[test]
-fn a_ttl_that_is_used_up_ends_the_packets_way() {
-    check(FLOWS.into_iter().flat_map(|(client, vip)| {
-        [0, 1].map(|ttl| {
-            Case::new(format!("TTL {ttl} to {vip}"))
-                .given(&web())
-                .send(tcp(client, 40_000, vip, 80).ttl(ttl))
-                .expect_drop(DropReason::TtlExpired)
-        })
-    }));
 }
 
 #[test]

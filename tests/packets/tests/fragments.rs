@@ -9,7 +9,8 @@ use lb_common::{
     wire::protocol,
 };
 use packets_tests::{
-    Bed, Case, Frame, IN, Packet, Way, World, addresses::*, check, gue, ipip, raw, service, tcp, udp, world,
+    Bed, Case, Frame, IN, IcmpError, Packet, Way, World, addresses::*, answer, check, gue, ipip, raw, service, tcp,
+    udp, world,
 };
 
 const FAMILIES: [(IpAddr, IpAddr); 2] = [(CLIENT4, VIP4), (CLIENT6, VIP6)];
@@ -227,8 +228,8 @@ fn fragments_of_what_no_service_takes_end_as_the_whole_would() {
             case("its next", &passing, &unserved[1]).expect_passed(Verdict::Unmatched),
             case("the first of GRE", &serving(), &gre[0]).expect_drop(DropReason::NoService),
             case("its next", &serving(), &gre[1]).expect_drop(DropReason::NoService),
-            case("the first of ICMP", &serving(), &icmp[0]).expect_passed(Verdict::Icmp),
-            case("its next", &serving(), &icmp[1]).expect_passed(Verdict::Icmp),
+            case("the first of ICMP", &serving(), &icmp[0]).expect_drop(DropReason::EchoNotHeld),
+            case("its next", &serving(), &icmp[1]).expect_drop(DropReason::EchoNotHeld),
         ]
     });
     check(cases);
@@ -291,16 +292,17 @@ fn fragments_are_tunnelled_and_one_that_does_not_fit_is_too_big() {
         let world = world().with(service(vip, 80).udp().backend(A4, Way::gue(A4).mtu(1_300)));
         let fragments = datagram(client, 40_000, vip).fragments(10, 1_400);
         let small = datagram(client, 40_000, vip).fragments(11, 1_000);
-        let mut cases: Vec<Case> = fragments
-            .iter()
-            .take(2)
-            .map(|fragment| {
-                Case::new(format!("a large one to {vip}"))
-                    .given(&world)
-                    .send(fragment.clone())
-                    .expect_drop(DropReason::TooBig)
-            })
-            .collect();
+        let large = |fragment: &Packet| Case::new(format!("a large one to {vip}")).given(&world).send(fragment.clone());
+        let told = |fragment: &Packet, node, mtu| {
+            let error = answer(node, IcmpError::TooBig(mtu), fragment).frame().between(NODE_MAC, ROUTER_MAC);
+            large(fragment).expect_answer(Verdict::TooBigTold, &error)
+        };
+        // Of IPv4 only the first is answered (RFC 1122 section 3.2.2); IPv6 does not go below 1280.
+        let mut cases: Vec<Case> = if vip.is_ipv4() {
+            vec![told(&fragments[0], NODE4, 1_300 - 32), large(&fragments[1]).expect_drop(DropReason::TooBig)]
+        } else {
+            fragments.iter().take(2).map(|fragment| told(fragment, NODE6, 1_280)).collect()
+        };
         let port = entropy_port(&world, &small[0]);
         cases.extend(small.iter().map(|fragment| {
             let outer = gue(NODE4, A4, port, &fragment.clone().ttl(63));
