@@ -9,6 +9,7 @@ use lb_common::{
     maps::{
         addresses::AddressEntry,
         backends::{Hop, Mode},
+        published::RingWord,
         rings::SlotState,
         services::VipKey,
         settings::Settings,
@@ -151,23 +152,10 @@ fn choose<A: Actor>(
     }
     let hash = hash::flow(&settings.hash_key, &flow.tuple, ring.has_affinity(), network.is_ipv4);
     report.set_hash(hash);
-    let slot = maglev::slot(ring, hash);
-    report.slot = slot;
-    let entry = maglev::entry(ring, slot);
-    report.state = entry.state() as u8;
-    let id = if matches!(entry.state(), SlotState::Settled) {
-        entry.current()
-    } else {
-        tracking::chosen(tracking::choose(&OnSlot {
-            tuple: &flow.tuple,
-            kind: flow.kind,
-            slot_bits: hash.slot_bits(),
-            service,
-            has_affinity: ring.has_affinity(),
-            slot: entry,
-            records: A::RECORDS,
-        }))?
-    };
+    #[cfg(not(feature = "yardstick-lru"))]
+    let id = owner::<A>(service, ring, flow, hash, report)?;
+    #[cfg(feature = "yardstick-lru")]
+    let id = crate::yardstick::backend(flow, || owner::<A>(service, ring, flow, hash, report))?;
     report.backend = id.bits();
     if id == BackendId::NONE {
         return Err(DropReason::NoBackend);
@@ -193,6 +181,32 @@ fn choose<A: Actor>(
         };
     }
     actor.forward(packet, served, network, flow.kind, hop, hash)
+}
+
+/// The backend of a packet by its slot, and what is recorded of its flow.
+#[inline(always)]
+fn owner<A: Actor>(
+    service: u32,
+    ring: RingWord,
+    flow: &Flow,
+    hash: FlowHash,
+    report: &mut Report,
+) -> Result<BackendId, DropReason> {
+    report.slot = maglev::slot(ring, hash);
+    let slot = maglev::entry(ring, report.slot);
+    report.state = slot.state() as u8;
+    if matches!(slot.state(), SlotState::Settled) {
+        return Ok(slot.current());
+    }
+    tracking::chosen(tracking::choose(&OnSlot {
+        tuple: &flow.tuple,
+        kind: flow.kind,
+        slot_bits: hash.slot_bits(),
+        service,
+        has_affinity: ring.has_affinity(),
+        slot,
+        records: A::RECORDS,
+    }))
 }
 
 /// The payload of a packet that looks as if a director had sent it through a tunnel: directors send neither options nor

@@ -29,6 +29,8 @@ mod stats;
 mod trace;
 mod tracking;
 mod vip;
+#[cfg(feature = "yardstick-lru")]
+mod yardstick;
 
 use aya_ebpf::{
     bindings::{TC_ACT_UNSPEC, xdp_action},

@@ -45,6 +45,7 @@ const DELIVERIES: &[(&str, Delivery)] = &[
 const SLOW_STARTS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
 
 /// One entry of `services`.
+#[derive(Clone)]
 pub(super) struct DraftService {
     pub(super) place: Place,
     pub(super) name: Located<String>,
@@ -69,6 +70,36 @@ impl DraftService {
         self.vips.len() as u64 * self.ports.len() as u64
     }
 
+    /// Moves every place to where `now` lines are before the service, and not `then`.
+    pub(super) fn shift(&mut self, then: u64, now: u64) {
+        if then == now {
+            return;
+        }
+        // Every field is named, so that none that has a place is forgotten.
+        let Self {
+            place,
+            name,
+            vips,
+            ports,
+            protocol: _,
+            delivery,
+            ring_size,
+            drop_unmatched,
+            backends,
+            probe: _,
+            flow_timeout: _,
+            affinity: _,
+            slow_start: _,
+            source_ranges,
+            mss_clamp: _,
+        } = self;
+        let places = [place, &mut name.place, &mut delivery.place, &mut ring_size.place, &mut drop_unmatched.place];
+        let listed = vips.iter_mut().map(|vip| &mut vip.place).chain(ports.iter_mut().map(|port| &mut port.place));
+        let backends = backends.iter_mut().map(|backend| &mut backend.address.place);
+        let ranges = source_ranges.iter_mut().map(|range| &mut range.place);
+        places.into_iter().chain(listed).chain(backends).chain(ranges).for_each(|place| place.shift(then, now));
+    }
+
     /// The one port that is not 0, if there is just one.
     pub(super) fn single_port(&self) -> Option<u16> {
         single(&self.ports)
@@ -76,6 +107,7 @@ impl DraftService {
 }
 
 /// One entry of `backends`.
+#[derive(Clone, Copy)]
 pub(super) struct DraftBackend {
     pub(super) address: Located<IpAddr>,
     pub(super) weight: u16,

@@ -3,6 +3,7 @@
 use std::{io, path::PathBuf};
 
 use super::kernel::KernelVersion;
+use crate::plan::PlanError;
 
 /// A failure of the data plane.
 #[derive(Debug, thiserror::Error)]
@@ -121,6 +122,9 @@ pub enum DataplaneError {
         /// Why not.
         source: io::Error,
     },
+    /// The maps in force hold more than the capacities allow.
+    #[error("what the maps in force hold does not fit the configured capacities: {0}")]
+    DoesNotFit(PlanError),
     /// Nothing is pinned.
     #[error(
         "nothing of Levee is pinned under {path}; has `lb-agent run` been started on this node, with this `pinPath`?"

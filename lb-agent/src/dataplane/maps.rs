@@ -37,11 +37,11 @@ use crate::plan::{BackendState, MapOp, MapState, RingArena, RingOrigin, Rings, S
 /// The maps of one set, open for writing.
 pub struct Maps {
     sizes: Sizes,
-    tables: Tables,
+    pub(super) tables: Tables,
     filter: MappedWords,
     published: MappedWords,
     rings: MappedWords,
-    tracking: MappedWords,
+    pub(super) tracking: MappedWords,
     backends: MappedWords,
     grace: Grace,
     cpus: usize,
@@ -231,25 +231,10 @@ impl Maps {
         for index in 0..self.sizes.backends {
             let info = self.tables.backend_info.get(&index, 0);
             let info = info.map_err(|error| DataplaneError::map("BACKEND_INFO", "reading", &error))?;
-            let head = Head::from_bits(self.backends.load(entry(index))?);
-            if info.used == 0 || head.generation() == 0 {
-                state.free_backends.push_back((index, info.generation));
-                continue;
+            match read_backend(index, &info, &self.backends)? {
+                Some(backend) => in_use.push((info, backend)),
+                None => state.free_backends.push_back((index, info.generation)),
             }
-            let mut words = [0; HOP_WORDS];
-            for (at, word) in words.iter_mut().enumerate() {
-                *word = self.backends.load(hop_words(index, head.active()) + at)?;
-            }
-            let backend = BackendState {
-                id: BackendId::new(index, head.generation()),
-                weight: info.weight,
-                in_ring: info.in_ring != 0,
-                keeps_flows: true,
-                drain: drain(info.drained_since, info.drain_deadline, info.drained_with_node != 0),
-                head,
-                hop: Hop::from_words(&words),
-            };
-            in_use.push((info, backend));
         }
         Ok(in_use)
     }
@@ -296,11 +281,36 @@ fn drain(since: u64, deadline: u64, with_node: bool) -> Option<Drain> {
     (since != 0).then_some(Drain { since, deadline: (deadline != 0).then_some(deadline), with_node })
 }
 
+/// The backend at an index, as its two entries tell; `None` if they are not in use.
+pub(super) fn read_backend(
+    index: u32,
+    info: &BackendInfo,
+    backends: &MappedWords,
+) -> Result<Option<BackendState>, DataplaneError> {
+    let head = Head::from_bits(backends.load(entry(index))?);
+    if info.used == 0 || head.generation() == 0 {
+        return Ok(None);
+    }
+    let mut words = [0; HOP_WORDS];
+    for (at, word) in words.iter_mut().enumerate() {
+        *word = backends.load(hop_words(index, head.active()) + at)?;
+    }
+    Ok(Some(BackendState {
+        id: BackendId::new(index, head.generation()),
+        weight: info.weight,
+        in_ring: info.in_ring != 0,
+        keeps_flows: true,
+        drain: drain(info.drained_since, info.drain_deadline, info.drained_with_node != 0),
+        head,
+        hop: Hop::from_words(&words),
+    }))
+}
+
 fn entry(index: u32) -> usize {
     index as usize * BACKEND_WORDS
 }
 
-fn tracking_word(service: u32, word: usize) -> usize {
+pub(super) fn tracking_word(service: u32, word: usize) -> usize {
     service as usize * tracking::WORDS + word
 }
 
@@ -324,7 +334,7 @@ fn written(map: &'static str, result: Result<(), MapError>) -> Result<(), Datapl
     result.map_err(|error| DataplaneError::map(map, "writing", &error))
 }
 
-fn entries<K: Ord, V>(
+pub(super) fn entries<K: Ord, V>(
     map: &'static str,
     entries: impl Iterator<Item = Result<(K, V), MapError>>,
     value: impl Fn(V) -> u32,

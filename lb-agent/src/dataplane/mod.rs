@@ -9,7 +9,9 @@ mod flows;
 mod grace;
 mod kernel;
 mod maps;
+mod migrate;
 mod object;
+mod old_set;
 mod pins;
 mod tables;
 mod trace;
@@ -57,19 +59,34 @@ pub struct Kernel {
     attachments: attach::Attachments,
     clamps: clamp::Clamps,
     pins: PinDirectory,
+    migration: Option<migrate::Migration>,
 }
 
 impl Kernel {
     /// Opens the maps under the pin directory, or creates them, and loads the program. Nothing is attached yet, and
-    /// what an earlier agent attached goes on as it was. `lock` proves that no other agent is at work there.
+    /// what an earlier agent attached goes on as it was. Maps of other sizes or of another layout are not touched: new ones
+    /// beside them are made to hold the same. `lock` proves that no other agent is at work there.
     ///
     /// # Errors
     /// [`DataplaneError`], each saying what is missing.
     pub fn open(lock: &PinLock, sizes: Sizes) -> Result<Self, DataplaneError> {
+        Self::open_object(lock, sizes, OBJECT.ok_or(DataplaneError::NoObject)?)
+    }
+
+    /// As [`Self::open`], with the program of another build: `object` holds its bytes, aligned to eight.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_object(lock: &PinLock, sizes: Sizes, object: &[u8]) -> Result<Self, DataplaneError> {
         let pins = lock.directory().clone();
         let set = pins.choose_set(sizes)?;
-        let (programs, maps) = object::load(&set, sizes)?;
-        Ok(Self { maps, programs, attachments: attach::Attachments::default(), clamps: clamp::Clamps::default(), pins })
+        let (programs, mut maps) = object::load(&set, sizes, object)?;
+        let migration = match pins.replaced_by(&set) {
+            Some((layout, old)) => migrate::Migration::begin(&mut maps, layout, &old, sizes)?,
+            None => None,
+        };
+        let (attachments, clamps) = (attach::Attachments::default(), clamp::Clamps::default());
+        Ok(Self { maps, programs, attachments, clamps, pins, migration })
     }
 
     /// What the maps hold.
@@ -92,7 +109,17 @@ impl Kernel {
         mode: XdpMode,
         present: Option<Present>,
     ) -> Result<Attachment, DataplaneError> {
+        self.hand_over()?;
         self.attachments.attach(&mut self.programs, &self.pins, interface, index, mode, present)
+    }
+
+    /// Readies maps that were created beside those in force for the first packet: copies the recorded flows, and has new
+    /// flows on unsettled slots go to the former owner until [`Self::commit`]. [`Self::attach`] does so by itself.
+    ///
+    /// # Errors
+    /// [`DataplaneError`] if the maps cannot be read or written.
+    pub fn hand_over(&mut self) -> Result<(), DataplaneError> {
+        self.migration.as_mut().map_or(Ok(()), |migration| migration.hand_over(&mut self.maps))
     }
 
     /// Takes the program off interfaces that are not among `wanted`.
@@ -123,11 +150,14 @@ impl Kernel {
     }
 
     /// Puts maps that were created beside older ones in their place: their sizes differ, or their layout does. Called
-    /// when they are filled and every interface has the program that reads them.
+    /// as soon as every interface has the program that reads them: flows recorded since are carried over here.
     ///
     /// # Errors
     /// [`DataplaneError`] if the pins cannot be moved.
     pub fn commit(&mut self) -> Result<(), DataplaneError> {
+        if let Some(migration) = self.migration.take() {
+            migration.finish(&mut self.maps)?;
+        }
         self.pins.commit()?;
         object::pin_lookup(&mut self.programs, &self.pins)
     }

@@ -37,10 +37,9 @@ pub struct Programs {
     pub(super) tracing: Option<Tracing>,
 }
 
-/// Loads the programs over the maps of a set, which are created and pinned if they are not there.
-pub fn load(set: &MapSet, sizes: Sizes) -> Result<(Programs, Maps), DataplaneError> {
+/// Loads the programs of an object over the maps of a set, which are created and pinned if they are not there.
+pub fn load(set: &MapSet, sizes: Sizes, object: &[u8]) -> Result<(Programs, Maps), DataplaneError> {
     kernel::check()?;
-    let bytes = OBJECT.ok_or(DataplaneError::NoObject)?;
     let mut loader = loader(|name| set.path(name));
     for fact in maps::ALL {
         if let Some(entries) = set.entries(fact.name, sizes) {
@@ -48,7 +47,7 @@ pub fn load(set: &MapSet, sizes: Sizes) -> Result<(Programs, Maps), DataplaneErr
         }
     }
     let mut ebpf =
-        loader.load(bytes).map_err(|error| DataplaneError::Load { program: "object", reason: chain(&error) })?;
+        loader.load(object).map_err(|error| DataplaneError::Load { program: "object", reason: chain(&error) })?;
     let maps = Maps::new(&mut ebpf, set, sizes)?;
     let has_frags = KernelVersion::running() >= KernelVersion::FRAGS;
     let (live, dry) = if has_frags { ("levee_frags", "levee_lookup_frags") } else { ("levee", "levee_lookup") };

@@ -10,6 +10,7 @@
 //! ```
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     io,
     os::unix::fs::MetadataExt,
@@ -166,15 +167,31 @@ impl PinDirectory {
         self.root.join("lookup")
     }
 
-    /// The set to work on: the one in force if its maps have the sizes wanted, else a fresh one beside it.
+    /// The set to work on: the one in force if its maps have the layout and the sizes wanted, else a fresh one beside it.
     pub(super) fn choose_set(&self, sizes: Sizes) -> Result<MapSet, DataplaneError> {
         let links = self.root.join("links");
         fs::create_dir_all(&links).map_err(|source| DataplaneError::io("creating", &links, source))?;
         remove_directory(&self.next())?;
         let in_force = MapSet { directory: self.maps() };
-        let directory = if in_force.fits(sizes) || !in_force.directory.exists() { self.maps() } else { self.next() };
+        let directory = if in_force.fits(sizes) || self.layouts().is_empty() { self.maps() } else { self.next() };
         fs::create_dir_all(&directory).map_err(|source| DataplaneError::io("creating", &directory, source))?;
         Ok(MapSet { directory })
+    }
+
+    /// The set that `set` is to take the place of, with its layout version; `None` if `set` is in force itself.
+    pub(super) fn replaced_by(&self, set: &MapSet) -> Option<(u32, MapSet)> {
+        if set.directory != self.next() {
+            return None;
+        }
+        let layouts = self.layouts();
+        // Sets of other layouts beside one of this layout are what a `commit` that was interrupted has left.
+        let version = layouts.iter().find(|version| **version == LAYOUT_VERSION).or(layouts.last()).copied()?;
+        Some((version, MapSet { directory: self.root.join(format!("maps-v{version}")) }))
+    }
+
+    /// Layout versions of the sets that are or were in force, in ascending order.
+    fn layouts(&self) -> BTreeSet<u32> {
+        names(&self.root).iter().filter_map(|name| name.strip_prefix("maps-v")?.parse().ok()).collect()
     }
 
     /// Puts the set that was filled beside the one in force in its place, and removes sets of other layouts.

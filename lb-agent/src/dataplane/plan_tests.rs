@@ -15,6 +15,8 @@ use lb_common::{
 };
 use proptest::prelude::*;
 
+mod carry_over;
+
 use super::{Dataplane, fake::FakeDataplane};
 use crate::model::Drain;
 use crate::plan::{

@@ -95,7 +95,8 @@ impl Tables {
     }
 }
 
-fn open<T: TryFrom<Map, Error = MapError>>(
+/// Opens one of the maps.
+pub(super) fn open<T: TryFrom<Map, Error = MapError>>(
     path: &impl Fn(&str) -> PathBuf,
     name: &'static str,
 ) -> Result<T, DataplaneError> {

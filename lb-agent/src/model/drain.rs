@@ -156,7 +156,8 @@ enum Target {
 
 impl Drains {
     /// What earlier drains left in the maps. `backends` are all that the maps have, drained or not; `this_node` is how
-    /// the node itself is drained. A peer is drained if all its backends are, with their node.
+    /// the node itself is drained, which maps that were carried over do not tell: like a peer it is drained if all its backends
+    /// are, with their node.
     #[must_use]
     pub fn adopted(
         desired: &DesiredState,
@@ -166,12 +167,12 @@ impl Drains {
         let mut drains = Self::default();
         drains.nodes.extend(this_node.map(|drain| (desired.node.name.clone(), drain)));
         let with_node = |drain: &Option<Drain>| drain.is_some_and(|drain| drain.with_node);
-        for peer in &desired.peers {
-            let of_peer = || backends.iter().filter(|(_, backend, _)| peer.addresses.contains(&backend.address));
-            if let Some((_, _, Some(drain))) = of_peer().next()
-                && of_peer().all(|(_, _, drain)| with_node(drain))
+        for (name, addresses) in nodes(desired) {
+            let of_node = || backends.iter().filter(|(_, backend, _)| addresses.contains(&backend.address));
+            if let Some((_, _, Some(drain))) = of_node().next()
+                && of_node().all(|(_, _, drain)| with_node(drain))
             {
-                drains.nodes.insert(peer.name.clone(), *drain);
+                drains.nodes.entry(name.to_owned()).or_insert(*drain);
             }
         }
         let others = backends.iter().filter_map(|(service, backend, drain)| Some((service, *backend, (*drain)?)));

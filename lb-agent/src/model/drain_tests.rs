@@ -174,6 +174,8 @@ fn a_restart_finds_the_drains_again() {
     drain(&mut drains, "node-1", &[]).unwrap();
     let this_node = drains.nodes.get("node-1").copied();
     assert_eq!(Drains::adopted(&desired(), &maps(&drains), this_node), drains);
+    assert_eq!(Drains::adopted(&desired(), &maps(&drains), None), drains, "as after a change of the capacities");
+    assert_eq!(Drains::adopted(&desired(), &[], this_node), drains, "a node without backends");
     assert!(Drains::adopted(&desired(), &maps(&Drains::default()), None).is_empty());
 }
 

@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use self::reconcile::Reconciler;
 use crate::{
     announce, api,
-    config::{self, AgentConfig, Config, ConfigErrors, LogFormat, LogLevel, OnTerminate},
+    config::{self, AgentConfig, Config, ConfigErrors, LogFormat, LogLevel, OnTerminate, Reader},
     dataplane::PinDirectory,
     health,
     http::{self, StatusSource},
@@ -44,7 +44,7 @@ type SharedStatus = Arc<Mutex<AgentStatus>>;
 /// # Errors
 /// Whatever keeps it from starting: the configuration, the kernel, an agent that is there already.
 pub fn run(config_path: &Path, log_level: Option<LogLevel>, log_format: Option<LogFormat>) -> Result<()> {
-    let config = config::load(config_path)?;
+    let config = Reader::default().load(config_path)?;
     let log = &config.agent.log;
     logging::start(log_level.unwrap_or(log.level), log_format.unwrap_or(log.format))?;
     for warning in &config.warnings {

@@ -10,7 +10,7 @@ use aya::{
     programs::{TestRunOptions, Xdp},
 };
 use lb_agent::{
-    dataplane::{Dataplane, Kernel, PinDirectory, PinLock, Tables, detach, lookup, monotonic},
+    dataplane::{Dataplane, DataplaneError, Kernel, PinDirectory, PinLock, Tables, detach, lookup, monotonic},
     plan::{FlowScan, MapOp, MapState, Sizes, operations, settle},
 };
 use lb_common::{report::Report, verdict::Action};
@@ -108,9 +108,22 @@ impl Bed {
     /// As [`Self::new`].
     #[must_use]
     pub fn with_sizes(sizes: Sizes) -> Self {
+        Self::opened(|lock| Kernel::open(lock, sizes))
+    }
+
+    /// Loads the program of another build over new maps; `object` holds its bytes, aligned to eight.
+    ///
+    /// # Panics
+    /// As [`Self::new`].
+    #[must_use]
+    pub fn with_object(sizes: Sizes, object: &[u8]) -> Self {
+        Self::opened(|lock| Kernel::open_object(lock, sizes, object))
+    }
+
+    fn opened(open: impl FnOnce(&PinLock) -> Result<Kernel, DataplaneError>) -> Self {
         link::enter();
         let pins = Pins::create();
-        let mut kernel = Kernel::open(pins.lock(), sizes).unwrap_or_else(|error| panic!("{error}"));
+        let mut kernel = open(pins.lock()).unwrap_or_else(|error| panic!("{error}"));
         kernel.commit().unwrap_or_else(|error| panic!("{error}"));
         let state = kernel.state().unwrap_or_else(|error| panic!("{error}"));
         let tables = Tables::open(|name| pins.lock().directory().map(name));

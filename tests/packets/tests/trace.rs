@@ -81,7 +81,7 @@ fn told() -> Vec<Told> {
         Told::new("no way to the backend", to(83), dropped(DropReason::NextHopUnknown), TCP).to(VIP4, 83),
         Told::new("no backend", to(84), dropped(DropReason::NoBackend), TCP).to(VIP4, 84),
         Told::new("no service", to(99), dropped(DropReason::NoService), TCP).to(VIP4, 99),
-        Told::new("too old", to(80).ttl(1), dropped(DropReason::TtlExpired), TCP),
+        Told::new("too old", to(80).ttl(1), passed(Verdict::TimeExceededTold), TCP),
         Told::new("sent on by IP-in-IP", tcp(CLIENT6, 1, VIP6, 443), passed(Verdict::Ipip), TCP)
             .from(CLIENT6, 1)
             .to(VIP6, 443),
@@ -94,7 +94,7 @@ fn told() -> Vec<Told> {
         Told::new("another protocol", raw(CLIENT4, VIP4, 47, &[0; 64]), dropped(DropReason::NoService), 47)
             .from(CLIENT4, 0)
             .to(VIP4, 0),
-        Told::new("a fragment", to(80).fragment(9, true), dropped(DropReason::Fragment), TCP)
+        Told::new("a fragment", to(80).fragment(9, true), dropped(DropReason::UnknownFragment), TCP)
             .from(CLIENT4, 0)
             .to(VIP4, 0)
             .flagged(Event::FRAGMENT),
@@ -199,9 +199,9 @@ fn the_filter_is_asked_in_the_kernel() {
     let filters = [
         (Filter { service: all[0].report().service, ..Filter::default() }, 2),
         (Filter { backend: id, ..Filter::default() }, 2),
-        (Filter { ends: Filter::DROPS, ..Filter::default() }, 7),
+        (Filter { ends: Filter::DROPS, ..Filter::default() }, 6),
         (Filter { ends: Filter::VERDICT, end: Verdict::Terminated as u32, ..Filter::default() }, 1),
-        (Filter { ends: Filter::DROP, end: DropReason::Fragment as u32, ..Filter::default() }, 1),
+        (Filter { ends: Filter::DROP, end: DropReason::UnknownFragment as u32, ..Filter::default() }, 1),
         (Filter { port: Be16::new(81), ..Filter::default() }, 3),
         (Filter { protocol: protocol::UDP, ..Filter::default() }, 1),
         (Filter { source: CLIENT6.into(), mask: [u32::MAX; 4], ..Filter::default() }, 2),

@@ -13,9 +13,12 @@ use lb_common::{
     maps::{addresses::AddressEntry, services::VipKey},
 };
 
+mod carry_over;
 mod rings;
 mod services;
 mod sources;
+
+pub use carry_over::{CarriedOver, Translation, carry_over};
 
 use super::state::{MapOp, MapState, Rings, TargetState};
 
@@ -63,16 +66,7 @@ pub fn operations(
     now: u64,
 ) -> Result<(Vec<MapOp>, MapState), PlanError> {
     check_sizes(state, target)?;
-    let mut plan = Plan {
-        state: state.clone(),
-        arena: rings,
-        now,
-        before: Vec::new(),
-        after: Vec::new(),
-        given: Vec::new(),
-        grace: false,
-        rings: BTreeMap::new(),
-    };
+    let mut plan = Plan::new(state.clone(), rings, now);
     plan.addresses(target);
     plan.devices_and_peers(target);
     for (key, service) in &target.services {
@@ -131,7 +125,20 @@ struct Plan<'a> {
     rings: BTreeMap<(Vec<Member>, u8), Vec<u32>>,
 }
 
-impl Plan<'_> {
+impl<'a> Plan<'a> {
+    fn new(state: MapState, arena: &'a dyn Rings, now: u64) -> Self {
+        Self {
+            state,
+            arena,
+            now,
+            before: Vec::new(),
+            after: Vec::new(),
+            given: Vec::new(),
+            grace: false,
+            rings: BTreeMap::new(),
+        }
+    }
+
     fn finish(mut self) -> (Vec<MapOp>, MapState) {
         if self.grace || !self.after.is_empty() {
             self.before.push(MapOp::Grace);
