@@ -143,8 +143,7 @@ pub fn decide(inputs: &Inputs<'_>) -> Decision {
     for announcement in &inputs.desired.announcements {
         announce(&mut decision, inputs, announcement, &judged);
     }
-    let ends = drain::next_end(inputs);
-    decision.next_change = decision.next_change.into_iter().chain(ends).min();
+    decision.next_change = decision.next_change.into_iter().chain(drain::next_end(inputs)).min();
     addresses_and_peers(inputs, &mut decision.target);
     decision
 }
