@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::args::{Color, Options};
 use crate::{
     inspect::{Inspection, Inspector, Presence, Rings},
-    model::drain,
+    model::moment,
 };
 
 /// What a verb found out.
@@ -232,7 +232,7 @@ pub(super) fn unix_now() -> u64 {
 /// A moment in RFC 3339, UTC, with microseconds; from nanoseconds of Unix time.
 pub(super) fn utc(nanoseconds: u64) -> String {
     let (seconds, micros) = (nanoseconds / 1_000_000_000, nanoseconds / 1_000 % 1_000_000);
-    format!("{}.{micros:06}Z", drain::utc(seconds).trim_end_matches('Z'))
+    format!("{}.{micros:06}Z", moment::utc(seconds).trim_end_matches('Z'))
 }
 
 /// `1 backend`, `2 backends`.

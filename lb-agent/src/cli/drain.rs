@@ -212,7 +212,7 @@ mod tests {
             windows_end: Some(8_500),
             ..DrainStatus::default()
         };
-        let here = DrainStatus { sockets: Some(3), recorded: 1, slots: 0, windows_end: None, ..drain.clone() };
+        let here = DrainStatus { sockets: Some(3), recorded: 1, slots: 0, windows_end: None, ..drain };
         let answer = DrainAnswer {
             node: Some("node-2".to_owned()),
             this_node: true,

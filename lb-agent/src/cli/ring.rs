@@ -47,10 +47,11 @@ pub(super) fn gather(options: &Options, service: &str) -> Result<RingReport> {
     let inspection = inspect(options, Rings::Read)?;
     // Without an agent the maps still speak; a notice says that it is absent.
     let status = block_on(api::status(&options.socket))?;
-    report(inspection, status.map(|status| status.changes).unwrap_or_default(), unix_now(), service)
+    let said = status.map(|status| status.changes).unwrap_or_default();
+    report(inspection, &said, unix_now(), service)
 }
 
-fn report(inspection: Inspection, said: Vec<ChangeStatus>, now: u64, name: &str) -> Result<RingReport> {
+fn report(inspection: Inspection, said: &[ChangeStatus], now: u64, name: &str) -> Result<RingReport> {
     let mut names: Vec<_> = inspection.services.iter().map(|service| service.name.clone()).collect();
     names.dedup();
     let of_service = inspection.services.into_iter().filter(|service| service.name == name);
@@ -178,13 +179,13 @@ mod tests {
 
     #[test]
     fn people_see_shares_and_evenness() {
-        let report = report(examples::inspection(), Vec::new(), 0, "kubernetes").unwrap();
+        let report = report(examples::inspection(), &[], 0, "kubernetes").unwrap();
         insta::assert_snapshot!(report.text(Style::PLAIN));
     }
 
     #[test]
     fn the_document_is_stable() {
-        let report = report(examples::inspection(), Vec::new(), 0, "kubernetes").unwrap();
+        let report = report(examples::inspection(), &[], 0, "kubernetes").unwrap();
         insta::assert_snapshot!(json(&report).unwrap());
     }
 
@@ -200,10 +201,9 @@ mod tests {
             state: "unsettled",
             slots: 1_000,
         };
-        let settling =
-            ChangeView { current: 0, current_backend: None, state: "settling", slots: 24, ..unsettled.clone() };
+        let settling = ChangeView { current: 0, current_backend: None, state: "settling", slots: 24, ..unsettled };
         inspection.services[0].ring.as_mut().unwrap().changes = vec![settling, unsettled];
-        let alone = report(inspection.clone(), Vec::new(), 0, "kubernetes").unwrap().text(Style::PLAIN);
+        let alone = report(inspection.clone(), &[], 0, "kubernetes").unwrap().text(Style::PLAIN);
         assert!(
             alone.contains("1024 slots are not settled") && alone.contains("1000  its window is not over"),
             "{alone}"
@@ -218,20 +218,20 @@ mod tests {
             settling: 24,
             pairs: vec![pair(0, true, 990, 995), pair(1, false, 1_060, 8_500)],
         };
-        insta::assert_snapshot!(report(inspection, vec![said], 1_000, "kubernetes").unwrap().text(Style::PLAIN));
+        insta::assert_snapshot!(report(inspection, &[said], 1_000, "kubernetes").unwrap().text(Style::PLAIN));
     }
 
     #[test]
     fn an_empty_ring_is_said_in_a_sentence() {
         let mut inspection = examples::inspection();
         inspection.services[0].ring.as_mut().unwrap().slots = 0;
-        let text = report(inspection, Vec::new(), 0, "kubernetes").unwrap().text(Style::PLAIN);
+        let text = report(inspection, &[], 0, "kubernetes").unwrap().text(Style::PLAIN);
         assert_eq!(text, "kubernetes 192.0.2.10:6443/tcp: no backend takes flows, packets are dropped\n");
     }
 
     #[test]
     fn a_service_that_is_not_there_is_answered_with_those_that_are() {
-        let error = report(examples::inspection(), Vec::new(), 0, "web").err().unwrap();
+        let error = report(examples::inspection(), &[], 0, "web").err().unwrap();
         assert_eq!(error.to_string(), "there is no service web; there are kubernetes");
     }
 }

@@ -235,7 +235,7 @@ mod tests {
             limit: 1,
         };
         assert!(takes(FlowFilter::default()) && takes(all.clone()));
-        assert!(!takes(FlowFilter { service: Some("web".to_owned()), ..all.clone() }));
+        assert!(!takes(FlowFilter { service: Some("web".to_owned()), ..all }));
         assert!(!takes(FlowFilter { backend: Some((address("10.0.2.2"), Some(80))), ..all.clone() }));
         assert!(takes(FlowFilter { backend: Some((address("10.0.2.2"), None)), ..all.clone() }));
         assert!(!takes(FlowFilter { client: net("198.51.101.0/24"), ..all }));

@@ -384,22 +384,6 @@ fn listed(names: impl Iterator<Item = String>) -> String {
     names[..names.len().min(LISTED)].join(", ") + &rest
 }
 
-/// A moment in RFC 3339, UTC, from seconds of Unix time: `2026-11-21T15:40:02Z`.
-#[must_use]
-pub fn utc(seconds: u64) -> String {
-    let (days, second) = (seconds / 86_400, seconds % 86_400);
-    // Days are counted from 1 March of the year 0, so that leap days end years: 719468 days before 1970.
-    let days = days + 719_468;
-    let (era, day) = (days / 146_097, days % 146_097);
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
-    let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
-    let year = era * 400 + year + next;
-    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", second / 3_600, second / 60 % 60, second % 60)
-}
-
 #[cfg(test)]
 #[path = "drain_tests.rs"]
 mod tests;

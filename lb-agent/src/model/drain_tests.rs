@@ -188,13 +188,3 @@ fn a_backend_whose_node_is_not_known_any_more_stays_drained() {
     assert!(adopted.nodes.is_empty());
     assert_eq!(drained(&adopted), ["api 10.0.0.2", "web 10.0.0.2"]);
 }
-
-#[test]
-fn moments_are_written_in_utc() {
-    let moments =
-        [(0, "1970-01-01T00:00:00"), (951_868_799, "2000-02-29T23:59:59"), (951_868_800, "2000-03-01T00:00:00")];
-    for (seconds, expected) in moments {
-        assert_eq!(utc(seconds), format!("{expected}Z"));
-    }
-    assert_eq!(utc(1_735_689_599), "2024-12-31T23:59:59Z"); // `date -u -d 2024-12-31T23:59:59Z +%s`
-}

@@ -3,6 +3,7 @@
 pub mod desired;
 pub mod drain;
 pub mod health;
+pub mod moment;
 pub mod network;
 pub mod probe;
 

@@ -10,7 +10,7 @@ use super::{
     settle::FlowScan,
     state::{MapState, Rings},
 };
-use crate::model::{BackendAddress, Drain, drain::utc};
+use crate::model::{BackendAddress, Drain, moment::utc};
 
 /// Flows that tables name each backend for, by index of the service.
 pub type Recorded = BTreeMap<(u32, BackendId), u64>;

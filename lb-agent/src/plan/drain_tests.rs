@@ -39,12 +39,12 @@ fn address(last: u8) -> std::net::IpAddr {
 
 /// Service 3 on a ring at slot 8, with backends 10.0.0.1, drained, and 10.0.0.2.
 fn state(marks: Vec<Mark>) -> MapState {
-    let backend = |index: u32, drain| {
+    let backend = |index: u32, drain: Option<Drain>| {
         let id = BackendId::new(index, 1);
         let state = BackendState {
             id,
             weight: 1,
-            in_ring: drain == None,
+            in_ring: drain.is_none(),
             keeps_flows: true,
             drain,
             head: Head::new(1, 0),

@@ -2,12 +2,13 @@
 
 mod drains;
 mod settle;
+mod wanted;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     path::Path,
-    sync::{Arc, MutexGuard, PoisonError},
+    sync::{MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -15,6 +16,7 @@ use anyhow::{Result, anyhow};
 use lb_common::{hash::HashKey, maps::addresses::AddressEntry};
 use tokio::sync::{mpsc, watch};
 
+pub use self::wanted::{wanted_hops, wanted_probes};
 use super::{
     SharedStatus, checked, drains::DrainBook, interfaces, listeners::Tracing, notify, pending_restart, report,
     sweep::Sweeper,
@@ -24,7 +26,7 @@ use crate::{
     api::DrainCommand,
     config::{Config, ConfigErrors, OnTerminate},
     dataplane::{Dataplane, DataplaneError, Kernel, PinLock, monotonic},
-    model::{BackendAddress, Delivery, DesiredState, HealthReport, Network, ProbeTarget},
+    model::{BackendAddress, Delivery, HealthReport, Network, ProbeTarget},
     plan::{self, Decision, Inputs, MapOp, MapState, Sizes, Takers},
     status::AgentStatus,
 };
@@ -84,25 +86,6 @@ pub struct Reconciler {
     status: SharedStatus,
 }
 
-/// Addresses whose way a plan depends on.
-pub fn wanted_hops(desired: &DesiredState) -> BTreeSet<IpAddr> {
-    let backends = desired.services.iter().flat_map(|service| service.backends.iter().map(|backend| backend.address));
-    let peers = desired.peers.iter().flat_map(|peer| peer.addresses.iter().copied());
-    backends.chain(peers).filter(|address| !desired.node.addresses.contains(address)).collect()
-}
-
-/// What has to be probed.
-pub fn wanted_probes(desired: &DesiredState) -> BTreeSet<ProbeTarget> {
-    let of_service = |service: &crate::model::Service| {
-        let targets = service.backends.iter().filter_map(|backend| {
-            let probe = Arc::clone(service.probe.as_ref()?);
-            Some(ProbeTarget { address: backend.address, probe })
-        });
-        targets.collect::<Vec<_>>()
-    };
-    desired.services.iter().flat_map(of_service).collect()
-}
-
 impl Reconciler {
     /// Opens the data plane and reads what an earlier agent left there.
     pub fn open(
@@ -127,7 +110,7 @@ impl Reconciler {
         };
         let kernel = Kernel::open(lock, sizes)?;
         let state = kernel.state()?;
-        let distrusted = failed_before(&state);
+        let distrusted = wanted::failed_before(&state);
         let drains = DrainBook::adopted(&config.desired, &state, kernel.node_drain()?);
         let running = config.agent.clone();
         let reconciler = Self {
@@ -414,17 +397,4 @@ async fn due(at: Option<Instant>) {
     if let Some(at) = at {
         tokio::time::sleep_until(at.into()).await;
     }
-}
-
-/// Backends that the maps' last agent kept out of the ring though they have a weight.
-fn failed_before(state: &MapState) -> BTreeSet<(String, BackendAddress)> {
-    let of_service = |service: &plan::ServiceState| {
-        let failed = service
-            .backends
-            .iter()
-            .filter(|(_, backend)| !backend.in_ring && backend.weight > 0 && backend.drain.is_none());
-        let named = failed.map(|((address, port), _)| BackendAddress { address: (*address).into(), port: port.get() });
-        named.map(|backend| (service.name.clone(), backend)).collect::<Vec<_>>()
-    };
-    state.services.values().flat_map(of_service).collect()
 }

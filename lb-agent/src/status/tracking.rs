@@ -115,11 +115,11 @@ mod tests {
     fn a_server_that_is_here_tells_and_another_ones_flows_may_be_silent() {
         let away = DrainStatus { recorded: 1, slots: 1_365, ..DrainStatus::default() };
         assert_eq!(away.left(), "1 flow recorded, silent ones possible on 1365 slots");
-        assert!(!away.is_done() && !DrainStatus { recorded: 0, ..away.clone() }.is_done());
-        let here = DrainStatus { sockets: Some(2), ..away.clone() };
+        assert!(!away.is_done() && !DrainStatus { recorded: 0, ..away }.is_done());
+        let here = DrainStatus { sockets: Some(2), ..away };
         assert_eq!(here.left(), "2 connections open here, 1 flow recorded, silent ones possible on 1365 slots");
         assert!(!here.is_done() && DrainStatus { sockets: Some(0), ..here }.is_done());
-        let settled = DrainStatus { recorded: 0, slots: 0, ..away.clone() };
+        let settled = DrainStatus { recorded: 0, slots: 0, ..away };
         assert_eq!((settled.left().as_str(), settled.is_done()), ("0 flows recorded", true));
         assert!(DrainStatus { over: true, ..away }.is_done());
     }
