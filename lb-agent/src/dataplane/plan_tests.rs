@@ -18,6 +18,7 @@ use proptest::prelude::*;
 mod carry_over;
 
 use super::{Dataplane, fake::FakeDataplane};
+use crate::model::Drain;
 use crate::plan::{
     FlowScan, MapOp, MapState, PlanError, RingArena, RingOrigin, Sizes, TargetBackend, TargetService, TargetState,
     operations, settle,
@@ -58,7 +59,7 @@ fn target(services: &BTreeMap<u8, BTreeMap<u8, (u16, u8)>>) -> TargetState {
         let backends = backends.iter().map(|(last, (weight, seed))| {
             (
                 (address(*last), Be16::new(80)),
-                TargetBackend { weight: *weight, in_ring: true, keeps_flows: true, hop: hop(*seed) },
+                TargetBackend { weight: *weight, in_ring: true, keeps_flows: true, drain: None, hop: hop(*seed) },
             )
         });
         let service_target = TargetService {
@@ -258,6 +259,30 @@ fn while_nobody_takes_new_flows_old_ones_stay() {
     assert_eq!(world.state.arena, RingArena::new(SIZES.ring_slots));
     world.apply(&one(&[1]), WINDOW + 3);
     assert_eq!(world.ring(), vec![Slot::settled(id); 64]);
+}
+
+#[test]
+fn the_deadline_of_a_drain_leaves_no_id_that_a_recorded_flow_could_name() {
+    let drained = |keeps_flows| {
+        let mut wanted = draining(&[1], &[2]);
+        let backends = &mut wanted.services.get_mut(&key(0)).unwrap().backends;
+        let backend = backends.get_mut(&(address(2), Be16::new(80))).unwrap();
+        backend.drain = Some(Drain { since: 7, deadline: Some(500), with_node: false });
+        backend.keeps_flows = keeps_flows;
+        wanted
+    };
+    let mut world = World::holding(&one(&[1, 2]));
+    let before = world.id(2);
+    world.apply(&drained(true), 0);
+    assert_eq!((world.id(2), world.maps.info[&before.index()].drain_deadline), (before, 500));
+    assert!(world.ring().iter().any(|slot| slot.old() == before));
+    world.apply(&drained(false), 500);
+    assert!(world.id(2) != before && !world.maps.backends.contains_key(&before.index()));
+    assert!(world.ring().iter().all(|slot| slot.old() != before && slot.current() == world.id(1)));
+    assert_eq!(world.maps.info[&world.id(2).index()].drained_since, 7, "drained it stays");
+    assert_eq!(world.apply(&drained(false), 600), [], "once is enough");
+    world.apply(&one(&[1, 2]), 700);
+    assert!(world.ring().iter().any(|slot| slot.current() == world.id(2)), "until it is undrained");
 }
 
 #[test]

@@ -22,13 +22,13 @@ use lb_common::{
 use serde::Serialize;
 
 use super::{
-    clamp,
+    clamp, drain,
     slow_start::{self, Start, Takers},
     state::{TargetBackend, TargetService, TargetState},
 };
 use crate::model::{
-    AnnounceWhen, Announcement, Backend, BackendAddress, Delivery, DesiredState, HealthReport, InterfaceKind, MacAddr,
-    Network, ProbeState, ProbeTarget, Protocol, Service,
+    AnnounceWhen, Announcement, Backend, BackendAddress, Delivery, DesiredState, Drain, Drained, Drains, HealthReport,
+    InterfaceKind, MacAddr, Network, ProbeState, ProbeTarget, Protocol, Service,
 };
 
 /// All that a decision depends on.
@@ -43,6 +43,10 @@ pub struct Inputs<'a> {
     pub hash_key: HashKey,
     /// Backends that an earlier agent had found failing: out of the ring until a probe of this one says otherwise.
     pub distrusted: &'a BTreeSet<(String, BackendAddress)>,
+    /// What operators drain.
+    pub drains: &'a Drains,
+    /// Nanoseconds of `CLOCK_MONOTONIC`, in which deadlines of drains are.
+    pub monotonic: u64,
     /// Time since any moment that stays the same for all decisions; it never goes back.
     pub now: Duration,
     /// What the decision before left in [`Decision::takers`].
@@ -100,6 +104,8 @@ pub struct BackendDecision {
     pub takes_flows: bool,
     /// How its packets leave this node.
     pub mode: &'static str,
+    /// How an operator drains it.
+    pub drain: Option<Drain>,
     /// Why it is as it is.
     pub reason: String,
 }
@@ -120,7 +126,8 @@ pub struct AnnounceDecision {
 #[must_use]
 pub fn decide(inputs: &Inputs<'_>) -> Decision {
     let mut decision = Decision::default();
-    let judged: Vec<Judged> = inputs.desired.services.iter().map(|service| judge(inputs, service)).collect();
+    let drained = inputs.drains.drained(inputs.desired);
+    let judged: Vec<Judged> = inputs.desired.services.iter().map(|service| judge(inputs, &drained, service)).collect();
     for (service, judged) in inputs.desired.services.iter().zip(&judged) {
         if judged.verdicts.iter().any(|verdict| verdict.holds) {
             decision.held.extend(&service.vips);
@@ -134,8 +141,9 @@ pub fn decide(inputs: &Inputs<'_>) -> Decision {
         enter_service(inputs, &mut decision, service, judged, &start);
     }
     for announcement in &inputs.desired.announcements {
-        announce(&mut decision, inputs.desired, announcement, &judged);
+        announce(&mut decision, inputs, announcement, &judged);
     }
+    decision.next_change = decision.next_change.into_iter().chain(drain::next_end(inputs)).min();
     addresses_and_peers(inputs, &mut decision.target);
     decision
 }
@@ -156,27 +164,36 @@ struct Verdict {
     keeps_flows: bool,
     /// Whether the node holds the service's VIPs on account of this backend.
     holds: bool,
+    drain: Option<Drain>,
     hop: Hop,
     reason: String,
 }
 
 /// Judges the backends of a service. When the probes fail all of them, the probes are not believed.
-fn judge(inputs: &Inputs<'_>, service: &Service) -> Judged {
+fn judge(inputs: &Inputs<'_>, drained: &Drained<'_>, service: &Service) -> Judged {
     let health: Vec<_> = service.backends.iter().map(|backend| health(inputs, service, backend)).collect();
-    let weighted = || service.backends.iter().zip(&health).filter(|(backend, _)| backend.weight > 0);
+    let drain = |of: &Backend| drained.of(&service.name, BackendAddress { address: of.address, port: of.port });
+    let is_candidate = |backend: &Backend| backend.weight > 0 && drain(backend).is_none();
+    let weighted = || service.backends.iter().zip(&health).filter(|(backend, _)| is_candidate(backend));
     let none_believed = weighted().count() > 0 && weighted().all(|(_, state)| !state.takes_flows());
     let verdict = |(backend, state): (&Backend, ProbeState)| {
         let is_local = inputs.desired.node.addresses.contains(&backend.address);
         let believed = state.takes_flows() || none_believed;
         let (hop, way) = hop(inputs, service, backend, is_local);
         let allowed = is_local || service.delivery != Delivery::Local;
+        let drain = drain(backend);
+        let is_over = drain.is_some_and(|(drain, _)| drain.is_over(inputs.monotonic));
         Verdict {
-            takes_flows: believed && backend.weight > 0 && allowed,
+            takes_flows: believed && backend.weight > 0 && allowed && drain.is_none(),
             // A new datagram looks like one of an old flow: if old flows stayed, so would new ones.
-            keeps_flows: believed || service.protocol == Protocol::Tcp,
+            keeps_flows: (believed || service.protocol == Protocol::Tcp) && !is_over,
             // A server that says that it is not ready goes on serving the connections that it has.
             holds: is_local && (believed || state.serves()),
-            reason: reason(backend, &state, none_believed, allowed, &way),
+            reason: drain.map_or_else(
+                || reason(backend, &state, none_believed, allowed, &way),
+                |(drain, node)| drain::reason(&drain, node, is_over),
+            ),
+            drain: drain.map(|(drain, _)| drain),
             health: state,
             hop,
         }
@@ -284,6 +301,7 @@ fn enter_service(inputs: &Inputs<'_>, decision: &mut Decision, service: &Service
             health: verdict.health.clone(),
             takes_flows: verdict.takes_flows,
             mode: Mode::from_value(verdict.hop.mode).label(),
+            drain: verdict.drain,
             reason: format!("{}{starting}", verdict.reason),
         });
         if verdict.hop.interface != 0 {
@@ -293,6 +311,7 @@ fn enter_service(inputs: &Inputs<'_>, decision: &mut Decision, service: &Service
             weight: *weight,
             in_ring: verdict.takes_flows,
             keeps_flows: verdict.keeps_flows,
+            drain: verdict.drain,
             hop: verdict.hop,
         };
         backends.insert((backend.address.into(), Be16::new(backend.port)), wanted);
@@ -328,11 +347,13 @@ fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-fn announce(decision: &mut Decision, desired: &DesiredState, announcement: &Announcement, judged: &[Judged]) {
+fn announce(decision: &mut Decision, inputs: &Inputs<'_>, announcement: &Announcement, judged: &[Judged]) {
+    let desired = inputs.desired;
     let of_vip = || desired.services.iter().zip(judged).filter(|(service, _)| service.vips.contains(&announcement.vip));
-    let (announced, reason) = match announcement.when {
-        AnnounceWhen::Always => (true, "configured to announce always".to_owned()),
-        AnnounceWhen::LocalBackend => {
+    let (announced, reason) = match (drain::withdraws(inputs), announcement.when) {
+        (Some(reason), _) => (false, reason),
+        (None, AnnounceWhen::Always) => (true, "configured to announce always".to_owned()),
+        (None, AnnounceWhen::LocalBackend) => {
             let serves = |judged: &Judged| judged.verdicts.iter().any(|verdict| verdict.holds && verdict.takes_flows);
             let serving = of_vip().find(|(_, judged)| serves(judged));
             match serving {

@@ -24,6 +24,8 @@ struct World {
     distrusted: BTreeSet<(String, BackendAddress)>,
     now: Duration,
     takers: Takers,
+    drains: Drains,
+    monotonic: u64,
 }
 
 impl World {
@@ -64,6 +66,8 @@ impl World {
             distrusted: BTreeSet::new(),
             now: Duration::ZERO,
             takers: Takers::default(),
+            drains: Drains::default(),
+            monotonic: 0,
         }
     }
 
@@ -80,6 +84,8 @@ impl World {
             distrusted: &self.distrusted,
             now: self.now,
             takers: &self.takers,
+            drains: &self.drains,
+            monotonic: self.monotonic,
         })
     }
 
@@ -325,3 +331,6 @@ fn errors_come_from_the_first_address_of_each_family() {
     world.desired.node.addresses = vec![ip("fd00::1")];
     assert_eq!(world.decide().target.settings.node, [IpAddr16::default(), ip("fd00::1").into()]);
 }
+
+#[path = "decide_drain_tests.rs"]
+mod drains;

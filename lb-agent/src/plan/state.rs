@@ -18,6 +18,7 @@ use lb_common::{
 };
 
 use super::ring_arena::RingArena;
+use crate::model::Drain;
 
 /// What the maps should hold.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -65,6 +66,8 @@ pub struct TargetBackend {
     /// Whether flows that it has may stay: not on a UDP backend that fails its probe, since a new datagram cannot be
     /// told from one of an old flow.
     pub keeps_flows: bool,
+    /// How an operator drains it.
+    pub drain: Option<Drain>,
     /// How its packets leave.
     pub hop: Hop,
 }
@@ -183,6 +186,8 @@ pub struct BackendState {
     pub in_ring: bool,
     /// Whether flows that it has may stay.
     pub keeps_flows: bool,
+    /// How an operator drains it.
+    pub drain: Option<Drain>,
     /// First word of its entry.
     pub head: Head,
     /// The hop in force.

@@ -284,7 +284,7 @@ impl Service {
 
     fn target(&self) -> TargetService {
         let backend = |(address, (hop, in_ring)): (&IpAddr, &(Hop, bool))| {
-            let backend = TargetBackend { weight: 1, in_ring: *in_ring, keeps_flows: true, hop: *hop };
+            let backend = TargetBackend { weight: 1, in_ring: *in_ring, keeps_flows: true, drain: None, hop: *hop };
             ((IpAddr16::from(*address), Be16::new(self.port)), backend)
         };
         TargetService {

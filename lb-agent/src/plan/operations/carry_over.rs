@@ -121,6 +121,7 @@ fn target_of(old: &MapState) -> TargetState {
         weight: state.weight,
         in_ring: state.in_ring,
         keeps_flows: state.keeps_flows,
+        drain: state.drain,
         hop: state.hop,
     };
     let service = |service: &ServiceState| TargetService {

@@ -1,0 +1,40 @@
+//! What a configuration asks of the other parts, and what the maps tell of the time before.
+
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+
+use crate::{
+    model::{BackendAddress, DesiredState, ProbeTarget},
+    plan::{self, MapState},
+};
+
+/// Addresses whose way a plan depends on.
+pub fn wanted_hops(desired: &DesiredState) -> BTreeSet<IpAddr> {
+    let backends = desired.services.iter().flat_map(|service| service.backends.iter().map(|backend| backend.address));
+    let peers = desired.peers.iter().flat_map(|peer| peer.addresses.iter().copied());
+    backends.chain(peers).filter(|address| !desired.node.addresses.contains(address)).collect()
+}
+
+/// What has to be probed.
+pub fn wanted_probes(desired: &DesiredState) -> BTreeSet<ProbeTarget> {
+    let of_service = |service: &crate::model::Service| {
+        let targets = service.backends.iter().filter_map(|backend| {
+            let probe = Arc::clone(service.probe.as_ref()?);
+            Some(ProbeTarget { address: backend.address, probe })
+        });
+        targets.collect::<Vec<_>>()
+    };
+    desired.services.iter().flat_map(of_service).collect()
+}
+
+/// Backends that the maps' last agent kept out of the ring though they have a weight.
+pub(super) fn failed_before(state: &MapState) -> BTreeSet<(String, BackendAddress)> {
+    let of_service = |service: &plan::ServiceState| {
+        let failed = service
+            .backends
+            .iter()
+            .filter(|(_, backend)| !backend.in_ring && backend.weight > 0 && backend.drain.is_none());
+        let named = failed.map(|((address, port), _)| BackendAddress { address: (*address).into(), port: port.get() });
+        named.map(|backend| (service.name.clone(), backend)).collect::<Vec<_>>()
+    };
+    state.services.values().flat_map(of_service).collect()
+}
