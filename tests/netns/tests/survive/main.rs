@@ -5,3 +5,5 @@
 mod bed;
 mod changes;
 mod directors;
+mod failover;
+mod upgrade;
