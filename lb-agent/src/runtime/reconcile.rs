@@ -57,6 +57,7 @@ pub struct Reconciler {
     kernel: Kernel,
     state: MapState,
     distrusted: BTreeSet<(String, BackendAddress)>,
+    unproven: BTreeSet<(String, BackendAddress)>,
     /// Whether the program is on its interfaces. Before that nothing is held or announced: if an interface refuses it,
     /// the agent ends, and nobody would take back what draws traffic here.
     is_attached: bool,
@@ -114,6 +115,7 @@ impl Reconciler {
         let kernel = Kernel::open(lock, sizes)?;
         let state = kernel.state()?;
         let distrusted = failed_before(&state);
+        let unproven = if state.services.is_empty() { own_backends(&config.desired) } else { BTreeSet::new() };
         let running = config.agent.clone();
         let reconciler = Self {
             config,
@@ -121,6 +123,7 @@ impl Reconciler {
             kernel,
             state,
             distrusted,
+            unproven,
             is_attached: false,
             flows_recorded: true, // an earlier agent may have left some
             began: Instant::now(),
@@ -228,6 +231,7 @@ impl Reconciler {
             health: &health,
             hash_key: HashKey::new(self.config.agent.secret.bytes()),
             distrusted: &self.distrusted,
+            unproven: &self.unproven,
             now: now.duration_since(self.began),
             takers: &self.takers,
         });
@@ -383,4 +387,14 @@ fn failed_before(state: &MapState) -> BTreeSet<(String, BackendAddress)> {
         named.map(|backend| (service.name.clone(), backend)).collect::<Vec<_>>()
     };
     state.services.values().flat_map(of_service).collect()
+}
+
+/// Backends on this node.
+fn own_backends(desired: &DesiredState) -> BTreeSet<(String, BackendAddress)> {
+    let of_service = |service: &crate::model::Service| {
+        let own = service.backends.iter().filter(|backend| desired.node.addresses.contains(&backend.address));
+        let named = own.map(|backend| BackendAddress { address: backend.address, port: backend.port });
+        named.map(|backend| (service.name.clone(), backend)).collect::<Vec<_>>()
+    };
+    desired.services.iter().flat_map(of_service).collect()
 }
