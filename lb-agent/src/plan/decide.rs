@@ -345,9 +345,10 @@ fn announce(decision: &mut Decision, desired: &DesiredState, announcement: &Anno
             let serving = of_vip().find(|(_, judged)| own(judged, false));
             match serving {
                 Some((service, _)) => (true, format!("a backend of {} on this node takes flows", service.name)),
-                None if of_vip().any(|(_, judged)| own(judged, true)) => {
-                    (false, "the backend on this node has not been probed since the agent started from nothing".to_owned())
-                }
+                None if of_vip().any(|(_, judged)| own(judged, true)) => (
+                    false,
+                    "the backend on this node has not been probed since the agent started from nothing".to_owned(),
+                ),
                 None => (false, "no backend on this node takes flows".to_owned()),
             }
         }

@@ -82,6 +82,12 @@ impl Director {
         }
     }
 
+    /// Puts a ring in force as it is.
+    pub fn adopt(&mut self, backends: BTreeMap<BackendId, bool>, log2: u32, slots: Vec<Slot>) {
+        self.windows = alloc::vec![self.now.get() + self.window; slots.len()];
+        (self.backends, self.log2, self.slots) = (backends, log2, slots);
+    }
+
     /// Whether the ring is a smaller one, repeated and settled.
     fn repeats(&self, log2: u32) -> bool {
         let is_settled = self.slots.iter().all(|slot| slot.state() == SlotState::Settled);

@@ -119,7 +119,8 @@ impl Plan<'_> {
     /// Names, on the slots of this node's backends, who had them while the node was away. No flow of theirs is recorded
     /// here, so its own backends come first: a slot that settles sends there what it does not know.
     fn name_those_in_between(&mut self, service: &ServiceState, log2: u8, slots: &mut [Slot]) {
-        let own: BTreeSet<_> = service.backends.values().filter(|state| is_local(state)).map(|state| state.id).collect();
+        let own: BTreeSet<_> =
+            service.backends.values().filter(|state| is_local(state)).map(|state| state.id).collect();
         let (members, ids) = takers(service);
         let (members, ids): (Vec<_>, Vec<_>) = members.into_iter().zip(ids).filter(|(_, id)| !own.contains(id)).unzip();
         let owners = self.build(members, log2);

@@ -200,7 +200,8 @@ pub async fn wait_for_answers(connections: &LongLived) {
     let before = connections.lives();
     let look = || async {
         let lives = connections.lives();
-        let silent = lives.iter().zip(&before).filter(|(now, then)| now.broken.is_none() && now.answered < then.answered + 2);
+        let silent =
+            lives.iter().zip(&before).filter(|(now, then)| now.broken.is_none() && now.answered < then.answered + 2);
         let silent = silent.count();
         ensure!(silent == 0, "{silent} silent");
         Ok(())

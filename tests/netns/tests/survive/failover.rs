@@ -122,7 +122,8 @@ async fn wait_for(seen: &AtomicU64, packets: u64) {
 #[tokio::test]
 async fn a_million_packets_meet_killed_agents_and_none_is_lost() {
     let mut bed = build(2, |topology| {
-        let service = |port: u16| ServiceConfig::on_all_nodes(topology, &format!("echo-{port}"), &[VIP], Protocol::Udp, port);
+        let service =
+            |port: u16| ServiceConfig::on_all_nodes(topology, &format!("echo-{port}"), &[VIP], Protocol::Udp, port);
         PORTS.map(service).into()
     })
     .await;
