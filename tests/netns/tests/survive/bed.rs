@@ -160,7 +160,8 @@ pub async fn wait_for_agreement(bed: &Cluster, nodes: &[usize], state: &State) {
 /// How many slots each backend has in a ring of this size.
 fn shares(backends: &[(IpAddr, u16)], port: u16, ring_size: u32) -> Vec<u32> {
     let member = |&(address, weight): &(IpAddr, u16)| Member { address: address.into(), port: Be16::new(port), weight };
-    let owners = maglev::build(&backends.iter().map(member).collect::<Vec<_>>(), ring_size.ilog2() as u8);
+    let owners =
+        maglev::build(&backends.iter().map(member).collect::<Vec<_>>(), u8::try_from(ring_size.ilog2()).unwrap());
     let slots = |index: usize| owners.iter().filter(|&&owner| owner as usize == index).count();
     (0..backends.len()).map(|index| u32::try_from(slots(index)).unwrap()).collect()
 }
