@@ -1,4 +1,7 @@
-//! The local socket: the agent's state as JSON for `lbctl`, and the client that asks for it.
+//! The local socket: the agent's state as JSON for `lbctl`, events while somebody listens, and the client that asks for
+//! both.
+
+mod trace;
 
 use std::{
     fs,
@@ -8,16 +11,31 @@ use std::{
     time::Duration,
 };
 
-use axum::{Json, Router, extract::State, routing::get};
+use axum::{
+    Json, Router,
+    extract::State,
+    routing::{get, post},
+};
 use http_body_util::{BodyExt, Empty, Limited};
-use hyper::{Request, StatusCode, body::Bytes, client::conn::http1, header};
+use hyper::{
+    Request, StatusCode,
+    body::{Body, Bytes},
+    client::conn::http1::{self, SendRequest},
+    header,
+};
 use hyper_util::rt::TokioIo;
 use nix::sys::stat::{Mode, fchmod};
 use socket2::{Domain, SockAddr, Socket, Type};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::{
+    net::{UnixListener, UnixStream},
+    sync::mpsc,
+    task::JoinHandle,
+};
 use tokio_util::sync::CancellationToken;
 
-use crate::{http::StatusSource, status::AgentStatus};
+pub use trace::{Listening, listen};
+
+use crate::{http::StatusSource, status::AgentStatus, trace::Request as TraceRequest};
 
 /// Path of the status document.
 pub const STATUS_PATH: &str = "/v1/status";
@@ -78,6 +96,18 @@ pub enum ApiError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The agent cannot do what it was asked to.
+    #[error("the agent refused: {reason}")]
+    Refused {
+        /// Its words.
+        reason: String,
+    },
+    /// A line of a stream cannot be read.
+    #[error("the agent told something that is not understood; it may be of another version than this lbctl: {reason}")]
+    BadLine {
+        /// What is wrong with it.
+        reason: String,
+    },
 }
 
 /// Creates the socket, for its owner only, and its folder if need be. A socket file that nobody listens on is removed.
@@ -117,13 +147,19 @@ fn is_socket(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
 }
 
-/// Serves the agent's state until `cancel`.
+/// Serves the agent's state until `cancel`, and events to whoever listens: `listeners` takes the requests.
 ///
 /// # Errors
 /// If the listener fails.
-pub async fn serve(listener: UnixListener, state: StatusSource, cancel: CancellationToken) -> io::Result<()> {
+pub async fn serve(
+    listener: UnixListener,
+    state: StatusSource,
+    listeners: mpsc::Sender<TraceRequest>,
+    cancel: CancellationToken,
+) -> io::Result<()> {
     let status = async |State(state): State<StatusSource>| Json(state());
-    let router = Router::new().route(STATUS_PATH, get(status)).with_state(state);
+    let events = Router::new().route(trace::TRACE_PATH, post(trace::stream)).with_state(listeners);
+    let router = Router::new().route(STATUS_PATH, get(status)).with_state(state).merge(events);
     axum::serve(listener, router).with_graceful_shutdown(async move { cancel.cancelled().await }).await
 }
 
@@ -140,10 +176,7 @@ pub async fn status(socket: &Path) -> Result<AgentStatus, ApiError> {
 
 async fn ask(socket: &Path) -> Result<AgentStatus, ApiError> {
     let bad = |reason: String| ApiError::BadAnswer { socket: socket.to_owned(), reason };
-    let stream = UnixStream::connect(socket).await.map_err(|error| unreachable_socket(socket, error))?;
-    let handshake = http1::handshake::<_, Empty<Bytes>>(TokioIo::new(stream)).await;
-    let (mut sender, connection) = handshake.map_err(|error| bad(error.to_string()))?;
-    let connection = tokio::spawn(connection);
+    let (mut sender, connection) = connect::<Empty<Bytes>>(socket).await?;
     let request = Request::get(STATUS_PATH)
         .header(header::HOST, "levee")
         .body(Empty::new())
@@ -157,6 +190,18 @@ async fn ask(socket: &Path) -> Result<AgentStatus, ApiError> {
     }
     let body = body.map_err(|error| bad(error.to_string()))?.to_bytes();
     serde_json::from_slice(&body).map_err(|error| bad(error.to_string()))
+}
+
+/// A connection to the agent, and the task that keeps it going.
+async fn connect<B>(socket: &Path) -> Result<(SendRequest<B>, JoinHandle<Result<(), hyper::Error>>), ApiError>
+where
+    B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+{
+    let stream = UnixStream::connect(socket).await.map_err(|error| unreachable_socket(socket, error))?;
+    let (sender, connection) = http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| ApiError::BadAnswer { socket: socket.to_owned(), reason: error.to_string() })?;
+    Ok((sender, tokio::spawn(connection)))
 }
 
 fn unreachable_socket(socket: &Path, error: io::Error) -> ApiError {
@@ -188,7 +233,7 @@ mod tests {
         let listener = bind(&socket).unwrap();
         assert_eq!((mode(&socket), mode(socket.parent().unwrap())), (0o600, 0o755));
         let cancel = CancellationToken::new();
-        let task = tokio::spawn(serve(listener, source(), cancel.clone()));
+        let task = tokio::spawn(serve(listener, source(), mpsc::channel(1).0, cancel.clone()));
         assert_eq!(status(&socket).await.unwrap(), examples::status());
         cancel.cancel();
         task.await.unwrap().unwrap();

@@ -6,7 +6,9 @@ use lb_common::verdict::{DropReason, Verdict};
 
 use crate::{
     dataplane::PinOwner,
-    inspect::{BackendView, Count, HopView, Inspection, MapUse, Presence, RingView, ServiceView, ShareView},
+    inspect::{
+        AddressView, BackendView, Count, HopView, Inspection, MapUse, Presence, RingView, ServiceView, ShareView,
+    },
     model::MacAddr,
     status::{
         AgentStatus, AnnouncementStatus, BackendStatus, ConfigStatus, DataplaneStatus, InterfaceStatus, ServiceStatus,
@@ -91,6 +93,11 @@ pub fn inspection() -> Inspection {
         agent: presence(true),
         secret_fingerprint: "0a1b2c3d".to_owned(),
         interfaces: vec!["eth0".to_owned(), "eth1".to_owned()],
+        addresses: vec![
+            AddressView { address: address("10.0.1.2"), vip: false, pass_unmatched: false, node: true },
+            AddressView { address: address("192.0.2.10"), vip: true, pass_unmatched: false, node: false },
+        ],
+        peers: vec![address("10.0.2.2"), address("10.0.3.2")],
         services: vec![service()],
         verdicts: Verdict::ALL
             .iter()

@@ -8,6 +8,7 @@ pub mod api;
 pub mod cli;
 pub mod config;
 pub mod dataplane;
+pub mod doctor;
 pub mod health;
 pub mod http;
 pub mod inspect;
@@ -18,6 +19,7 @@ pub mod plan;
 pub mod runtime;
 pub mod sources;
 pub mod status;
+pub mod trace;
 
 #[cfg(test)]
 mod examples;

@@ -24,6 +24,13 @@ impl Be16 {
         u16::from_be_bytes(self.0)
     }
 
+    /// Whether it is 0.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_zero(self) -> bool {
+        self.0[0] == 0 && self.0[1] == 0
+    }
+
     /// The two bytes as they are on the wire.
     #[must_use]
     pub const fn wire(self) -> [u8; 2] {

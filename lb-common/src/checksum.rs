@@ -17,6 +17,27 @@ pub const fn fold(sum: u32) -> u16 {
     !((sum & 0xffff) + (sum >> 16)) as u16
 }
 
+/// The sum of the 16-bit halves of some words, to be folded.
+#[must_use]
+#[inline(always)]
+pub const fn sum<const N: usize>(words: &[WireWord; N]) -> u64 {
+    let (mut sum, mut at) = (0, 0);
+    while at < N {
+        let word = u32::from_be(words[at]);
+        sum += (word >> 16) as u64 + (word & 0xffff) as u64;
+        at += 1;
+    }
+    sum
+}
+
+/// As [`fold`], for a sum of less than 2^32 such halves.
+#[must_use]
+#[inline(always)]
+pub const fn fold_long(sum: u64) -> u16 {
+    let sum = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
+    fold(sum as u32)
+}
+
 /// The checksum of an IPv4 header without options whose checksum field counts as zero (RFC 791 section 3.1).
 #[must_use]
 #[inline(always)]
@@ -68,6 +89,21 @@ mod tests {
             let words: Vec<u16> = bytes.chunks(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]])).collect();
             prop_assert_eq!(check, plain(&words));
         }
+    }
+
+    proptest! {
+        #[test]
+        fn a_sum_of_many_words_equals_the_plain_sum(bytes in any::<[[u8; 4]; 32]>()) {
+            let words = bytes.map(u32::from_ne_bytes);
+            let halves: Vec<u16> = bytes.iter().flat_map(|b| [u16::from_be_bytes([b[0], b[1]]), u16::from_be_bytes([b[2], b[3]])]).collect();
+            prop_assert_eq!(fold_long(sum(&words)), plain(&halves));
+        }
+    }
+
+    #[test]
+    fn a_long_sum_keeps_every_carry() {
+        assert_eq!(fold_long(0xffff_ffff_ffff), plain(&[0xffff; 3]));
+        assert_eq!(fold_long(0x0001_0000_0000), plain(&[1]));
     }
 
     #[test]

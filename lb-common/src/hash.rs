@@ -119,8 +119,8 @@ pub const fn ipv6(key: &HashKey, tuple: &Tuple, source_port: Be16) -> FlowHash {
 }
 
 /// Hashes a flow of either family. `has_affinity`: the client's port does not count.
-#[inline(always)]
 #[must_use]
+#[inline(always)] // as a function of its own it would read the tuple from the stack in words that are not aligned there
 pub const fn flow(key: &HashKey, tuple: &Tuple, has_affinity: bool, is_ipv4: bool) -> FlowHash {
     let source_port = if has_affinity { Be16::new(0) } else { tuple.source_port };
     if is_ipv4 { ipv4(key, tuple, source_port) } else { ipv6(key, tuple, source_port) }

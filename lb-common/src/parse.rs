@@ -8,7 +8,7 @@ use crate::{
     tracking::Kind,
     verdict::DropReason,
     verifier::forget,
-    wire::{eth, gue, ipv4, ipv6, protocol, tcp, udp},
+    wire::{eth, gue, ipv4, ipv6, protocol, sctp, tcp, udp},
 };
 
 /// A frame that can be read at any offset.
@@ -219,7 +219,7 @@ fn walk<B: Bytes + ?Sized>(frame: &B, at: &mut Position) -> u32 {
         };
         let [next, units, offset, flags] = header.to_ne_bytes();
         let length = match at.protocol {
-            protocol::FRAGMENT => 8,
+            protocol::FRAGMENT => FRAGMENT_LEN as u16,
             protocol::AUTHENTICATION => (u16::from(units) + 2) * 4, // RFC 4302 section 2.2
             _ => (u16::from(units) + 1) * 8,
         };
@@ -233,8 +233,13 @@ fn walk<B: Bytes + ?Sized>(frame: &B, at: &mut Position) -> u32 {
     Walk::TOO_MANY
 }
 
-/// Whether a protocol number is that of an extension header: one of a set, tested without a branch for each.
-const fn is_extension(number: u8) -> bool {
+/// Length of an IPv6 fragment header, bytes.
+const FRAGMENT_LEN: usize = 8;
+
+/// Whether a protocol number names an extension header that is followed: one of a set, tested without a branch for each.
+#[must_use]
+#[inline(always)]
+pub const fn is_extension(number: u8) -> bool {
     const SET: u64 = 1 << protocol::HOP_BY_HOP
         | 1 << protocol::ROUTING
         | 1 << protocol::FRAGMENT
@@ -254,24 +259,97 @@ pub struct Ports {
     pub kind: Kind,
 }
 
-/// Ports of a TCP or UDP packet, and what it tells about its flow.
+/// Ports of a TCP, UDP or SCTP packet, and what it tells about its flow.
 ///
 /// # Errors
 /// [`DropReason::Truncated`] if the packet ends before the transport header does, or the frame before the packet does.
 #[inline(always)]
 pub fn ports<B: Bytes + ?Sized>(frame: &B, transport: &Transport) -> Result<Ports, DropReason> {
-    let (ports, length, kind) = if transport.protocol == protocol::TCP {
+    let (ports, kind) = if transport.protocol == protocol::TCP {
         let header: [WireWord; tcp::WORDS] = frame.words(transport.l4).ok_or(DropReason::Truncated)?;
-        (header[0], tcp::LEN, tcp::kind(header[3]))
+        (header[0], tcp::kind(header[3]))
     } else {
         let header: [WireWord; udp::WORDS] = frame.words(transport.l4).ok_or(DropReason::Truncated)?;
-        (header[0], udp::LEN, Kind::Datagram)
+        (header[0], Kind::Datagram)
     };
-    if transport.l4 + length > transport.end || !frame.reaches(transport.end) {
+    if transport.l4 + header_length(transport.protocol) > transport.end || !frame.reaches(transport.end) {
         return Err(DropReason::Truncated);
     }
+    let (source, destination) = split(ports);
+    Ok(Ports { source, destination, kind })
+}
+
+#[inline(always)]
+const fn split(ports: WireWord) -> (Be16, Be16) {
     let [s0, s1, d0, d1] = ports.to_ne_bytes();
-    Ok(Ports { source: Be16::from_wire([s0, s1]), destination: Be16::from_wire([d0, d1]), kind })
+    (Be16::from_wire([s0, s1]), Be16::from_wire([d0, d1]))
+}
+
+/// Length of a transport header that has ports, without its options.
+#[inline(always)]
+const fn header_length(number: u8) -> usize {
+    match number {
+        protocol::TCP => tcp::LEN,
+        protocol::SCTP => sctp::LEN,
+        _ => udp::LEN,
+    }
+}
+
+/// What a fragment says of the datagram it belongs to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Fragment {
+    /// Identification as it is on the wire; IPv4's 16 bits are followed by 16 bits of zero.
+    pub identification: WireWord,
+    /// Whether the datagram begins with this fragment.
+    pub is_first: bool,
+}
+
+impl Transport {
+    /// Offset of the words that tell a fragment's place: in the IPv4 header, or the fragment header in front of `l4`.
+    #[must_use]
+    #[inline(always)]
+    pub const fn fragment_words(&self, network: &Network) -> usize {
+        // The mask changes nothing, but the verifier would think of offsets below 0.
+        if network.is_ipv4 { network.l3 + 4 } else { self.l4.wrapping_sub(FRAGMENT_LEN) & REACH }
+    }
+}
+
+/// Reads which fragment a packet is; `at` is its [`Transport::fragment_words`]. `None` if the frame is too short.
+#[inline(always)]
+pub fn fragment<B: Bytes + ?Sized>(frame: &B, at: usize, is_ipv4: bool) -> Option<Fragment> {
+    if is_ipv4 {
+        let [word] = frame.words(at)?;
+        let word = u32::from_be(word);
+        Some(Fragment { identification: (word & 0xffff_0000).to_be(), is_first: word & 0x1fff == 0 })
+    } else {
+        let [word, identification] = frame.words(at)?;
+        Some(Fragment { identification, is_first: u32::from_be(word) & 0xfff8 == 0 })
+    }
+}
+
+/// Ports of a first fragment. It has to hold the whole transport header: a shorter one comes from nobody but attackers
+/// (RFC 1858 section 3, RFC 7112 section 5). Extension headers behind the fragment header are not followed.
+///
+/// # Errors
+/// [`DropReason::Fragment`] if it is shorter, [`DropReason::Truncated`] as [`transport`],
+/// [`DropReason::ExtensionHeaders`] if there are such, [`DropReason::NoService`] if the protocol has no ports.
+#[inline(always)]
+pub fn first_fragment<B: Bytes + ?Sized>(frame: &B, at: &Transport) -> Result<(Be16, Be16), DropReason> {
+    if !has_ports(at.protocol) {
+        return Err(if is_extension(at.protocol) { DropReason::ExtensionHeaders } else { DropReason::NoService });
+    }
+    if at.l4 + header_length(at.protocol) > at.end {
+        return Err(DropReason::Fragment);
+    }
+    let [ports] = frame.words(at.l4).ok_or(DropReason::Truncated)?;
+    Ok(split(ports))
+}
+
+/// Whether a transport protocol is one that services have.
+#[must_use]
+#[inline(always)]
+pub const fn has_ports(number: u8) -> bool {
+    matches!(number, protocol::TCP | protocol::UDP | protocol::SCTP)
 }
 
 /// What a tunnel packet carries, and where.

@@ -124,6 +124,70 @@ fn ports_are_read_only_from_a_packet_that_is_whole() {
     }
 }
 
+/// An IPv4 packet of these bytes behind a header with this word of identification, flags and offset.
+fn ipv4_fragment(word: u32, number: u8, rest: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(ipv4::LEN + rest.len()).unwrap();
+    let mut packet = [&bytes(&ipv4::outer(1, 2, number, 0, length)), rest].concat();
+    packet[4..8].copy_from_slice(&word.to_be_bytes());
+    packet
+}
+
+fn ipv6_fragment(word: u32, number: u8, rest: &[u8]) -> Vec<u8> {
+    let header = [&[number, 0xff], &word.to_be_bytes()[2..], &[1, 2, 3, 4]].concat();
+    ipv6_packet(protocol::FRAGMENT, u16::try_from(8 + rest.len()).unwrap(), &[&header, rest].concat())
+}
+
+#[test]
+fn fragments_tell_their_datagram_and_whether_they_begin_it() {
+    let found = |packet: &[u8], is_ipv4| {
+        let network = network(packet, 0, is_ipv4).unwrap();
+        let transport = transport(packet, &network).unwrap();
+        assert!(transport.is_fragment);
+        fragment(packet, transport.fragment_words(&network), is_ipv4).unwrap()
+    };
+    for (flags, is_first) in [(0x2000, true), (0x2001, false), (0x1fff, false), (0xa000, true)] {
+        let packet = ipv4_fragment(0xabcd_0000 | flags, protocol::UDP, &[0; 8]);
+        assert_eq!(found(&packet, true), Fragment { identification: wire_word([0xab, 0xcd, 0, 0]), is_first });
+    }
+    for (word, is_first) in [(1, true), (7, true), (8, false), (0xfff8, false), (0xfff9, false)] {
+        let packet = ipv6_fragment(word, protocol::UDP, &[0; 8]);
+        assert_eq!(found(&packet, false), Fragment { identification: wire_word([1, 2, 3, 4]), is_first });
+    }
+}
+
+#[test]
+fn a_first_fragment_has_to_hold_its_transport_header() {
+    let ports = [0x9c, 0x40, 0, 80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let read = |number, length: usize| {
+        let packet = ipv4_fragment(0x2000, number, &ports[..length]);
+        first_fragment(&packet[..], &transport_of(&packet, true).unwrap())
+    };
+    for (number, enough) in [(protocol::TCP, 20), (protocol::UDP, 8), (protocol::SCTP, 12)] {
+        assert_eq!(read(number, enough), Ok((Be16::new(40_000), Be16::new(80))));
+        assert_eq!(read(number, enough - 1), Err(DropReason::Fragment));
+    }
+    assert_eq!(read(47, 24), Err(DropReason::NoService));
+    let hidden = ipv6_fragment(1, protocol::DESTINATION_OPTIONS, &ports);
+    let hidden = first_fragment(&hidden[..], &transport_of(&hidden, false).unwrap());
+    assert_eq!(hidden, Err(DropReason::ExtensionHeaders));
+}
+
+#[test]
+fn sctp_has_ports_behind_a_header_of_twelve_bytes() {
+    let packet = |rest: &[u8]| {
+        bytes(&ipv4::outer(1, 2, protocol::SCTP, 0, 20 + rest.len() as u16))
+            .into_iter()
+            .chain(rest.iter().copied())
+            .collect::<Vec<_>>()
+    };
+    let ports_of = |packet: Vec<u8>| ports(&packet[..], &transport_of(&packet, true).unwrap());
+    assert_eq!(
+        ports_of(packet(&[0x9c, 0x40, 0, 80, 0, 0, 0, 0, 0, 0, 0, 0])),
+        Ok(Ports { source: Be16::new(40_000), destination: Be16::new(80), kind: Kind::Datagram })
+    );
+    assert_eq!(ports_of(packet(&[0x9c, 0x40, 0, 80, 0, 0, 0, 0, 0, 0, 0])), Err(DropReason::Truncated));
+}
+
 #[test]
 fn tunnels_are_told_from_other_payloads() {
     let understood = |l3, is_ipv4| Some(Payload { l3, is_ipv4, is_understood: true });
@@ -160,6 +224,10 @@ proptest! {
             prop_assert!(transport.l4 <= network.l3 + network.length as usize);
             if ports(&bytes[..], &transport).is_ok() {
                 prop_assert!(transport.l4 + 8 <= bytes.len());
+            }
+            if transport.is_fragment {
+                prop_assert!(fragment(&bytes[..], transport.fragment_words(&network), !v6).is_some());
+                let _ = first_fragment(&bytes[..], &transport);
             }
             let _ = tunnel(&bytes[..], transport.protocol, transport.l4);
         }

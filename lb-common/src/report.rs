@@ -8,6 +8,11 @@ use crate::hash::FlowHash;
 /// Length of a record, bytes.
 pub const LEN: usize = 64;
 
+/// Which word of a record is the service.
+pub const SERVICE: usize = 3;
+/// Which word of a record is the backend.
+pub const BACKEND: usize = 5;
+
 /// The end of a packet's way: a slot of `VERDICTS`, or one of `DROPS`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum End {

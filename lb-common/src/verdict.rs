@@ -62,6 +62,8 @@ ends! {
         Gue = 6, "gue", "Sent on to its backend in a GUE tunnel.";
         Icmp = 7, "icmp", "ICMP for a VIP: passed up the stack.";
         Unmatched = 8, "unmatched", "For a VIP but for none of its services, and the service allows it: passed up the stack.";
+        TooBigTold = 9, "too_big_told", "Longer than the MTU of the way to the backend: its sender was told which length fits.";
+        TimeExceededTold = 10, "time_exceeded_told", "TTL or hop limit used up: its sender was told, as traceroute wants it.";
     }
 }
 
@@ -72,7 +74,7 @@ ends! {
         BadIpv4Header = 1, "bad_ipv4_header", "IPv4 header length below 20 bytes, or a total length that cannot be.";
         BadIpv6Header = 2, "bad_ipv6_header", "IPv6 payload length that cannot be.";
         ExtensionHeaders = 3, "extension_headers", "More IPv6 extension headers than are followed, or one that hides the ports.";
-        Fragment = 4, "fragment", "A fragment: its ports are not known here.";
+        Fragment = 4, "fragment", "A first fragment too short to hold the transport header.";
         NoService = 5, "no_service", "For a VIP address, but for none of its services.";
         NoBackend = 6, "no_backend", "The service has no backend that takes flows.";
         StaleBackend = 7, "stale_backend", "The ring names a backend that is gone.";
@@ -80,13 +82,19 @@ ends! {
         NotHeld = 9, "not_held", "Another director sent it here, but this node does not hold the VIP.";
         UnknownPeer = 10, "unknown_peer", "A tunnel packet for a VIP from an address that is no known director.";
         BadTunnel = 11, "bad_tunnel", "A tunnel packet for a VIP whose tunnel header is not understood.";
-        TtlExpired = 12, "ttl_expired", "TTL or hop limit used up.";
-        TooBig = 13, "too_big", "Longer than the MTU of the way to the backend, tunnel header included.";
+        TtlExpired = 12, "ttl_expired", "TTL or hop limit used up, and its sender cannot be told.";
+        TooBig = 13, "too_big", "Longer than the MTU of the way to the backend, tunnel header included, and its sender cannot be told.";
         NoHeadroom = 14, "no_headroom", "The driver left no room for the tunnel header.";
         NoDevice = 15, "no_device", "The interface to the backend is not in the device map.";
         NotLinear = 16, "not_linear", "Headers lie outside of the part of the frame that can be rewritten.";
         Arp = 17, "arp", "An ARP request for a VIP that this node does not own.";
         FlowTableFull = 18, "flow_table_full", "A flow begins on a slot whose owner changed, and the table of new flows has no room for it.";
+        UnknownFragment = 19, "unknown_fragment", "A later fragment whose first one did not come by here in the last 30 s.";
+        SourceDenied = 20, "source_denied", "From an address outside of the service's source ranges.";
+        EchoNotHeld = 21, "echo_not_held", "An echo request for a VIP, or an error about its answer, and this node does not hold the VIP.";
+        IcmpUnwanted = 22, "icmp_unwanted", "ICMP for a VIP that is neither an echo request nor an error about one of its flows.";
+        BadQuote = 23, "bad_quote", "An ICMP error for a VIP that quotes no packet of a flow: cut off, faulty, or from another address.";
+        AnswerLimit = 24, "answer_limit", "Too long, or TTL used up, and its sender was not told: too many senders were told just now.";
     }
 }
 

@@ -5,13 +5,15 @@ use lb_common::{
     maps::backends::Hop,
     parse::{Network, Payload},
     report::{End as ReportedEnd, Report},
+    tracking::Kind,
     verdict::{Action, DropReason, Verdict},
+    wire::ipv4,
 };
 
 use crate::{
     decide::{self, Actor, End, Served},
-    encap,
-    maps::DEVICES,
+    encap, icmp,
+    maps::{self, DEVICES, SETTINGS},
     packet::Packet,
     stats,
 };
@@ -45,7 +47,7 @@ pub fn report(packet: &mut Packet) -> u32 {
 }
 
 /// Does what was decided; its ends are `xdp_action`s.
-struct Live;
+pub struct Live;
 
 impl Actor for Live {
     const RECORDS: bool = true;
@@ -71,8 +73,22 @@ impl Actor for Live {
     }
 
     #[inline(always)]
-    fn forward(&self, packet: &mut Packet, served: Served, network: &Network, hop: &Hop, hash: FlowHash) -> End {
-        let verdict = encap::forward(packet, network, hop, hash)?;
+    fn forward(
+        &self,
+        packet: &mut Packet,
+        served: Served,
+        network: &Network,
+        kind: Kind,
+        hop: &Hop,
+        hash: FlowHash,
+    ) -> End {
+        let verdict = match encap::forward(packet, network, hop, hash) {
+            Ok(verdict) => verdict,
+            Err(DropReason::TooBig) if kind != Kind::Error => {
+                return self.refuse(packet, network, encap::room(hop).max(ipv4::MIN_MTU));
+            }
+            Err(reason) => return Err(reason),
+        };
         let action = if hop.interface == packet.interface() {
             Action::Transmit
         } else {
@@ -82,6 +98,32 @@ impl Actor for Live {
         stats::served(served.service, served.backend, served.bytes);
         stats::verdict(verdict);
         Ok(action as u32)
+    }
+
+    #[inline(always)]
+    fn refuse(&self, packet: &mut Packet, network: &Network, mtu: u16) -> End {
+        let (told, untold) = refusal(mtu);
+        let Some(settings) = SETTINGS.get(0) else {
+            return Err(untold);
+        };
+        if !maps::may_answer() {
+            return Err(DropReason::AnswerLimit);
+        }
+        if !icmp::answer(packet, network.l3, mtu, &settings.node) {
+            return Err(untold);
+        }
+        stats::verdict(told);
+        Ok(Action::Transmit as u32)
+    }
+}
+
+/// How a packet ends that cannot go on: if its sender is told, and if not.
+#[inline(always)]
+pub const fn refusal(mtu: u16) -> (Verdict, DropReason) {
+    if mtu == 0 {
+        (Verdict::TimeExceededTold, DropReason::TtlExpired)
+    } else {
+        (Verdict::TooBigTold, DropReason::TooBig)
     }
 }
 
@@ -107,7 +149,27 @@ impl Actor for Dry {
     }
 
     #[inline(always)]
-    fn forward(&self, _packet: &mut Packet, _served: Served, _network: &Network, hop: &Hop, _hash: FlowHash) -> End {
-        Ok(encap::verdict(hop.mode) as u32)
+    fn forward(
+        &self,
+        packet: &mut Packet,
+        _served: Served,
+        network: &Network,
+        kind: Kind,
+        hop: &Hop,
+        _hash: FlowHash,
+    ) -> End {
+        let room = encap::room(hop);
+        if network.length <= u32::from(room) {
+            return Ok(encap::verdict(hop.mode) as u32);
+        }
+        match kind {
+            Kind::Error => Err(DropReason::TooBig),
+            _ => self.refuse(packet, network, room.max(ipv4::MIN_MTU)),
+        }
+    }
+
+    #[inline(always)]
+    fn refuse(&self, _packet: &mut Packet, _network: &Network, mtu: u16) -> End {
+        Ok(refusal(mtu).0 as u32)
     }
 }

@@ -9,6 +9,7 @@ use lb_common::{
     maps::{
         addresses::AddressEntry,
         backends::{Hop, Mode},
+        published::RingWord,
         rings::SlotState,
         services::VipKey,
         settings::Settings,
@@ -21,10 +22,12 @@ use lb_common::{
 };
 
 use crate::{
-    arp, maglev,
+    arp, extensions,
+    fragments::{self, Ports},
+    icmp, maglev,
     maps::{self, SETTINGS},
     packet::Packet,
-    peers, tracking, vip,
+    peers, sources, tracking, vip,
 };
 
 /// What follows a decision. The live entry performs it, the dry one only notes it.
@@ -32,7 +35,7 @@ use crate::{
 /// Decisions are handed on by calls, not returned as one value: the verifier wants every part of a value written on
 /// every path, and the compiler does not write what a variant lacks.
 pub trait Actor {
-    /// Whether flows may be recorded.
+    /// Whether flows, and the ports of fragments, may be recorded.
     const RECORDS: bool;
     /// Up the stack as it is.
     fn pass(&self, verdict: Verdict) -> End;
@@ -40,8 +43,18 @@ pub trait Actor {
     fn local(&self, served: Served) -> End;
     /// Strip the tunnel header that begins at `outer_l3` and pass up.
     fn strip(&self, packet: &mut Packet, outer_l3: usize, payload: &Payload) -> End;
-    /// Send on.
-    fn forward(&self, packet: &mut Packet, served: Served, network: &Network, hop: &Hop, hash: FlowHash) -> End;
+    /// Send on. What does not fit is answered as [`Self::refuse`] does, unless it is an error itself.
+    fn forward(
+        &self,
+        packet: &mut Packet,
+        served: Served,
+        network: &Network,
+        kind: Kind,
+        hop: &Hop,
+        hash: FlowHash,
+    ) -> End;
+    /// Tell the sender that the packet cannot go on: too long for this MTU, or (MTU 0) its TTL is used up.
+    fn refuse(&self, packet: &mut Packet, network: &Network, mtu: u16) -> End;
 }
 
 /// An `xdp_action`, or why the packet is dropped.
@@ -86,12 +99,13 @@ pub fn decide<A: Actor>(packet: &mut Packet, report: &mut Report, actor: &A) -> 
 /// Decides on a packet whose destination may be a VIP; `None` if it is none.
 #[inline(always)]
 fn for_vip<A: Actor>(packet: &mut Packet, network: &Network, report: &mut Report, actor: &A) -> Option<End> {
-    let end = match flow(packet, network) {
+    let end = match flow(packet, network, if A::RECORDS { Ports::Recorded } else { Ports::Looked }) {
         Ok(Class::Flow(flow)) => match vip::service(&flow.tuple.to) {
             Some(service) => return Some(choose(packet, service, network, &flow, report, actor)),
             None => Err(DropReason::NoService),
         },
-        Ok(Class::Icmp) => Ok(Verdict::Icmp),
+        Ok(Class::Echo) => Err(DropReason::EchoNotHeld),
+        Ok(Class::Neighbour) => Ok(Verdict::Icmp),
         Ok(Class::Other) => Err(DropReason::NoService),
         Err(reason) => Err(reason),
     };
@@ -100,7 +114,15 @@ fn for_vip<A: Actor>(packet: &mut Packet, network: &Network, report: &mut Report
         return None;
     }
     Some(match end {
-        Err(DropReason::NoService) if address.has(AddressEntry::PASS_UNMATCHED) => actor.pass(Verdict::Unmatched),
+        Err(DropReason::UnknownFragment)
+            if address.has(AddressEntry::HELD) && fragments::was_directed(packet, network) =>
+        {
+            actor.pass(Verdict::Directed)
+        }
+        Err(DropReason::NoService | DropReason::UnknownFragment) if address.has(AddressEntry::PASS_UNMATCHED) => {
+            actor.pass(Verdict::Unmatched)
+        }
+        Err(DropReason::EchoNotHeld) if address.has(AddressEntry::HELD) => actor.pass(Verdict::Icmp),
         Err(reason) => Err(reason),
         Ok(verdict) => actor.pass(verdict),
     })
@@ -122,28 +144,18 @@ fn choose<A: Actor>(
     let Some(settings) = SETTINGS.get(0) else {
         return Err(DropReason::NoBackend);
     };
+    if ring.has_source_ranges() && !sources::admits(service, network.is_ipv4, &flow.tuple.source) {
+        return Err(DropReason::SourceDenied);
+    }
     if ring.is_empty() {
         return Err(DropReason::NoBackend);
     }
     let hash = hash::flow(&settings.hash_key, &flow.tuple, ring.has_affinity(), network.is_ipv4);
     report.set_hash(hash);
-    let slot = maglev::slot(ring, hash);
-    report.slot = slot;
-    let entry = maglev::entry(ring, slot);
-    report.state = entry.state() as u8;
-    let id = if matches!(entry.state(), SlotState::Settled) {
-        entry.current()
-    } else {
-        tracking::chosen(tracking::choose(&OnSlot {
-            tuple: &flow.tuple,
-            kind: flow.kind,
-            slot_bits: hash.slot_bits(),
-            service,
-            has_affinity: ring.has_affinity(),
-            slot: entry,
-            records: A::RECORDS,
-        }))?
-    };
+    #[cfg(not(feature = "yardstick-lru"))]
+    let id = owner::<A>(service, ring, flow, hash, report)?;
+    #[cfg(feature = "yardstick-lru")]
+    let id = crate::yardstick::backend(flow, || owner::<A>(service, ring, flow, hash, report))?;
     report.backend = id.bits();
     if id == BackendId::NONE {
         return Err(DropReason::NoBackend);
@@ -163,9 +175,38 @@ fn choose<A: Actor>(
         return Err(DropReason::NextHopUnknown);
     }
     if network.ttl <= 1 {
-        return Err(DropReason::TtlExpired);
+        return match flow.kind {
+            Kind::Error => Err(DropReason::TtlExpired),
+            _ => actor.refuse(packet, network, 0),
+        };
     }
-    actor.forward(packet, served, network, hop, hash)
+    actor.forward(packet, served, network, flow.kind, hop, hash)
+}
+
+/// The backend of a packet by its slot, and what is recorded of its flow.
+#[inline(always)]
+fn owner<A: Actor>(
+    service: u32,
+    ring: RingWord,
+    flow: &Flow,
+    hash: FlowHash,
+    report: &mut Report,
+) -> Result<BackendId, DropReason> {
+    report.slot = maglev::slot(ring, hash);
+    let slot = maglev::entry(ring, report.slot);
+    report.state = slot.state() as u8;
+    if matches!(slot.state(), SlotState::Settled) {
+        return Ok(slot.current());
+    }
+    tracking::chosen(tracking::choose(&OnSlot {
+        tuple: &flow.tuple,
+        kind: flow.kind,
+        slot_bits: hash.slot_bits(),
+        service,
+        has_affinity: ring.has_affinity(),
+        slot,
+        records: A::RECORDS,
+    }))
 }
 
 /// The payload of a packet that looks as if a director had sent it through a tunnel: directors send neither options nor
@@ -194,10 +235,11 @@ fn from_tunnel<A: Actor>(
     let Some(inner) = parse::network(packet, payload.l3, payload.is_ipv4) else {
         return actor.pass(Verdict::NotOurs);
     };
-    if !vip::may_be_vip(&inner.destination)
-        || !maps::address(&inner.destination).has(AddressEntry::VIP)
-        || !maps::address(&outer.destination).has(AddressEntry::NODE)
-    {
+    if !vip::may_be_vip(&inner.destination) {
+        return actor.pass(Verdict::NotOurs);
+    }
+    let address = maps::address(&inner.destination);
+    if !address.has(AddressEntry::VIP) || !maps::address(&outer.destination).has(AddressEntry::NODE) {
         return actor.pass(Verdict::NotOurs);
     }
     if maps::peer(&outer.source) == 0 {
@@ -206,10 +248,18 @@ fn from_tunnel<A: Actor>(
     if !payload.is_understood {
         return Err(DropReason::BadTunnel);
     }
-    let flow = match flow(packet, &inner)? {
-        Class::Flow(flow) => flow,
-        Class::Icmp => return actor.strip(packet, outer.l3, payload),
-        Class::Other => return Err(DropReason::NoService),
+    let flow = match flow(packet, &inner, Ports::Unasked) {
+        Ok(Class::Flow(flow)) => flow,
+        Ok(Class::Echo) if address.has(AddressEntry::HELD) => return actor.strip(packet, outer.l3, payload),
+        Ok(Class::Echo) => return Err(DropReason::EchoNotHeld),
+        Ok(Class::Neighbour) => return Err(DropReason::IcmpUnwanted),
+        Ok(Class::Other) => return Err(DropReason::NoService),
+        // The director knew its service; here it is enough to hold the VIP.
+        Err(DropReason::UnknownFragment) if address.has(AddressEntry::HELD) => {
+            return actor.strip(packet, outer.l3, payload);
+        }
+        Err(DropReason::UnknownFragment) => return Err(DropReason::NotHeld),
+        Err(reason) => return Err(reason),
     };
     let Some(service) = vip::service(&flow.tuple.to) else {
         return Err(DropReason::NoService);
@@ -220,30 +270,40 @@ fn from_tunnel<A: Actor>(
     if ring.is_held() { actor.strip(packet, outer.l3, payload) } else { Err(DropReason::NotHeld) }
 }
 
-/// A packet's flow.
-struct Flow {
-    tuple: Tuple,
-    /// What the packet tells about it.
-    kind: Kind,
-}
-
-enum Class {
+/// What a packet is, as far as its headers tell.
+pub enum Class {
+    /// It belongs to a flow.
     Flow(Flow),
-    Icmp,
+    /// An echo request, or what else of ICMP concerns the one node that holds the VIP.
+    Echo,
+    /// Neighbour discovery.
+    Neighbour,
+    /// Another protocol.
     Other,
 }
 
-/// The flow that a packet belongs to.
+/// The flow of a packet.
+pub struct Flow {
+    /// Its name.
+    pub tuple: Tuple,
+    /// What the packet tells about it.
+    pub kind: Kind,
+}
+
+/// The flow that a packet belongs to. `fragments` says how the ports of fragments are found.
 #[inline(always)]
-fn flow(packet: &Packet, network: &Network) -> Result<Class, DropReason> {
-    let transport: Transport = parse::transport(packet, network)?;
+fn flow(packet: &Packet, network: &Network, fragments: Ports) -> Result<Class, DropReason> {
+    let transport: Transport = extensions::transport(packet, network)?;
     match transport.protocol {
-        protocol::ICMP | protocol::ICMPV6 => return Ok(Class::Icmp),
-        protocol::TCP | protocol::UDP => {}
+        protocol::ICMP | protocol::ICMPV6 => return icmp::class(packet, network, &transport),
+        _ if transport.is_fragment => {
+            let tuple = fragments::flow(packet, network, &transport, fragments)?;
+            // Only the first fragment tells more, and it comes once.
+            let kind = if transport.protocol == protocol::TCP { Kind::Segment } else { Kind::Datagram };
+            return Ok(Class::Flow(Flow { tuple, kind }));
+        }
+        number if parse::has_ports(number) => {}
         _ => return Ok(Class::Other),
-    }
-    if transport.is_fragment {
-        return Err(DropReason::Fragment);
     }
     let ports = parse::ports(packet, &transport)?;
     let to = VipKey::new(network.destination, ports.destination, transport.protocol);

@@ -70,6 +70,18 @@ const STRIPPED: usize = 0x3f;
 const INNER: usize = 0x7f;
 const _: () = assert!(ipv6::LEN + udp::LEN + gue::LEN <= STRIPPED);
 const _: () = assert!(eth::MAX_LEN + ipv6::LEN + udp::LEN + gue::LEN <= INNER);
+/// Longest packet that fits the hop with its tunnel header around it, bytes.
+#[inline(always)]
+pub const fn room(hop: &Hop) -> u16 {
+    let headers = match Mode::from_value(hop.mode) {
+        Mode::Unknown | Mode::Local | Mode::L2 => 0,
+        Mode::Ipip4 => ipv4::LEN,
+        Mode::Ipip6 => ipv6::LEN,
+        Mode::Gue4 => ipv4::LEN + udp::LEN + gue::LEN,
+        Mode::Gue6 => ipv6::LEN + udp::LEN + gue::LEN,
+    };
+    hop.mtu.saturating_sub(headers as u16)
+}
 
 /// Takes a tunnel header off: the link-layer header moves up to the inner network header.
 #[inline(always)]

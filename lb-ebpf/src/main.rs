@@ -14,17 +14,29 @@
 
 mod act;
 mod arp;
+mod clamp;
 mod decide;
 mod encap;
+mod extensions;
+mod fragments;
+mod icmp;
 mod maglev;
 mod maps;
 mod packet;
 mod peers;
+mod sources;
 mod stats;
+mod trace;
 mod tracking;
 mod vip;
+#[cfg(feature = "yardstick-lru")]
+mod yardstick;
 
-use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
+use aya_ebpf::{
+    bindings::{TC_ACT_UNSPEC, xdp_action},
+    macros::{classifier, xdp},
+    programs::{TcContext, XdpContext},
+};
 
 use crate::packet::Packet;
 
@@ -50,6 +62,25 @@ pub fn levee_lookup(ctx: XdpContext) -> u32 {
 #[xdp(frags)]
 pub fn levee_lookup_frags(ctx: XdpContext) -> u32 {
     act::report(&mut Packet::multi_buffer(&ctx))
+}
+
+/// Lowers the maximum segment size that servers behind VIPs announce; for the egress of uplinks (tc).
+#[classifier]
+pub fn levee_egress(ctx: TcContext) -> i32 {
+    let _ = clamp::run(&ctx);
+    TC_ACT_UNSPEC // whatever comes behind it decides
+}
+
+/// The load balancer as [`levee`], which tells of every packet for a VIP while somebody listens.
+#[xdp]
+pub fn levee_trace(ctx: XdpContext) -> u32 {
+    trace::run::<false>(&ctx)
+}
+
+/// The load balancer that tells of every packet for a VIP, for multi-buffer packets.
+#[xdp(frags)]
+pub fn levee_trace_frags(ctx: XdpContext) -> u32 {
+    trace::run::<true>(&ctx)
 }
 
 /// Passes everything: a veth device accepts frames from its peer's XDP program only if it carries one itself.

@@ -6,24 +6,30 @@ use core::arch::asm;
 
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
-    btf_maps::{Array, ArrayOfMaps, DevMapHash, HashMap, PerCpuArray},
+    btf_maps::{Array, ArrayOfMaps, DevMapHash, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
+    helpers::generated::bpf_ktime_get_ns,
     macros::btf_map,
 };
 use lb_common::{
     addr::{IpAddr16, Mac},
     hash::Tuple,
+    limit,
     maps::{
         addresses::{AddressEntry, FILTER_WORDS},
         agent::AgentInfo,
         backends::Backend,
         counters::Counters,
         flows::FlowEntry,
+        fragments::{FragmentEntry, FragmentKey},
         names::{BackendInfo, ServiceInfo},
         peers::{PeerEntry, PeerMacKey},
         services::{ServiceEntry, VipKey},
         settings::Settings,
+        sources::{SourceEntry, SourceKey},
+        trace::{Event, Filter, TraceCounts},
         tracking::Tracking,
     },
+    report::Report,
 };
 
 const MAPPED: usize = BPF_F_MMAPABLE as usize;
@@ -70,9 +76,47 @@ pub static SERVICE_INFO: Array<ServiceInfo, 1> = Array::new();
 pub static BACKEND_INFO: Array<BackendInfo, 1> = Array::new();
 #[btf_map]
 pub static AGENT: Array<AgentInfo, 1> = Array::new();
+#[btf_map]
+pub static FRAGMENTS: LruHashMap<FragmentKey, FragmentEntry, 1> = LruHashMap::new();
+#[btf_map]
+pub static SOURCE_RANGES: LpmTrie<SourceKey, SourceEntry, 1> = LpmTrie::new();
 /// Not read: an update of a map of maps waits for a grace period on kernels where `membarrier` refuses to.
 #[btf_map]
 pub static GRACE: ArrayOfMaps<Array<u32, 1>, 1> = ArrayOfMaps::new();
+#[btf_map]
+pub static TRACE_FILTER: Array<Filter, 1> = Array::new();
+#[btf_map]
+pub static TRACE_COUNTS: PerCpuArray<TraceCounts, 1> = PerCpuArray::new();
+/// Where an event is put together: the stack has no room for it.
+#[btf_map]
+pub static TRACE_SCRATCH: PerCpuArray<Event, 1> = PerCpuArray::new();
+/// How the tracing program came to its decision, for the same reason.
+#[btf_map]
+pub static TRACE_REPORT: PerCpuArray<Report, 1> = PerCpuArray::new();
+/// Its size in bytes is set when the tracing program is loaded.
+#[btf_map]
+pub static EVENTS: RingBuf<Event, 4096> = RingBuf::new();
+
+/// Limits the errors that this node sends; see [`limit`]. Not pinned: every program begins with a full bucket.
+#[btf_map]
+pub static ANSWERS: Array<u64, 1> = Array::new();
+
+/// Whether one more error may be sent now. CPUs that ask in the same instant may take the same token.
+#[inline(always)]
+pub fn may_answer() -> bool {
+    // SAFETY: the helper has no preconditions.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let Some(word) = ANSWERS.get_ptr_mut(0) else { return false };
+    // SAFETY: a valid, aligned word of a map; a lost update of another CPU costs a token at most.
+    match limit::take(unsafe { word.read_volatile() }, now) {
+        Some(next) => {
+            // SAFETY: as above.
+            unsafe { word.write_volatile(next) };
+            true
+        }
+        None => false,
+    }
+}
 
 /// What an address means; no flag at all if it is not ours.
 #[inline(always)]
@@ -100,6 +144,21 @@ pub fn peer(address: &IpAddr16) -> u32 {
 pub fn peer_by_mac(mac: Mac) -> u32 {
     // SAFETY: a single `u32`, copied at once: it cannot tear.
     unsafe { PEER_MACS.get(PeerMacKey::new(mac)) }.map_or(0, |peer| peer.id)
+}
+
+/// What the first fragment of a datagram told.
+#[inline(always)]
+pub fn fragment(key: &FragmentKey) -> Option<FragmentEntry> {
+    // SAFETY: copied at once. Another CPU may take the entry for another datagram meanwhile: then the fragment goes to
+    // another backend, which cannot use it, and its datagram is lost as if the entry had gone a moment earlier.
+    unsafe { FRAGMENTS.get(key) }.copied()
+}
+
+/// Nanoseconds of `CLOCK_MONOTONIC`.
+#[inline(always)]
+pub fn now() -> u64 {
+    // SAFETY: the helper reads a clock.
+    unsafe { bpf_ktime_get_ns() }
 }
 
 /// Bits of the word that is published for a service.
@@ -146,6 +205,31 @@ impl TrackingWords {
             asm!("lock *(u64 *)({word} + 0) += {one}", word = in(reg) &raw mut (*self.0).0[index], one = in(reg) 1u64);
         }
     }
+}
+
+/// This CPU's place to put an event together.
+#[inline(always)]
+pub fn scratch() -> Option<&'static mut Event> {
+    let event = TRACE_SCRATCH.get_ptr_mut(0)?;
+    // SAFETY: the value of this CPU, on which one program runs at a time; it lives as long as the program is loaded, and
+    // callers do not hold two of them.
+    Some(unsafe { &mut *event })
+}
+
+/// This CPU's place for a report; whatever it holds is to be overwritten first.
+#[inline(always)]
+pub fn trace_report() -> Option<&'static mut Report> {
+    let report = TRACE_REPORT.get_ptr_mut(0)?;
+    // SAFETY: as in `scratch`. It begins as zeros, which is a report, and only reports are stored.
+    Some(unsafe { &mut *report })
+}
+
+/// This CPU's counts of events.
+#[inline(always)]
+pub fn trace_counts() -> Option<&'static mut TraceCounts> {
+    let counts = TRACE_COUNTS.get_ptr_mut(0)?;
+    // SAFETY: as in `scratch`.
+    Some(unsafe { &mut *counts })
 }
 
 /// Reads a word just once, whatever the agent stores meanwhile.

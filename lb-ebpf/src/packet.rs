@@ -3,10 +3,54 @@
 
 use aya_ebpf::{
     bindings::xdp_md,
-    helpers::{bpf_xdp_adjust_head, generated::bpf_xdp_get_buff_len},
-    programs::XdpContext,
+    helpers::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail, generated::bpf_xdp_get_buff_len},
+    programs::{TcContext, XdpContext},
 };
 use lb_common::{addr::WireWord, parse::Bytes, verdict::DropReason};
+
+/// Copies a `T`, which is an array of integers, from `offset` of the memory between two addresses of packet memory.
+#[inline(always)] // as above
+fn read<T: Copy>((start, end): (usize, usize), offset: usize) -> Option<T> {
+    if start + offset + size_of::<T>() <= end {
+        // SAFETY: `offset..offset + size` is inside the frame (checked above), integers have any bit pattern, the read
+        // makes no claim on alignment, and the copy keeps no pointer that a later move of the head could leave dangling.
+        return Some(unsafe { ((start + offset) as *const T).read_unaligned() });
+    }
+    None
+}
+
+/// The beginning of a packet in the network stack, with its link-layer header: what the stack itself sends has all headers
+/// there.
+pub struct Outgoing<'a>(pub &'a TcContext);
+
+impl Outgoing<'_> {
+    #[inline(always)]
+    fn bounds(&self) -> (usize, usize) {
+        // SAFETY: as for [`Packet`]: the kernel hands a valid context to the program; volatile for the same reason.
+        unsafe {
+            let start = core::ptr::read_volatile(&raw const (*self.0.skb.skb).data);
+            let end = core::ptr::read_volatile(&raw const (*self.0.skb.skb).data_end);
+            (start as usize, end as usize)
+        }
+    }
+}
+
+impl Bytes for Outgoing<'_> {
+    #[inline(always)] // the verifier must see the bound at each call
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        read(self.bounds(), offset)
+    }
+
+    #[inline(always)] // as above
+    fn words<const N: usize>(&self, offset: usize) -> Option<[WireWord; N]> {
+        read(self.bounds(), offset)
+    }
+
+    #[inline(always)]
+    fn reaches(&self, length: usize) -> bool {
+        length <= self.0.len() as usize
+    }
+}
 
 /// The frame, as far as it is linear: drivers put the headers of a multi-buffer packet into its first buffer.
 pub struct Packet {
@@ -18,23 +62,12 @@ pub struct Packet {
 impl Bytes for Packet {
     #[inline(always)] // the verifier must see the bound at each call
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        let (start, end) = self.bounds();
-        if start + offset + N <= end {
-            // SAFETY: `offset..offset + N` is inside the frame (checked above), bytes have alignment 1 and any bit
-            // pattern, and the copy keeps no pointer that a later move of the head could leave dangling.
-            return Some(unsafe { ((start + offset) as *const [u8; N]).read() });
-        }
-        None
+        read(self.bounds(), offset)
     }
 
     #[inline(always)] // as above
     fn words<const N: usize>(&self, offset: usize) -> Option<[WireWord; N]> {
-        let (start, end) = self.bounds();
-        if start + offset + 4 * N <= end {
-            // SAFETY: as above; the read makes no claim on alignment.
-            return Some(unsafe { ((start + offset) as *const [WireWord; N]).read_unaligned() });
-        }
-        None
+        read(self.bounds(), offset)
     }
 
     #[inline(always)] // so that the plain variant has no call to a helper that older kernels lack
@@ -59,6 +92,18 @@ impl Packet {
     #[inline(always)]
     pub fn multi_buffer(ctx: &XdpContext) -> Self {
         Self { ctx: ctx.ctx, is_multi_buffer: true }
+    }
+
+    /// The linear part of a frame, for functions that both variants share.
+    #[inline(always)]
+    pub fn linear(ctx: *mut xdp_md) -> Self {
+        Self { ctx, is_multi_buffer: false }
+    }
+
+    /// What such a function takes.
+    #[inline(always)]
+    pub fn context(&self) -> *mut xdp_md {
+        self.ctx
     }
 
     /// Index of the interface it came in by.
@@ -124,6 +169,28 @@ impl Packet {
         // SAFETY: the context is valid (see `interface`); pointers into the frame are made anew at each access.
         let result = unsafe { bpf_xdp_adjust_head(self.ctx, -by as i32) };
         if result == 0 { Ok(()) } else { Err(DropReason::NoHeadroom) }
+    }
+
+    /// Length of the frame in bytes, all buffers counted.
+    #[inline(always)] // see `reaches`
+    pub fn length(&self) -> usize {
+        if self.is_multi_buffer {
+            // SAFETY: the context is valid (see `interface`).
+            return unsafe { bpf_xdp_get_buff_len(self.ctx) } as usize;
+        }
+        let (start, end) = self.bounds();
+        end - start
+    }
+
+    /// Takes `by` bytes off the end of the frame.
+    ///
+    /// # Errors
+    /// [`DropReason::NotLinear`] if the driver refuses.
+    #[inline(always)]
+    pub fn cut(&mut self, by: usize) -> Result<(), DropReason> {
+        // SAFETY: as in `grow`.
+        let result = unsafe { bpf_xdp_adjust_tail(self.ctx, -(by as i32)) };
+        if result == 0 { Ok(()) } else { Err(DropReason::NotLinear) }
     }
 
     #[inline(always)]

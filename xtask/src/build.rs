@@ -1,5 +1,6 @@
 //! Builds the BPF object and the host programs that embed it.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,14 +19,34 @@ const OBJECT_VARIABLE: &str = "LEVEE_BPF_OBJECT";
 /// Builds the BPF object and returns its path.
 pub fn build_ebpf(workspace: &Workspace) -> Result<PathBuf> {
     ensure(workspace, &[Group::Build])?;
-    let tools = bpf_tools(workspace)?;
-    let mut command = bpf_cargo(workspace, &tools, "build")?;
-    run(&format!("building the BPF object with {}", tools.toolchain.name()), &mut command)?;
-    let built = workspace.bpf_target().join(BPF_TARGET).join("bpf/lb-ebpf");
     let object = workspace.object();
-    let size = copy_if_changed(&built, &object)?;
-    say(format!("BPF object: {} ({size} bytes)", object.display()));
+    build_object(workspace, "lb-ebpf", &[], &object)?;
     Ok(object)
+}
+
+/// Builds what only the benchmark loads, and returns its folder: the harness, and the program with the yardstick in it.
+pub fn build_bench_objects(workspace: &Workspace) -> Result<PathBuf> {
+    ensure(workspace, &[Group::Build])?;
+    let folder = workspace.bench_objects();
+    fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
+    build_object(workspace, "bench-ebpf", &[], &folder.join("harness.o"))?;
+    build_object(workspace, "lb-ebpf", &["--features", "yardstick-lru"], &folder.join("yardstick.o"))?;
+    Ok(folder)
+}
+
+fn build_object(workspace: &Workspace, package: &str, args: &[&str], object: &Path) -> Result<()> {
+    let tools = bpf_tools(workspace)?;
+    let mut command = bpf_cargo(workspace, &tools, "build", package)?;
+    command.args(args);
+    run(&format!("building {} with {}", name(object), tools.toolchain.name()), &mut command)?;
+    let built = workspace.bpf_target().join(BPF_TARGET).join("bpf").join(package);
+    let size = copy_if_changed(&built, object)?;
+    say(format!("BPF object: {} ({size} bytes)", object.display()));
+    Ok(())
+}
+
+fn name(object: &Path) -> &str {
+    object.file_name().and_then(OsStr::to_str).unwrap_or("the BPF object")
 }
 
 /// Builds the BPF object, then the agent and `lbctl` with it.
@@ -51,9 +72,9 @@ pub fn bpf_tools(workspace: &Workspace) -> Result<BpfTools> {
         .context("no compiler and linker for the BPF object; `cargo xtask setup` says what is missing")
 }
 
-/// `cargo VERB` on the BPF crate, with its linker first on PATH and BTF in what it links.
-pub fn bpf_cargo(workspace: &Workspace, tools: &BpfTools, verb: &str) -> Result<Command> {
-    let mut command = tools.toolchain.cargo(workspace, verb);
+/// `cargo VERB` on a BPF crate, with its linker first on PATH and BTF in what it links.
+pub fn bpf_cargo(workspace: &Workspace, tools: &BpfTools, verb: &str, package: &str) -> Result<Command> {
+    let mut command = tools.toolchain.cargo(workspace, verb, package);
     let linker_dir = tools.linker.parent().unwrap_or(Path::new("/")).to_owned();
     let path = env::var_os("PATH").unwrap_or_default();
     let path = env::join_paths([linker_dir].into_iter().chain(env::split_paths(&path)))

@@ -37,16 +37,33 @@ fn deny(workspace: &Workspace) -> Result<()> {
 
 fn clippy_host(workspace: &Workspace) -> Result<()> {
     let mut command = embedding_cargo(workspace);
-    command.args(["clippy", "--workspace", "--exclude", "lb-ebpf", "--all-targets", "--features", "netns-tests/guest"]);
-    command.args(["--", "-D", "warnings"]);
+    command.args([
+        "clippy",
+        "--workspace",
+        "--exclude",
+        "lb-ebpf",
+        "--exclude",
+        "bench-ebpf",
+        "--all-targets",
+        "--features",
+        "netns-tests/guest",
+        "--",
+        "-D",
+        "warnings",
+    ]);
     run("running clippy on the host crates", &mut command)
 }
 
 fn clippy_bpf(workspace: &Workspace) -> Result<()> {
     let tools = bpf_tools(workspace)?;
-    let mut command = bpf_cargo(workspace, &tools, "clippy")?;
-    command.args(["--", "-D", "warnings"]);
-    run("running clippy on the BPF code", &mut command)
+    for (package, features) in
+        [("lb-ebpf", &[][..]), ("lb-ebpf", &["--features", "yardstick-lru"]), ("bench-ebpf", &[])]
+    {
+        let mut command = bpf_cargo(workspace, &tools, "clippy", package)?;
+        command.args(features).args(["--", "-D", "warnings"]);
+        run("running clippy on the BPF code", &mut command)?;
+    }
+    Ok(())
 }
 
 fn docs(workspace: &Workspace) -> Result<()> {

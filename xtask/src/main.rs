@@ -9,6 +9,7 @@
 )]
 
 mod apt;
+mod bench;
 mod build;
 mod linker;
 mod lint;
@@ -87,6 +88,18 @@ enum Verb {
         #[arg(long)]
         test: Vec<String>,
     },
+    /// Measure, and report on it (needs root)
+    Bench {
+        /// Only this; everything unless told
+        #[arg(value_enum)]
+        part: Option<bench::Part>,
+        /// Fewer and shorter samples: to see whether it works, not to quote
+        #[arg(long)]
+        quick: bool,
+        /// Write the summary to docs/benchmarks.md as well
+        #[arg(long)]
+        write_docs: bool,
+    },
     /// Check format, clippy, dependencies, documentation and layout
     Lint,
     /// Check which module imports what, where `unsafe` stands and how long files are
@@ -113,6 +126,7 @@ fn perform(workspace: &Workspace, verb: Verb) -> Result<()> {
         Verb::Netns { args } => test::netns(workspace, &args),
         Verb::Demo { args } => test::demo(workspace, &args),
         Verb::Vm { kernels, test } => vm::vm(workspace, &kernels, &test),
+        Verb::Bench { part, quick, write_docs } => bench::bench(workspace, part, quick, write_docs),
         Verb::Lint => lint::lint(workspace),
         Verb::Tidy => tidy::check(workspace),
     }

@@ -38,3 +38,15 @@ pub const VM_PACKAGES: [Package; 4] = [
     Package { name: "cpio", proof: "cpio", why: "memory disks of the guests" },
     Package { name: "xz-utils", proof: "xz", why: "modules of the guests' kernels" },
 ];
+
+/// What the benchmarks compare Levee with. The services that come with them are not started: each runs in a namespace.
+pub const BENCH_PACKAGES: [Package; 4] = [
+    Package { name: "nginx-light", proof: "nginx", why: "a proxy to compare with" },
+    Package {
+        name: "libnginx-mod-stream",
+        proof: "/usr/lib/nginx/modules/ngx_stream_module.so",
+        why: "TCP proxying of nginx",
+    },
+    Package { name: "haproxy", proof: "haproxy", why: "a proxy to compare with" },
+    Package { name: "nftables", proof: "nft", why: "address translation to compare with" },
+];

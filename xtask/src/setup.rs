@@ -8,7 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::packages::{COMPILER_PACKAGES, Package, TEST_PACKAGES, VM_PACKAGES};
+use crate::packages::{BENCH_PACKAGES, COMPILER_PACKAGES, Package, TEST_PACKAGES, VM_PACKAGES};
 use crate::process::{ask, cargo_install, foreign, host_cargo, run, say};
 use crate::toolchain::{ClippySource, Toolchain};
 use crate::workspace::{Workspace, find_program};
@@ -25,10 +25,12 @@ pub enum Group {
     Lint,
     /// Emulated guests.
     Vm,
+    /// The end-to-end benchmark.
+    Bench,
 }
 
-/// Every group, for `setup`.
-pub const ALL: [Group; 4] = [Group::Build, Group::Test, Group::Lint, Group::Vm];
+/// Every group that `setup` installs. Guests and benchmarks install what they need themselves: few machines do.
+pub const ALL: [Group; 3] = [Group::Build, Group::Test, Group::Lint];
 
 /// The version that `deny.toml` is written for, and its compatible range.
 const DENY_VERSION: &str = "0.20.2";
@@ -154,6 +156,9 @@ fn survey(workspace: &Workspace, groups: &[Group]) -> Vec<Need> {
     }
     if groups.contains(&Group::Vm) {
         needs.extend(missing(&VM_PACKAGES));
+    }
+    if groups.contains(&Group::Bench) {
+        needs.extend(missing(&BENCH_PACKAGES));
     }
     let toolchains = Toolchain::installed(workspace);
     let tools = BpfTools::among(workspace, &toolchains);

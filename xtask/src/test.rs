@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use anyhow::{Error, Result};
 
-use crate::build::{build, build_ebpf, embedding_cargo};
+use crate::bench::OBJECTS_VARIABLE;
+use crate::build::{build, build_bench_objects, build_ebpf, embedding_cargo};
 use crate::privilege::require_kernel_access;
 use crate::process::{ask, foreign, host_cargo, observe, run, say};
 use crate::setup::{Group, ensure};
@@ -15,7 +16,7 @@ use crate::tally::Tally;
 use crate::workspace::{Profile, Workspace};
 
 /// Tells the namespace tests and the demo where `lb-agent` and `lbctl` are.
-const BINARIES_VARIABLE: &str = "LEVEE_BIN_DIR";
+pub const BINARIES_VARIABLE: &str = "LEVEE_BIN_DIR";
 /// Namespace tests that run side by side unless told otherwise: their timing suffers from more.
 const NETNS_THREADS: &str = "--test-threads=2";
 
@@ -104,7 +105,8 @@ fn packet_tests(workspace: &Workspace, args: &[String]) -> Result<Outcome> {
     require_kernel_access("packets")?;
     build_ebpf(workspace)?;
     let mut command = embedding_cargo(workspace);
-    command.args(["test", "-p", "packets-tests"]).args(harness_args(args, None));
+    command.env(OBJECTS_VARIABLE, build_bench_objects(workspace)?);
+    command.args(["test", "-p", "packets-tests", "-p", "levee-bench"]).args(harness_args(args, None));
     tests("running the packet tests", &mut command)
 }
 

@@ -75,10 +75,10 @@ impl Toolchain {
         }
     }
 
-    /// `cargo VERB` for the BPF target, `core` included.
-    pub fn cargo(&self, workspace: &Workspace, verb: &str) -> Command {
+    /// `cargo VERB` of a package for the BPF target, `core` included.
+    pub fn cargo(&self, workspace: &Workspace, verb: &str, package: &str) -> Command {
         let mut command = self.plain_cargo(workspace, verb);
-        command.args(["-p", "lb-ebpf", "--profile", "bpf", "-Z", "build-std=core", "--target", BPF_TARGET]);
+        command.args(["-p", package, "--profile", "bpf", "-Z", "build-std=core", "--target", BPF_TARGET]);
         command.arg("--target-dir").arg(workspace.bpf_target());
         command
     }

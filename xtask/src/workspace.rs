@@ -56,6 +56,16 @@ impl Workspace {
         self.target.join("lb-ebpf.o")
     }
 
+    /// Where the benchmark's results go.
+    pub fn bench(&self) -> PathBuf {
+        self.target.join("bench")
+    }
+
+    /// The BPF objects that only the benchmark loads.
+    pub fn bench_objects(&self) -> PathBuf {
+        self.bench().join("objects")
+    }
+
     /// Folder of the host binaries of one kind of build.
     pub fn binaries(&self, profile: Profile) -> PathBuf {
         self.target.join(match profile {

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use super::{top, trace};
+
 /// Shows and explains what Levee does on this node.
 ///
 /// Everything but the agent's own state is read from the pinned maps, so it works while the agent is down.
@@ -68,6 +70,12 @@ pub(super) enum Verb {
         /// Name of the service
         service: String,
     },
+    /// Why a service is announced and held here or not, and which backends take flows
+    Explain {
+        /// Name of a service, or a VIP
+        #[arg(value_name = "SERVICE|VIP")]
+        of: String,
+    },
     /// Packets by verdict, drop reason and service
     Counters,
     /// Which backend a flow gets, and why
@@ -77,6 +85,21 @@ pub(super) enum Verb {
         /// Protocol, source and destination: `tcp 10.0.0.1:40000 192.0.2.10:6443`, `udp [2001:db8::1]:5 [2001:db8::10]:53`
         #[arg(required = true, value_name = "FLOW")]
         flow: Vec<String>,
+    },
+    /// Packets and bytes per second of services and backends, live
+    ///
+    /// Keys: q ends, s sorts by packets, bytes or name, p pauses, up and down scroll.
+    Top {
+        #[command(flatten)]
+        args: top::Args,
+    },
+    /// Packets for VIPs as they come, and what becomes of them
+    ///
+    /// While somebody listens, the agent puts a program on the interfaces that tells of packets; the plain one pays
+    /// nothing for it. Services and backends are those that are there when the trace begins.
+    Trace {
+        #[command(flatten)]
+        args: trace::Args,
     },
     /// Checks a configuration file and says all that is wrong with it
     Validate {
@@ -90,6 +113,14 @@ pub(super) enum Verb {
     Sample {
         /// Which
         what: Sample,
+    },
+    /// What is wrong on this node, why it matters and what to do
+    ///
+    /// Changes nothing. Ends with 1 if there are errors, and with 0 if there are warnings only.
+    Doctor {
+        /// Show also what is as it should be
+        #[arg(long, short)]
+        verbose: bool,
     },
     /// Takes everything of Levee off this node: VIPs, program, maps
     ///

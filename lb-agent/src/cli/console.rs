@@ -80,6 +80,11 @@ impl Style {
         }
     }
 
+    /// Whether to colour.
+    pub const fn is_colored(self) -> bool {
+        self.colored
+    }
+
     /// For headings and labels.
     pub fn dim(self, text: &str) -> String {
         self.paint("2", text)
@@ -215,6 +220,30 @@ pub(super) fn duration(seconds: u64) -> String {
     }
 }
 
+/// A moment in RFC 3339, UTC, with microseconds; from nanoseconds of Unix time.
+pub(super) fn utc(nanoseconds: u64) -> String {
+    let (seconds, micros) = (nanoseconds / 1_000_000_000, nanoseconds / 1_000 % 1_000_000);
+    let (mut days, second) = (seconds / 86_400, seconds % 86_400);
+    let is_leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    let mut year = 1970;
+    while days >= 365 + u64::from(is_leap(year)) {
+        days -= 365 + u64::from(is_leap(year));
+        year += 1;
+    }
+    let february = 28 + u64::from(is_leap(year));
+    let mut month = 1;
+    for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31] {
+        if days < length {
+            break;
+        }
+        days -= length;
+        month += 1;
+    }
+    let day = days + 1;
+    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z")
+}
+
 /// `1 backend`, `2 backends`.
 pub(super) fn counted(count: usize, noun: &str) -> String {
     let plural = if count == 1 { "" } else { "s" };
@@ -263,6 +292,22 @@ mod tests {
         assert!(!Style::new(Color::Auto, false).colored);
         assert!(Style::new(Color::Always, false).colored);
         assert!(!Style::new(Color::Never, true).colored);
+    }
+
+    #[test]
+    fn moments_are_those_of_the_calendar() {
+        let cases = [
+            (0, "1970-01-01T00:00:00.000000Z"),
+            (951_782_399, "2000-02-28T23:59:59.000000Z"),
+            (951_782_400, "2000-02-29T00:00:00.000000Z"),
+            (1_709_251_199, "2024-02-29T23:59:59.000000Z"),
+            (1_735_689_599, "2024-12-31T23:59:59.000000Z"),
+            (4_107_542_400, "2100-03-01T00:00:00.000000Z"),
+        ];
+        for (seconds, text) in cases {
+            assert_eq!(utc(seconds * 1_000_000_000), text);
+        }
+        assert_eq!(utc(1_795_000_000_123_456_789), "2026-11-18T11:06:40.123456Z");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::{
 
 use lb_common::{
     addr::{IpAddr16, WireWord},
-    wire::{eth, ipv4, ipv6, protocol},
+    wire::{eth, ipv4, ipv6},
 };
 use serde::Serialize;
 
@@ -33,7 +33,7 @@ pub(super) struct Flow {
 pub(super) enum FlowError {
     #[error("a flow has a protocol, a source and a destination, and not {words} words; {EXAMPLES}")]
     Words { words: usize },
-    #[error("`{0}` is no protocol of a flow, which are tcp and udp; {EXAMPLES}")]
+    #[error("`{0}` is no protocol of a flow, which are tcp, udp and sctp; {EXAMPLES}")]
     Protocol(String),
     #[error("`{0}` is no address with a port; {EXAMPLES}")]
     End(String),
@@ -54,6 +54,7 @@ impl Flow {
         let protocol = match protocol.to_ascii_lowercase().as_str() {
             "tcp" => Protocol::Tcp,
             "udp" => Protocol::Udp,
+            "sctp" => Protocol::Sctp,
             _ => return Err(FlowError::Protocol(protocol.to_owned())),
         };
         let (source, destination) = (end(source)?, end(destination)?);
@@ -77,16 +78,15 @@ impl Flow {
             // Sequence numbers, five words of header, SYN.
             Protocol::Tcp => frame.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, 0x02, 0xff, 0xff]),
             Protocol::Udp => frame.extend(payload_length.to_be_bytes()),
+            // Verification tag and checksum; zeroes follow.
+            Protocol::Sctp => {}
         }
         frame.resize(eth::LEN + usize::from(IP_LENGTH), 0);
         frame
     }
 
     fn ip_header(&self) -> Vec<u8> {
-        let number = match self.protocol {
-            Protocol::Tcp => protocol::TCP,
-            Protocol::Udp => protocol::UDP,
-        };
+        let number = self.protocol.number();
         let [source, destination] = [self.source, self.destination].map(|end| IpAddr16::from(end.ip()));
         let bytes = |words: &[WireWord]| words.iter().flat_map(|word| word.to_ne_bytes()).collect();
         match self.destination.ip() {
@@ -167,6 +167,7 @@ mod tests {
         for text in [
             "tcp 10.0.0.1:40000 192.0.2.10:6443",
             "udp 10.0.0.1:40000 192.0.2.10:53",
+            "sctp 10.0.0.1:40000 192.0.2.10:2905",
             "tcp [2001:db8::1]:5 [2001:db8::10]:443",
             "udp [2001:db8::1]:5 [2001:db8::10]:53",
         ] {

@@ -9,6 +9,8 @@ mod backends;
 mod console;
 mod counters;
 mod detach;
+mod doctor;
+mod explain;
 mod flow;
 mod lookup;
 mod man;
@@ -17,6 +19,8 @@ mod ring;
 mod sample;
 mod services;
 mod status;
+mod top;
+mod trace;
 mod validate;
 
 use std::{
@@ -76,11 +80,16 @@ fn perform(args: &Args, style: Style) -> Result<Done> {
         Verb::Maps { name: None } => show(&maps::gather(options)?, options, style),
         Verb::Maps { name: Some(name) } => show(&maps::dump(options, name)?, options, style),
         Verb::Ring { service } => show(&ring::gather(options, service)?, options, style),
+        Verb::Explain { of } => show(&explain::gather(options, of)?, options, style),
         Verb::Counters => show(&counters::gather(options)?, options, style),
         Verb::Lookup { flow } => show(&lookup::gather(options, flow)?, options, style),
+        Verb::Top { args } if args.is_once(options) => show(&top::gather(options, args)?, options, style),
+        Verb::Top { args } => top::live(options, args, style).map(|()| Done::said(String::new())),
+        Verb::Trace { args } => trace::run(options, args, style).map(|()| Done::said(String::new())),
         Verb::Validate { file, offline } => show(&validate::gather(file, *offline)?, options, style),
         Verb::Sample { what: Sample::Config } => Ok(Done::said(sample::CONFIG.to_owned())),
         Verb::Sample { what: Sample::Systemd } => Ok(Done::said(sample::SYSTEMD.to_owned())),
+        Verb::Doctor { verbose } => show(&doctor::gather(options, *verbose)?, options, style),
         Verb::Detach => show(&detach::perform(options)?, options, style),
         Verb::Completions { shell } => {
             let mut text = Vec::new();
@@ -155,12 +164,20 @@ mod tests {
             "maps",
             "maps RINGS",
             "ring kubernetes",
+            "explain kubernetes",
+            "explain 2001:db8::10",
             "counters",
             "lookup udp [2001:db8::1]:5 -> [2001:db8::10]:53",
+            "top",
+            "top --once --interval 0.5",
+            "trace",
+            "trace --service kubernetes --client 10.0.0.0/8 --port 443 --drops -n 5",
             "validate levee.yaml",
             "validate --offline levee.yaml",
             "sample config",
             "sample systemd",
+            "doctor",
+            "doctor --verbose",
             "detach",
             "completions bash",
             "man",

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
+use ipnet::IpNet;
+
 use super::{
     AgentConfig, Config,
     draft::{Draft, DraftNode},
@@ -81,6 +83,8 @@ fn service(draft: DraftService) -> Service {
     backends.sort_by_key(|backend| (backend.address, backend.port));
     let mut ports: Vec<u16> = draft.ports.iter().map(|port| port.value).collect();
     ports.sort_unstable();
+    let mut source_ranges: Vec<IpNet> = draft.source_ranges.iter().map(|range| range.value).collect();
+    source_ranges.sort_unstable();
     Service {
         name: draft.name.value,
         vips: draft.vips.iter().map(|vip| vip.value).collect(),
@@ -94,5 +98,7 @@ fn service(draft: DraftService) -> Service {
         probe: draft.probe.map(Arc::new),
         slow_start: draft.slow_start,
         drop_unmatched: draft.drop_unmatched.value,
+        source_ranges,
+        mss_clamp: draft.mss_clamp,
     }
 }

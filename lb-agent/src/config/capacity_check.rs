@@ -24,6 +24,8 @@ impl DraftCapacities {
             flows_per_service: or(self.flows_per_service, (flows / 4).max(1)),
             peers: or(self.peers, default.peers),
             addresses: or(self.addresses, default.addresses),
+            source_ranges: or(self.source_ranges, default.source_ranges),
+            fragments: or(self.fragments, default.fragments),
         }
     }
 }
@@ -45,6 +47,8 @@ const RING_SLOTS: Kind =
     kind("ringSlots", "ring slots (every ring, and the largest once more to swap)", Capacities::MAX.ring_slots);
 const PEERS: Kind = kind("peers", "addresses of peers", Capacities::MAX.peers);
 const ADDRESSES: Kind = kind("addresses", "VIP addresses", Capacities::MAX.addresses);
+const SOURCE_RANGES: Kind =
+    kind("sourceRanges", "source ranges (one per VIP, protocol, port and range)", Capacities::MAX.source_ranges);
 
 const fn kind(key: &'static str, what: &'static str, limit: u32) -> Kind {
     Kind { key, what, limit }
@@ -74,6 +78,8 @@ pub(super) fn check(draft: &Draft, problems: &mut Problems) {
     fit(BACKENDS, backends, capacities.backends, own.backends);
     fit(RING_SLOTS, slots, capacities.ring_slots, own.ring_slots);
     fit(PEERS, peers as u64, capacities.peers, own.peers);
+    let ranges = sum(|service| service.entries().saturating_mul(service.source_ranges.len() as u64));
+    fit(SOURCE_RANGES, ranges, capacities.source_ranges, own.source_ranges);
     fit(ADDRESSES, vips.len() as u64, capacities.addresses, own.addresses);
 }
 

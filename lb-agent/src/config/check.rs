@@ -10,6 +10,7 @@ use super::{
     draft_service::DraftService,
     error::{Place, Problems},
     read::Located,
+    source_range,
 };
 use crate::model::{AnnouncerKind, Delivery, Protocol};
 
@@ -26,6 +27,7 @@ pub(super) fn check(draft: &Draft, problems: &mut Problems) {
         vips(service, &owners, problems);
         backends(service, draft, problems);
         local_delivery(service, draft, problems);
+        source_ranges(service, problems);
     }
     backends_that_are_vips(draft, problems);
     overlaps(draft, problems);
@@ -104,6 +106,12 @@ fn ports(service: &DraftService, problems: &mut Problems) {
     {
         problems.refuse(all.place, "port 0 stands for every port and has to be alone; remove it or the others");
     }
+}
+
+fn source_ranges(service: &DraftService, problems: &mut Problems) {
+    let ranges = service.source_ranges.iter().map(|range| (range.place, range.value));
+    once(ranges, problems, |range, line| format!("source range {range} is on line {line} already; remove one of them"));
+    source_range::check(service, problems);
 }
 
 fn vips(service: &DraftService, owners: &BTreeMap<IpAddr, (&DraftNode, &str)>, problems: &mut Problems) {

@@ -78,6 +78,8 @@ pub(super) struct DraftCapacities {
     pub(super) flows_per_service: Option<Located<u32>>,
     pub(super) peers: Option<Located<u32>>,
     pub(super) addresses: Option<Located<u32>>,
+    pub(super) source_ranges: Option<Located<u32>>,
+    pub(super) fragments: Option<Located<u32>>,
 }
 
 /// Reads the tree. What is missing in the result was reported.
@@ -282,7 +284,17 @@ fn log(fields: &Fields<'_>, problems: &mut Problems) -> LogConfig {
 }
 
 fn capacities(value: &Node, problems: &mut Problems) -> DraftCapacities {
-    let known = ["services", "backends", "ringSlots", "flows", "flowsPerService", "peers", "addresses"];
+    let known = [
+        "services",
+        "backends",
+        "ringSlots",
+        "flows",
+        "flowsPerService",
+        "peers",
+        "addresses",
+        "sourceRanges",
+        "fragments",
+    ];
     let Some(fields) = Fields::of(value, "capacities", &known, problems) else {
         return DraftCapacities::default();
     };
@@ -295,5 +307,7 @@ fn capacities(value: &Node, problems: &mut Problems) -> DraftCapacities {
         flows_per_service: read("flowsPerService", 1..=Capacities::MAX.flows_per_service),
         peers: read("peers", 1..=Capacities::MAX.peers),
         addresses: read("addresses", 1..=Capacities::MAX.addresses),
+        source_ranges: read("sourceRanges", 1..=Capacities::MAX.source_ranges),
+        fragments: read("fragments", 1024..=Capacities::MAX.fragments),
     }
 }

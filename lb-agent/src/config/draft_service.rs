@@ -2,6 +2,8 @@
 
 use std::{net::IpAddr, ops::RangeInclusive, time::Duration};
 
+use ipnet::IpNet;
+
 use super::{
     authorities::CaFiles,
     draft::{each, nameless, some_of},
@@ -9,9 +11,10 @@ use super::{
     draft_tracking::{affinity, flow_timeout},
     error::{Place, Problems},
     read::{Fields, Located, address, boolean, choice, duration, integer, name},
+    source_range::range,
     yaml::{Node, Value},
 };
-use crate::model::{Affinity, Delivery, Probe, Protocol, RingSize};
+use crate::model::{Affinity, Delivery, MssClamp, Probe, Protocol, RingSize};
 
 const KEYS: &[&str] = &[
     "name",
@@ -28,6 +31,7 @@ const KEYS: &[&str] = &[
     "sessionAffinity",
     "affinityTimeout",
     "slowStart",
+    "mssClamp",
 ];
 const DELIVERIES: &[(&str, Delivery)] = &[
     ("auto", Delivery::Auto),
@@ -41,6 +45,7 @@ const DELIVERIES: &[(&str, Delivery)] = &[
 const SLOW_STARTS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
 
 /// One entry of `services`.
+#[derive(Clone)]
 pub(super) struct DraftService {
     pub(super) place: Place,
     pub(super) name: Located<String>,
@@ -55,12 +60,44 @@ pub(super) struct DraftService {
     pub(super) flow_timeout: Duration,
     pub(super) affinity: Option<Affinity>,
     pub(super) slow_start: Duration,
+    pub(super) source_ranges: Vec<Located<IpNet>>,
+    pub(super) mss_clamp: MssClamp,
 }
 
 impl DraftService {
     /// Number of (VIP, protocol, port) entries.
     pub(super) fn entries(&self) -> u64 {
         self.vips.len() as u64 * self.ports.len() as u64
+    }
+
+    /// Moves every place to where `now` lines are before the service, and not `then`.
+    pub(super) fn shift(&mut self, then: u64, now: u64) {
+        if then == now {
+            return;
+        }
+        // Every field is named, so that none that has a place is forgotten.
+        let Self {
+            place,
+            name,
+            vips,
+            ports,
+            protocol: _,
+            delivery,
+            ring_size,
+            drop_unmatched,
+            backends,
+            probe: _,
+            flow_timeout: _,
+            affinity: _,
+            slow_start: _,
+            source_ranges,
+            mss_clamp: _,
+        } = self;
+        let places = [place, &mut name.place, &mut delivery.place, &mut ring_size.place, &mut drop_unmatched.place];
+        let listed = vips.iter_mut().map(|vip| &mut vip.place).chain(ports.iter_mut().map(|port| &mut port.place));
+        let backends = backends.iter_mut().map(|backend| &mut backend.address.place);
+        let ranges = source_ranges.iter_mut().map(|range| &mut range.place);
+        places.into_iter().chain(listed).chain(backends).chain(ranges).for_each(|place| place.shift(then, now));
     }
 
     /// The one port that is not 0, if there is just one.
@@ -70,6 +107,7 @@ impl DraftService {
 }
 
 /// One entry of `backends`.
+#[derive(Clone, Copy)]
 pub(super) struct DraftBackend {
     pub(super) address: Located<IpAddr>,
     pub(super) weight: u16,
@@ -78,7 +116,7 @@ pub(super) struct DraftBackend {
 /// Reads one entry of `services`.
 pub(super) fn service(value: &Node, ca_files: &mut CaFiles, problems: &mut Problems) -> Option<DraftService> {
     let fields = Fields::of(value, "service", KEYS, problems)?;
-    let protocols = [("tcp", Protocol::Tcp), ("udp", Protocol::Udp)];
+    let protocols = [("tcp", Protocol::Tcp), ("udp", Protocol::Udp), ("sctp", Protocol::Sctp)];
     let name = fields.required("name", problems).and_then(|value| name(value, "name", problems));
     let vips = some_of(&fields, "vips", problems, |item, problems| address(item, "VIP", problems));
     let ports = some_of(&fields, "ports", problems, |item, problems| integer(item, "ports", &(0..=u16::MAX), problems));
@@ -87,11 +125,11 @@ pub(super) fn service(value: &Node, ca_files: &mut CaFiles, problems: &mut Probl
     let delivery = fields.optional("delivery").and_then(|value| choice(value, "delivery", DELIVERIES, problems));
     let drop_unmatched = fields.optional("dropUnmatched").and_then(|value| boolean(value, "dropUnmatched", problems));
     let backends = each(fields.optional("backends"), "backends", problems, backend);
-    refuse_source_ranges(&fields, problems);
     Some(DraftService {
         place: fields.place,
         probe: probe(&fields, single(&ports).filter(|_| protocol == Protocol::Tcp), ca_files, problems),
         slow_start: slow_start(&fields, problems),
+        mss_clamp: mss_clamp(&fields, problems),
         ring_size: ring_size(&fields, problems),
         flow_timeout: flow_timeout(&fields, protocol, problems),
         affinity: affinity(&fields, problems),
@@ -102,6 +140,7 @@ pub(super) fn service(value: &Node, ca_files: &mut CaFiles, problems: &mut Probl
         delivery: delivery.unwrap_or(Located::new(fields.place, Delivery::Auto)),
         drop_unmatched: drop_unmatched.unwrap_or(Located::new(fields.place, true)),
         backends,
+        source_ranges: each(fields.optional("sourceRanges"), "sourceRanges", problems, range),
     })
 }
 
@@ -146,12 +185,17 @@ fn slow_start(fields: &Fields<'_>, problems: &mut Problems) -> Duration {
     duration(value, "slowStart", &SLOW_STARTS, problems).map_or(Duration::ZERO, |read| read.value)
 }
 
-fn refuse_source_ranges(fields: &Fields<'_>, problems: &mut Problems) {
-    if let Some(value) = fields.optional("sourceRanges")
-        && !matches!(&value.value, Value::List(items) if items.is_empty())
-    {
-        let reason =
-            "`sourceRanges` is not supported yet, so everybody would be let in; leave it out and filter upstream";
-        problems.refuse(value.place, reason);
+/// A word or a number of bytes.
+fn mss_clamp(fields: &Fields<'_>, problems: &mut Problems) -> MssClamp {
+    let Some(value) = fields.optional("mssClamp") else {
+        return MssClamp::Auto;
+    };
+    match &value.value {
+        Value::Scalar(text) if text == "auto" => MssClamp::Auto,
+        Value::Scalar(text) if text == "off" => MssClamp::Off,
+        _ => {
+            let bytes = integer(value, "mssClamp", &(MssClamp::LEAST..=u16::MAX), problems);
+            bytes.map_or(MssClamp::Auto, |bytes| MssClamp::To(bytes.value))
+        }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Reading goes in steps that each report all they find: `yaml` (text to a tree with places), `draft` (values within
 //! their ranges), `check` and `capacity_check` (values that do not go together), `build` (the result). What depends on
-//! the host is asked later by [`check_against`].
+//! the host is asked later by [`check_against`]. [`Reader`] takes the same steps and spares those for services that it
+//! read before.
 //!
 //! Invariant: a `Config` exists only if nothing was refused, so nobody checks again.
 
@@ -17,8 +18,11 @@ mod draft_tracking;
 mod error;
 mod network_check;
 mod read;
+mod reader;
 mod sample;
 mod secret;
+mod source_range;
+mod split;
 mod types;
 mod yaml;
 
@@ -30,6 +34,7 @@ use std::{fs::File, io::Read, path::Path};
 pub use authorities::NamedFile;
 pub use error::{ConfigErrors, Place, Problem};
 pub use network_check::check_against;
+pub use reader::Reader;
 pub use sample::SAMPLE;
 pub use secret::Secret;
 pub use types::{AgentConfig, Capacities, InterfaceSpec, LogConfig, LogFormat, LogLevel, OnTerminate, XdpMode};

@@ -7,8 +7,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::{
-    AnnounceWhen, Delivery, ExpectedStatus, HttpProbe, Interface, InterfaceKind, MacAddr, Network, Probe, ProbeKind,
-    Protocol, TlsProbe, Trust, network::InterfaceAddress,
+    AnnounceWhen, Delivery, ExpectedStatus, HttpProbe, Interface, InterfaceKind, MacAddr, MssClamp, Network, Probe,
+    ProbeKind, Protocol, TlsProbe, Trust, network::InterfaceAddress,
 };
 
 /// A file without services; line 5 is the next.
@@ -91,6 +91,17 @@ fn the_probes_in_the_samples_comments_are_good() {
     assert_eq!(question(&["tcp:", "http:", "insecureSkipVerify"]), "https :6443/readyz");
     assert_eq!(question(&["tcp:", "http:", "caFile"]), "https :6443/readyz");
     assert_eq!(question(&[&["tcp:"][..], &https[..]].concat()), "http :8080/healthz");
+}
+
+#[test]
+fn segment_sizes_are_bounded_by_words_or_bytes() {
+    let clamp = |rest: &str| {
+        let config =
+            accepted(&format!("services: [{{name: s, vips: [192.0.2.1], ports: [80], backends: []{rest}}}]\n"));
+        config.desired.services[0].mss_clamp
+    };
+    assert_eq!((clamp(""), clamp(", mssClamp: auto")), (MssClamp::Auto, MssClamp::Auto));
+    assert_eq!((clamp(", mssClamp: off"), clamp(", mssClamp: 1200")), (MssClamp::Off, MssClamp::To(1200)));
 }
 
 #[test]
@@ -271,7 +282,7 @@ services:
 - name: bad name
   vips: [127.0.0.1, 192.0.2.300]
   port: [80]
-  protocol: sctp
+  protocol: icmp
   backends:
   - {addres: 10.0.1.2, weight: 1001}
 colour: red
@@ -282,7 +293,7 @@ levee.yaml:6:9: `name` is `bad name`; write 1..=63 characters of A-Z, a-z, 0-9, 
 levee.yaml:7:10: VIP 127.0.0.1 is a loopback address, which never leaves its host; choose one that others reach
 levee.yaml:7:21: VIP `192.0.2.300` is no IP address; write one, IPv6 in quotes
 levee.yaml:8:3: unknown key `port` in service; did you mean `ports`?
-levee.yaml:9:13: `protocol` is `sctp`; write one of tcp, udp
+levee.yaml:9:13: `protocol` is `icmp`; write one of tcp, udp, sctp
 levee.yaml:11:5: backend has no `address`; add it
 levee.yaml:11:6: unknown key `addres` in backend; did you mean `address`?
 levee.yaml:11:32: `weight` is `1001`; write a whole number in 0..=1000
@@ -401,9 +412,9 @@ fn backends_fit_their_service() {
 #[test]
 fn values_stay_within_their_ranges() {
     insta::assert_snapshot!(service_refusal("ringSize: 5000"), @"levee.yaml:6:55: `ringSize` is 5000, which is no power of two; write 4096 or 8192");
+    insta::assert_snapshot!(service_refusal("mssClamp: 535"), @"levee.yaml:6:55: `mssClamp` is `535`; write a whole number in 536..=65535");
     insta::assert_snapshot!(service_refusal("ringSize: 32"), @"levee.yaml:6:55: `ringSize` is `32`; write a whole number in 64..=1048576");
     insta::assert_snapshot!(service_refusal("backends: [{address: 10.0.2.2, weight: -1}]"), @"levee.yaml:6:84: `weight` is `-1`; write a whole number in 0..=1000");
-    insta::assert_snapshot!(service_refusal("sourceRanges: [10.0.0.0/8]"), @"levee.yaml:6:59: `sourceRanges` is not supported yet, so everybody would be let in; leave it out and filter upstream");
     insta::assert_snapshot!(service_refusal("probe: {interval: 99ms, timeout: 5, rise: 0, fall: 101, tcp: {port: 0}}"), @"
 levee.yaml:6:63: `interval` is `99ms`; it has to be within 100ms..=1h
 levee.yaml:6:78: `timeout` is `5`; write a whole number and a unit (ms, s, m, h), within 10ms..=1h
@@ -457,6 +468,58 @@ levee.yaml:10:14: 2 VIP addresses are configured, but `capacities.addresses` is 
 levee.yaml:5:12: 2000 (VIP, protocol, port) entries are configured, but `capacities.services` is 1024 by default; set `capacities.services` to 2000 or more
 levee.yaml:5:12: 8196096 ring slots (every ring, and the largest once more to swap) are configured, but `capacities.ringSlots` is 4194304 by default; set `capacities.ringSlots` to 8196096 or more
 ");
+}
+
+#[test]
+fn source_ranges_are_prefixes_of_either_family() {
+    let ranges = |list: &str| {
+        let service = format!("{{name: s, vips: [192.0.2.1, \"2001:db8::1\"], ports: [80], sourceRanges: {list}}}");
+        accepted(&format!("services: [{service}]")).desired.services[0].source_ranges.clone()
+    };
+    let net = |text: &str| text.parse::<IpNet>().unwrap();
+    assert_eq!(ranges("[]"), []);
+    assert_eq!(
+        ranges("[\"2001:db8::/32\", 192.168.0.0/16, 10.0.0.0/8]"),
+        [net("10.0.0.0/8"), net("192.168.0.0/16"), net("2001:db8::/32")]
+    );
+    assert_eq!(ranges("[0.0.0.0/0, \"::/0\", 10.0.0.1/32]").len(), 3);
+    assert_eq!(accepted("services: [{name: s, vips: [192.0.2.1], ports: [80]}]").desired.services[0].source_ranges, []);
+}
+
+#[test]
+fn source_ranges_that_say_something_else_than_meant_are_refused() {
+    insta::assert_snapshot!(service_refusal("sourceRanges: [10.0.0.1/8, 10.0.0.1, \"2001:db8::1\", 10.0.0.0/33, everybody, \"2001:db8::1/32\", \"::ffff:10.0.0.0/104\"]"), @"
+levee.yaml:6:60: source range 10.0.0.1/8 has bits beyond its length; write 10.0.0.0/8
+levee.yaml:6:72: source range `10.0.0.1` is no prefix; write 10.0.0.1/32 for it alone
+levee.yaml:6:82: source range `2001:db8::1` is no prefix; write 2001:db8::1/128 for it alone
+levee.yaml:6:97: source range `10.0.0.0/33` is no prefix; write a prefix as in 10.0.0.0/8, IPv6 in quotes
+levee.yaml:6:110: source range `everybody` is no prefix; write a prefix as in 10.0.0.0/8, IPv6 in quotes
+levee.yaml:6:121: source range 2001:db8::1/32 has bits beyond its length; write 2001:db8::/32
+levee.yaml:6:139: source range ::ffff:10.0.0.0/104 is of IPv4 addresses in IPv6 dress; write it as IPv4
+");
+    insta::assert_snapshot!(service_refusal("sourceRanges: [10.0.0.0/8, 10.0.0.0/8]"), @"levee.yaml:6:72: source range 10.0.0.0/8 is on line 6 already; remove one of them");
+    insta::assert_snapshot!(service_refusal("sourceRanges: 10.0.0.0/8"), @"levee.yaml:6:59: `sourceRanges` is a single value; write a list, `[]` for none");
+    insta::assert_snapshot!(service_refusal("sourceRanges: [{2001: db8}]"), @"levee.yaml:6:60: source range is a mapping to YAML; write IPv6 prefixes in quotes");
+}
+
+#[test]
+fn vips_that_no_source_range_lets_anybody_reach_are_warned_of() {
+    let config = accepted(
+        "services: [{name: s, vips: [192.0.2.1, \"2001:db8::1\"], ports: [80], backends: [{address: 10.0.1.2}], sourceRanges: [10.0.0.0/8]}]",
+    );
+    let warnings: Vec<_> = config.warnings.iter().map(ToString::to_string).collect();
+    insta::assert_snapshot!(warnings.join("\n"), @"levee.yaml:5:117: no source range is IPv6, so nobody reaches VIP 2001:db8::1; add one, or remove it");
+}
+
+#[test]
+fn source_ranges_fit_their_capacity() {
+    let services = "services: [{name: s, vips: [192.0.2.1, 192.0.2.2], ports: [80, 81], sourceRanges: [10.0.0.0/8, 11.0.0.0/8]}]\n";
+    assert_eq!(refusal(&format!("{services}capacities: {{sourceRanges: 8}}\n")), "accepted");
+    insta::assert_snapshot!(refusal(&format!("{services}capacities: {{sourceRanges: 7, fragments: 1000}}\n")), @"
+levee.yaml:6:28: 8 source ranges (one per VIP, protocol, port and range) are configured, but `capacities.sourceRanges` is 7; set `capacities.sourceRanges` to 8 or more
+levee.yaml:6:42: `fragments` is `1000`; write a whole number in 1024..=1048576
+");
+    insta::assert_snapshot!(refusal(&format!("{services}capacities: {{sourceRanges: 7}}\n")), @"levee.yaml:6:28: 8 source ranges (one per VIP, protocol, port and range) are configured, but `capacities.sourceRanges` is 7; set `capacities.sourceRanges` to 8 or more");
 }
 
 #[test]

@@ -132,6 +132,10 @@ pub struct Capacities {
     pub peers: u32,
     /// VIP addresses, 1..=65536. Default 1024.
     pub addresses: u32,
+    /// Source ranges per (VIP, protocol, port) entry, 1..=1048576. Default 16384.
+    pub source_ranges: u32,
+    /// Datagrams in fragments whose ports are remembered, 1024..=1048576. Default 16384 (2 MiB).
+    pub fragments: u32,
 }
 
 impl Capacities {
@@ -144,6 +148,8 @@ impl Capacities {
         flows_per_service: 1 << 24,
         peers: 1 << 16,
         addresses: 1 << 16,
+        source_ranges: 1 << 20,
+        fragments: 1 << 20,
     };
 }
 
@@ -157,6 +163,8 @@ impl Default for Capacities {
             flows_per_service: 32_768,
             peers: 1024,
             addresses: 1024,
+            source_ranges: 16_384,
+            fragments: 16_384,
         }
     }
 }

@@ -61,6 +61,15 @@ impl MappedWords {
         Ok(())
     }
 
+    /// Adds one to a word that others change, too.
+    ///
+    /// # Errors
+    /// [`DataplaneError::Map`] if there is none at `index`.
+    pub fn add_one(&self, index: usize) -> Result<(), DataplaneError> {
+        self.word(index, "writing")?.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
     /// Takes one off a word that others change, too; 0 stays 0.
     ///
     /// # Errors

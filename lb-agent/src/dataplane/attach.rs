@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use aya::programs::{
-    ProgramError,
+    ProgramError, Xdp,
     links::{FdLink, PinnedLink},
+    loaded_programs,
     xdp::XdpLink,
 };
 use serde::Serialize;
@@ -117,8 +118,46 @@ fn adopt(
         return Ok(false);
     }
     let link = XdpLink::try_from(link).map_err(|error| refused(chain(&error)))?;
-    programs.live()?.attach_to_link(link).map_err(|error| refused(chain(&error)))?;
+    put(programs.in_force()?, link).map_err(|error| refused(chain(&error)))?;
     Ok(true)
+}
+
+/// Puts a program under every pinned link, each in one step.
+pub fn put_everywhere(program: &mut Xdp, pins: &PinDirectory) -> Result<(), DataplaneError> {
+    for interface in pins.linked_interfaces() {
+        let refused =
+            |reason| DataplaneError::AttachRefused { interface: interface.clone(), mode: "its present", reason };
+        let pinned = PinnedLink::from_pin(pins.link(&interface)).map_err(|error| refused(chain(&error)))?;
+        let link = XdpLink::try_from(FdLink::from(pinned)).map_err(|error| refused(chain(&error)))?;
+        match put(program, link) {
+            Err(error) if is_gone(&error) => {}
+            put => put.map_err(|error| refused(chain(&error)))?,
+        }
+    }
+    Ok(())
+}
+
+/// Id and name of the program under a pinned link.
+pub fn linked_program(pins: &PinDirectory, interface: &str) -> Result<(u32, String), DataplaneError> {
+    let refused =
+        |reason| DataplaneError::AttachRefused { interface: interface.to_owned(), mode: "its present", reason };
+    let pinned = PinnedLink::from_pin(pins.link(interface)).map_err(|error| refused(chain(&error)))?;
+    let id = FdLink::from(pinned).info().map_err(|error| refused(chain(&error)))?.program_id();
+    let program = loaded_programs().filter_map(Result::ok).find(|program| program.id() == id);
+    let name = program.and_then(|program| program.name_as_str().map(str::to_owned));
+    Ok((id, name.unwrap_or_default()))
+}
+
+/// Whether the interface of a link is gone: the pin is left, and is replaced when the interface comes back.
+fn is_gone(error: &ProgramError) -> bool {
+    matches!(error, ProgramError::SyscallError(error)
+        if error.io_error.raw_os_error() == Some(nix::errno::Errno::ENOLINK as i32))
+}
+
+/// Puts a program under a link, which is pinned: our own handle of it is let go of.
+fn put(program: &mut Xdp, link: XdpLink) -> Result<(), ProgramError> {
+    let id = program.attach_to_link(link)?;
+    program.take_link(id).map(drop)
 }
 
 fn attach_anew(
@@ -158,7 +197,7 @@ fn attach_in(
 ) -> Result<(), DataplaneError> {
     let refused = |reason| DataplaneError::AttachRefused { interface: interface.to_owned(), mode, reason };
     let flags = if mode == NATIVE { aya::programs::XdpMode::Driver } else { aya::programs::XdpMode::Skb };
-    let program = programs.live()?;
+    let program = programs.in_force()?;
     let id = program.attach_to_if_index(index, flags).map_err(|error| refuse(interface, mode, &error))?;
     let link = program.take_link(id).map_err(|error| refused(chain(&error)))?;
     let link = FdLink::try_from(link).map_err(|_| DataplaneError::NoLinks { interface: interface.to_owned() })?;

@@ -3,6 +3,7 @@
 use std::{io, path::PathBuf};
 
 use super::kernel::KernelVersion;
+use crate::plan::PlanError;
 
 /// A failure of the data plane.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +56,16 @@ pub enum DataplaneError {
         interface: String,
         /// Its id in words, if it is known.
         program: String,
+    },
+    /// An interface takes no tc program on its egress.
+    #[error(
+        "{interface} does not let segment sizes be bounded: {reason}; set `mssClamp: off` if that is as it should be"
+    )]
+    ClampRefused {
+        /// Name of the interface.
+        interface: String,
+        /// The kernel's words.
+        reason: String,
     },
     /// An interface takes no program in the mode that was asked for.
     #[error("{interface} refused XDP in {mode} mode: {reason}")]
@@ -111,6 +122,9 @@ pub enum DataplaneError {
         /// Why not.
         source: io::Error,
     },
+    /// The maps in force hold more than the capacities allow.
+    #[error("what the maps in force hold does not fit the configured capacities: {0}")]
+    DoesNotFit(PlanError),
     /// Nothing is pinned.
     #[error(
         "nothing of Levee is pinned under {path}; has `lb-agent run` been started on this node, with this `pinPath`?"

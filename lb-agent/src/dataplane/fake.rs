@@ -13,6 +13,7 @@ use lb_common::{
         rings::{Slot, SlotState},
         services::VipKey,
         settings::Settings,
+        sources::SourceRange,
     },
 };
 
@@ -38,6 +39,8 @@ pub struct FakeDataplane {
     pub backends: BTreeMap<u32, (Head, [Hop; 2])>,
     /// Entries of `BACKEND_INFO`.
     pub info: BTreeMap<u32, BackendInfo>,
+    /// Entries of `SOURCE_RANGES`.
+    pub source_ranges: std::collections::BTreeSet<(u32, SourceRange)>,
     /// Regions, backends' hops and entries that packets under way may still refer to: written again, they would be seen.
     in_flight: InFlight,
 }
@@ -77,6 +80,8 @@ impl Dataplane for FakeDataplane {
             MapOp::Service { key, index } => drop(self.services.insert(*key, *index)),
             MapOp::RemoveService { key } => self.remove_service(key),
             MapOp::ResetService { index } => drop(self.published.insert(*index, RingWord::default())),
+            MapOp::SourceRange { service, range } => assert!(self.source_ranges.insert((*service, *range))),
+            MapOp::RemoveSourceRange { service, range } => assert!(self.source_ranges.remove(&(*service, *range))),
             MapOp::Grace => self.in_flight = InFlight::default(),
             MapOp::Peer(..)
             | MapOp::RemovePeer(_)
@@ -184,6 +189,13 @@ impl FakeDataplane {
         let info = self.info[&id.index()];
         assert_eq!(info.service, service, "a ring names backends of its own service");
         (info.address, hops[head.active()])
+    }
+
+    /// Whether a service admits a source, as a packet would find it.
+    pub fn admits(&self, key: &VipKey, source: std::net::IpAddr) -> bool {
+        let index = self.services[key];
+        let has_ranges = self.published.get(&index).is_some_and(|word| word.has_source_ranges());
+        !has_ranges || self.source_ranges.iter().any(|(service, range)| *service == index && range.contains(source))
     }
 
     /// Panics unless every service leads to backends and has its filter bit and address.

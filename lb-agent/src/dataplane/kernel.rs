@@ -15,6 +15,8 @@ impl KernelVersion {
     pub const FLOOR: Self = Self(5, 10);
     /// Multi-buffer XDP programs.
     pub const FRAGS: Self = Self(5, 18);
+    /// Links for tc programs.
+    pub const TCX: Self = Self(6, 6);
 
     /// The version of the kernel that runs; 0.0 if its release is not understood.
     #[must_use]
@@ -33,6 +35,13 @@ impl fmt::Display for KernelVersion {
         write!(f, "{}.{}", self.0, self.1)
     }
 }
+
+/// The capabilities that the agent needs: number and name.
+pub const CAPABILITIES: [(u8, &str); 3] = [
+    (Capability::CAP_NET_ADMIN as u8, "CAP_NET_ADMIN"),
+    (Capability::CAP_PERFMON as u8, "CAP_PERFMON"),
+    (Capability::CAP_BPF as u8, "CAP_BPF"),
+];
 
 /// Names of the capabilities that the agent needs and this process lacks.
 #[must_use]

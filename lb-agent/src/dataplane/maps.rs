@@ -1,10 +1,10 @@
 //! Performs steps on the maps, and reads back what they hold.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aya::{
     Ebpf,
-    maps::{Array, ArrayOfMaps, MapData, MapError, PerCpuValues},
+    maps::{Array, ArrayOfMaps, MapData, MapError, PerCpuValues, lpm_trie::Key},
 };
 use lb_common::{
     LAYOUT_VERSION,
@@ -19,6 +19,7 @@ use lb_common::{
         published::RingWord,
         rings::Slot,
         services::ServiceEntry,
+        sources::{SourceKey, SourceRange},
         tracking::{self, LIFETIME, LIMIT},
     },
 };
@@ -35,11 +36,11 @@ use crate::plan::{BackendState, MapOp, MapState, RingArena, RingOrigin, Rings, S
 /// The maps of one set, open for writing.
 pub struct Maps {
     sizes: Sizes,
-    tables: Tables,
+    pub(super) tables: Tables,
     filter: MappedWords,
     published: MappedWords,
     rings: MappedWords,
-    tracking: MappedWords,
+    pub(super) tracking: MappedWords,
     backends: MappedWords,
     grace: Grace,
     cpus: usize,
@@ -124,6 +125,12 @@ impl Maps {
                 written("SERVICES", self.tables.services.insert(key, ServiceEntry { index: *index }, 0))
             }
             MapOp::RemoveService { key } => removed("SERVICES", self.tables.services.remove(key)),
+            MapOp::SourceRange { service, range } => {
+                written("SOURCE_RANGES", self.tables.source_ranges.insert(&source_key(*service, range), 1, 0))
+            }
+            MapOp::RemoveSourceRange { service, range } => {
+                removed("SOURCE_RANGES", self.tables.source_ranges.remove(&source_key(*service, range)))
+            }
             MapOp::Grace => self.grace.wait(),
         }
     }
@@ -143,6 +150,7 @@ impl Maps {
         let macs = entries("PEER_MACS", self.tables.peer_macs.iter(), |peer: PeerEntry| peer.id)?;
         state.peer_macs = macs.into_iter().map(|(key, id)| (key.mac, id)).collect();
         state.devices = self.tables.devices.keys().filter_map(Result::ok).collect();
+        state.source_ranges = self.source_ranges()?;
         let backends = self.backends(&mut state)?;
         let keys = entries("SERVICES", self.tables.services.iter(), |entry: ServiceEntry| entry.index)?;
         state.arena = RingArena::new(self.sizes.ring_slots);
@@ -198,6 +206,14 @@ impl Maps {
         self.backends.store_all(hop_words(index, which), hop.to_words())
     }
 
+    fn source_ranges(&self) -> Result<BTreeMap<u32, BTreeSet<SourceRange>>, DataplaneError> {
+        let mut by_service: BTreeMap<u32, BTreeSet<SourceRange>> = BTreeMap::new();
+        for (service, range) in self.tables.source_ranges()? {
+            by_service.entry(service).or_default().insert(range);
+        }
+        Ok(by_service)
+    }
+
     /// Reads every backend in use, and which indices are free.
     fn backends(&self, state: &mut MapState) -> Result<Vec<(BackendInfo, BackendState)>, DataplaneError> {
         let mut in_use = Vec::new();
@@ -205,24 +221,10 @@ impl Maps {
         for index in 0..self.sizes.backends {
             let info = self.tables.backend_info.get(&index, 0);
             let info = info.map_err(|error| DataplaneError::map("BACKEND_INFO", "reading", &error))?;
-            let head = Head::from_bits(self.backends.load(entry(index))?);
-            if info.used == 0 || head.generation() == 0 {
-                state.free_backends.push_back((index, info.generation));
-                continue;
+            match read_backend(index, &info, &self.backends)? {
+                Some(backend) => in_use.push((info, backend)),
+                None => state.free_backends.push_back((index, info.generation)),
             }
-            let mut words = [0; HOP_WORDS];
-            for (at, word) in words.iter_mut().enumerate() {
-                *word = self.backends.load(hop_words(index, head.active()) + at)?;
-            }
-            let backend = BackendState {
-                id: BackendId::new(index, head.generation()),
-                weight: info.weight,
-                in_ring: info.in_ring != 0,
-                keeps_flows: true,
-                head,
-                hop: Hop::from_words(&words),
-            };
-            in_use.push((info, backend));
         }
         Ok(in_use)
     }
@@ -259,11 +261,40 @@ impl Rings for Maps {
     }
 }
 
+fn source_key(service: u32, range: &SourceRange) -> Key<SourceKey> {
+    let (prefix, key) = range.key(service);
+    Key::new(prefix, key)
+}
+
+/// The backend at an index, as its two entries tell; `None` if they are not in use.
+pub(super) fn read_backend(
+    index: u32,
+    info: &BackendInfo,
+    backends: &MappedWords,
+) -> Result<Option<BackendState>, DataplaneError> {
+    let head = Head::from_bits(backends.load(entry(index))?);
+    if info.used == 0 || head.generation() == 0 {
+        return Ok(None);
+    }
+    let mut words = [0; HOP_WORDS];
+    for (at, word) in words.iter_mut().enumerate() {
+        *word = backends.load(hop_words(index, head.active()) + at)?;
+    }
+    Ok(Some(BackendState {
+        id: BackendId::new(index, head.generation()),
+        weight: info.weight,
+        in_ring: info.in_ring != 0,
+        keeps_flows: true,
+        head,
+        hop: Hop::from_words(&words),
+    }))
+}
+
 fn entry(index: u32) -> usize {
     index as usize * BACKEND_WORDS
 }
 
-fn tracking_word(service: u32, word: usize) -> usize {
+pub(super) fn tracking_word(service: u32, word: usize) -> usize {
     service as usize * tracking::WORDS + word
 }
 
@@ -287,7 +318,7 @@ fn written(map: &'static str, result: Result<(), MapError>) -> Result<(), Datapl
     result.map_err(|error| DataplaneError::map(map, "writing", &error))
 }
 
-fn entries<K: Ord, V>(
+pub(super) fn entries<K: Ord, V>(
     map: &'static str,
     entries: impl Iterator<Item = Result<(K, V), MapError>>,
     value: impl Fn(V) -> u32,

@@ -2,15 +2,19 @@
 
 mod arena;
 mod attach;
+mod clamp;
 mod clock;
 mod error;
 mod flows;
 mod grace;
 mod kernel;
 mod maps;
+mod migrate;
 mod object;
+mod old_set;
 mod pins;
 mod tables;
+mod trace;
 
 #[cfg(test)]
 mod fake;
@@ -19,17 +23,19 @@ mod plan_tests;
 
 use std::path::Path;
 
-use lb_common::report::Report;
+use lb_common::{maps::trace::Filter, report::Report};
 
+pub(crate) use arena::MappedWords;
 pub use attach::{Attachment, GENERIC, Present};
 pub use clock::monotonic;
 pub use error::DataplaneError;
 pub use flows::{FlowTables, Scanned};
-pub use kernel::{KernelVersion, missing_capabilities};
+pub use kernel::{CAPABILITIES, KernelVersion, missing_capabilities};
 pub use maps::Maps;
 pub use object::OBJECT;
 pub use pins::{PinDirectory, PinLock, PinOwner};
 pub use tables::{Tables, text};
+pub use trace::{EventReader, LoadedTracing, TracingLoader};
 
 use crate::{
     config::XdpMode,
@@ -50,20 +56,36 @@ pub struct Kernel {
     maps: Maps,
     programs: object::Programs,
     attachments: attach::Attachments,
+    clamps: clamp::Clamps,
     pins: PinDirectory,
+    migration: Option<migrate::Migration>,
 }
 
 impl Kernel {
     /// Opens the maps under the pin directory, or creates them, and loads the program. Nothing is attached yet, and
-    /// what an earlier agent attached goes on as it was. `lock` proves that no other agent is at work there.
+    /// what an earlier agent attached goes on as it was. Maps of other sizes or of another layout are not touched: new ones
+    /// beside them are made to hold the same. `lock` proves that no other agent is at work there.
     ///
     /// # Errors
     /// [`DataplaneError`], each saying what is missing.
     pub fn open(lock: &PinLock, sizes: Sizes) -> Result<Self, DataplaneError> {
+        Self::open_object(lock, sizes, OBJECT.ok_or(DataplaneError::NoObject)?)
+    }
+
+    /// As [`Self::open`], with the program of another build: `object` holds its bytes, aligned to eight.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_object(lock: &PinLock, sizes: Sizes, object: &[u8]) -> Result<Self, DataplaneError> {
         let pins = lock.directory().clone();
         let set = pins.choose_set(sizes)?;
-        let (programs, maps) = object::load(&set, sizes)?;
-        Ok(Self { maps, programs, attachments: attach::Attachments::default(), pins })
+        let (programs, mut maps) = object::load(&set, sizes, object)?;
+        let migration = match pins.replaced_by(&set) {
+            Some((layout, old)) => migrate::Migration::begin(&mut maps, layout, &old, sizes)?,
+            None => None,
+        };
+        let (attachments, clamps) = (attach::Attachments::default(), clamp::Clamps::default());
+        Ok(Self { maps, programs, attachments, clamps, pins, migration })
     }
 
     /// What the maps hold.
@@ -86,7 +108,17 @@ impl Kernel {
         mode: XdpMode,
         present: Option<Present>,
     ) -> Result<Attachment, DataplaneError> {
+        self.hand_over()?;
         self.attachments.attach(&mut self.programs, &self.pins, interface, index, mode, present)
+    }
+
+    /// Readies maps that were created beside those in force for the first packet: copies the recorded flows, and has new
+    /// flows on unsettled slots go to the former owner until [`Self::commit`]. [`Self::attach`] does so by itself.
+    ///
+    /// # Errors
+    /// [`DataplaneError`] if the maps cannot be read or written.
+    pub fn hand_over(&mut self) -> Result<(), DataplaneError> {
+        self.migration.as_mut().map_or(Ok(()), |migration| migration.hand_over(&mut self.maps))
     }
 
     /// Takes the program off interfaces that are not among `wanted`.
@@ -99,12 +131,32 @@ impl Kernel {
         self.attachments.detach(&self.pins, interface);
     }
 
+    /// Bounds segment sizes on the egress of these interfaces (name and index), and of no other. Errors are independent
+    /// of each other.
+    pub fn clamp(&mut self, wanted: &[(String, u32)]) -> Vec<DataplaneError> {
+        let names: Vec<String> = wanted.iter().map(|(name, _)| name.clone()).collect();
+        self.clamps.detach_others(&self.pins, &names);
+        let (clamps, programs, pins) = (&mut self.clamps, &mut self.programs, &self.pins);
+        wanted.iter().filter_map(|(name, index)| clamps.attach(programs, pins, name, *index).err()).collect()
+    }
+
+    /// The program for the egress of uplinks, to run it on packets of one's own.
+    ///
+    /// # Errors
+    /// [`DataplaneError`] if it cannot be loaded.
+    pub fn egress(&mut self) -> Result<&mut aya::programs::SchedClassifier, DataplaneError> {
+        self.programs.egress()
+    }
+
     /// Puts maps that were created beside older ones in their place: their sizes differ, or their layout does. Called
-    /// when they are filled and every interface has the program that reads them.
+    /// as soon as every interface has the program that reads them: flows recorded since are carried over here.
     ///
     /// # Errors
     /// [`DataplaneError`] if the pins cannot be moved.
     pub fn commit(&mut self) -> Result<(), DataplaneError> {
+        if let Some(migration) = self.migration.take() {
+            migration.finish(&mut self.maps)?;
+        }
         self.pins.commit()?;
         object::pin_lookup(&mut self.programs, &self.pins)
     }
@@ -131,6 +183,44 @@ impl Kernel {
         FlowTables::open(&self.pins, self.maps.sizes())
     }
 
+    /// What loads the tracing program, beside other work.
+    #[must_use]
+    pub fn tracing_loader(&self) -> TracingLoader {
+        TracingLoader::new(&self.pins)
+    }
+
+    /// Puts the tracing program on every interface, in one step each. What it tells is read from the result.
+    ///
+    /// # Errors
+    /// [`DataplaneError`] if the kernel refuses it; then the plain program is on every interface.
+    pub fn start_tracing(&mut self, loaded: LoadedTracing) -> Result<EventReader, DataplaneError> {
+        trace::put(&mut self.programs, &self.pins, loaded)
+    }
+
+    /// Says which packets the tracing program is to tell of.
+    ///
+    /// # Errors
+    /// [`DataplaneError`] if the map refuses it.
+    pub fn filter_trace(&mut self, filter: &Filter) -> Result<(), DataplaneError> {
+        self.programs.tracing.as_mut().map_or(Ok(()), |tracing| tracing.filter(filter))
+    }
+
+    /// Puts the plain program back and unloads the tracing one. Nothing happens if that is not loaded.
+    ///
+    /// # Errors
+    /// [`DataplaneError`] if the kernel refuses it; the tracing program then stays loaded.
+    pub fn stop_tracing(&mut self) -> Result<(), DataplaneError> {
+        trace::stop(&mut self.programs, &self.pins)
+    }
+
+    /// The tracing program, while it is loaded, to run it on frames of one's own.
+    ///
+    /// # Errors
+    /// [`DataplaneError`] if it is not in the object.
+    pub fn tracing_program(&mut self) -> Result<Option<&mut aya::programs::Xdp>, DataplaneError> {
+        self.programs.tracing.as_mut().map(trace::Tracing::program).transpose()
+    }
+
     /// Notes who keeps these maps.
     ///
     /// # Errors
@@ -152,6 +242,15 @@ impl Dataplane for Kernel {
 /// [`DataplaneError`] if no agent ever ran here, or the kernel refuses to run the program.
 pub fn lookup(pin_path: &Path, frame: &[u8]) -> Result<Report, DataplaneError> {
     object::lookup(&PinDirectory::new(pin_path), frame)
+}
+
+/// Id and name of the program that the pinned link of an interface keeps there. The kernel tells names to processes with
+/// CAP_SYS_ADMIN only; others get an empty one.
+///
+/// # Errors
+/// [`DataplaneError`] if there is no such link or the kernel does not tell.
+pub fn linked_program(pin_path: &Path, interface: &str) -> Result<(u32, String), DataplaneError> {
+    attach::linked_program(&PinDirectory::new(pin_path), interface)
 }
 
 /// Takes the program off every interface and removes all pins. `lock` proves that no agent is at work there.

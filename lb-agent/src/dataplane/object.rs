@@ -1,8 +1,10 @@
 //! The BPF object: loading it over pinned maps, and running its dry entry.
 
+use std::path::PathBuf;
+
 use aya::{
     Ebpf, EbpfLoader, TestRun,
-    programs::{TestRunOptions, Xdp},
+    programs::{SchedClassifier, TestRunOptions, Xdp},
 };
 use aya_obj::programs::XdpAttachType;
 use lb_common::{
@@ -15,6 +17,7 @@ use super::{
     kernel::{self, KernelVersion},
     maps::Maps,
     pins::{MapSet, PinDirectory},
+    trace::Tracing,
 };
 use crate::plan::Sizes;
 
@@ -30,25 +33,25 @@ pub struct Programs {
     ebpf: Ebpf,
     live: &'static str,
     dry: &'static str,
+    /// The program that goes on the interfaces instead of `live` while somebody listens.
+    pub(super) tracing: Option<Tracing>,
 }
 
-/// Loads the programs over the maps of a set, which are created and pinned if they are not there.
-pub fn load(set: &MapSet, sizes: Sizes) -> Result<(Programs, Maps), DataplaneError> {
+/// Loads the programs of an object over the maps of a set, which are created and pinned if they are not there.
+pub fn load(set: &MapSet, sizes: Sizes, object: &[u8]) -> Result<(Programs, Maps), DataplaneError> {
     kernel::check()?;
-    let bytes = OBJECT.ok_or(DataplaneError::NoObject)?;
-    let mut loader = EbpfLoader::new();
+    let mut loader = loader(|name| set.path(name));
     for fact in maps::ALL {
-        loader.map_pin_path(fact.name, set.path(fact.name));
         if let Some(entries) = set.entries(fact.name, sizes) {
             loader.map_max_entries(fact.name, entries);
         }
     }
     let mut ebpf =
-        loader.load(bytes).map_err(|error| DataplaneError::Load { program: "object", reason: chain(&error) })?;
+        loader.load(object).map_err(|error| DataplaneError::Load { program: "object", reason: chain(&error) })?;
     let maps = Maps::new(&mut ebpf, set, sizes)?;
     let has_frags = KernelVersion::running() >= KernelVersion::FRAGS;
     let (live, dry) = if has_frags { ("levee_frags", "levee_lookup_frags") } else { ("levee", "levee_lookup") };
-    let mut programs = Programs { ebpf, live, dry };
+    let mut programs = Programs { ebpf, live, dry, tracing: None };
     for name in [live, dry] {
         programs
             .program(name)?
@@ -58,16 +61,50 @@ pub fn load(set: &MapSet, sizes: Sizes) -> Result<(Programs, Maps), DataplaneErr
     Ok((programs, maps))
 }
 
+/// A loader of the object over maps that are pinned, or will be, where `path` says.
+pub(super) fn loader<'a>(path: impl Fn(&str) -> PathBuf) -> EbpfLoader<'a> {
+    let mut loader = EbpfLoader::new();
+    for fact in maps::ALL {
+        loader.map_pin_path(fact.name, path(fact.name));
+    }
+    loader
+}
+
 impl Programs {
-    /// The program that packets take.
+    /// The program that belongs on the interfaces: the plain one, or the tracing one while somebody listens.
+    pub fn in_force(&mut self) -> Result<&mut Xdp, DataplaneError> {
+        match &mut self.tracing {
+            Some(tracing) => tracing.program(),
+            None => program(&mut self.ebpf, self.live),
+        }
+    }
+
+    /// The plain program.
     pub fn live(&mut self) -> Result<&mut Xdp, DataplaneError> {
         self.program(self.live)
     }
 
-    fn program(&mut self, name: &'static str) -> Result<&mut Xdp, DataplaneError> {
-        let program = self.ebpf.program_mut(name).and_then(|program| program.try_into().ok());
-        program.ok_or_else(|| DataplaneError::Load { program: name, reason: "not in the object".to_owned() })
+    /// The program for the egress of uplinks, loaded when it is first asked for.
+    pub fn egress(&mut self) -> Result<&mut SchedClassifier, DataplaneError> {
+        const NAME: &str = "levee_egress";
+        let failed = |reason| DataplaneError::Load { program: NAME, reason };
+        let program = self.ebpf.program_mut(NAME).and_then(|program| program.try_into().ok());
+        let program: &mut SchedClassifier = program.ok_or_else(|| failed("not in the object".to_owned()))?;
+        if program.fd().is_err() {
+            program.load().map_err(|error| failed(chain(&error)))?;
+        }
+        Ok(program)
     }
+
+    fn program(&mut self, name: &'static str) -> Result<&mut Xdp, DataplaneError> {
+        program(&mut self.ebpf, name)
+    }
+}
+
+/// A program of the object.
+pub(super) fn program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Xdp, DataplaneError> {
+    let program = ebpf.program_mut(name).and_then(|program| program.try_into().ok());
+    program.ok_or_else(|| DataplaneError::Load { program: name, reason: "not in the object".to_owned() })
 }
 
 /// Pins the dry entry, in the place of an earlier one.

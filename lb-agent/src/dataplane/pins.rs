@@ -2,15 +2,18 @@
 //!
 //! ```text
 //! <pinPath>/                locked by the agent that runs (flock)
-//!   maps-v1/NAME            the maps in force, of layout version 1
-//!   maps-v1-next/NAME       a set that is being filled beside them
+//!   maps-v2/NAME            the maps in force, of layout version 2
+//!   maps-v2-next/NAME       a set that is being filled beside them
 //!   links/INTERFACE         what keeps the program on an interface
+//!   clamps/INTERFACE        what keeps the program for segment sizes on an interface
 //!   lookup                  the dry entry
 //! ```
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -90,7 +93,9 @@ impl PinDirectory {
             let directory =
                 File::open(&self.root).map_err(|source| DataplaneError::io("opening", &self.root, source))?;
             match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
-                Ok(lock) => return Ok(PinLock { directory: self.clone(), _lock: lock }),
+                Ok(lock) if self.is(&lock) => return Ok(PinLock { directory: self.clone(), _lock: lock }),
+                // Removed between opening and locking, by an agent that left nothing there: what is there now is another.
+                Ok(_) => return self.lock(),
                 Err((_, nix::Error::EWOULDBLOCK)) if tries < LOCK_TRIES => tries += 1,
                 Err((_, nix::Error::EWOULDBLOCK)) => {
                     let owner = self.owner().map_or_else(|| "not known by name".to_owned(), |owner| owner.to_string());
@@ -100,6 +105,12 @@ impl PinDirectory {
             }
             std::thread::sleep(LOCK_PAUSE);
         }
+    }
+
+    /// Whether an open directory is the one that is there.
+    fn is(&self, directory: &File) -> bool {
+        let id = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+        directory.metadata().ok().map(id) == fs::metadata(&self.root).ok().map(id)
     }
 
     /// Whether an agent is at work: it holds the lock.
@@ -138,19 +149,49 @@ impl PinDirectory {
         self.root.join("links").join(interface.replace('.', "%2e"))
     }
 
+    /// The interfaces on whose egress segment sizes are bounded.
+    pub(super) fn clamped_interfaces(&self) -> Vec<String> {
+        names(&self.root.join("clamps")).into_iter().map(|name| name.replace("%2e", ".")).collect()
+    }
+
+    pub(super) fn clamp(&self, interface: &str) -> PathBuf {
+        self.root.join("clamps").join(interface.replace('.', "%2e"))
+    }
+
+    pub(super) fn create_clamps(&self) -> Result<(), DataplaneError> {
+        let path = self.root.join("clamps");
+        fs::create_dir_all(&path).map_err(|source| DataplaneError::io("creating", &path, source))
+    }
+
     pub(super) fn lookup_program(&self) -> PathBuf {
         self.root.join("lookup")
     }
 
-    /// The set to work on: the one in force if its maps have the sizes wanted, else a fresh one beside it.
+    /// The set to work on: the one in force if its maps have the layout and the sizes wanted, else a fresh one beside it.
     pub(super) fn choose_set(&self, sizes: Sizes) -> Result<MapSet, DataplaneError> {
         let links = self.root.join("links");
         fs::create_dir_all(&links).map_err(|source| DataplaneError::io("creating", &links, source))?;
         remove_directory(&self.next())?;
         let in_force = MapSet { directory: self.maps() };
-        let directory = if in_force.fits(sizes) || !in_force.directory.exists() { self.maps() } else { self.next() };
+        let directory = if in_force.fits(sizes) || self.layouts().is_empty() { self.maps() } else { self.next() };
         fs::create_dir_all(&directory).map_err(|source| DataplaneError::io("creating", &directory, source))?;
         Ok(MapSet { directory })
+    }
+
+    /// The set that `set` is to take the place of, with its layout version; `None` if `set` is in force itself.
+    pub(super) fn replaced_by(&self, set: &MapSet) -> Option<(u32, MapSet)> {
+        if set.directory != self.next() {
+            return None;
+        }
+        let layouts = self.layouts();
+        // Sets of other layouts beside one of this layout are what a `commit` that was interrupted has left.
+        let version = layouts.iter().find(|version| **version == LAYOUT_VERSION).or(layouts.last()).copied()?;
+        Some((version, MapSet { directory: self.root.join(format!("maps-v{version}")) }))
+    }
+
+    /// Layout versions of the sets that are or were in force, in ascending order.
+    fn layouts(&self) -> BTreeSet<u32> {
+        names(&self.root).iter().filter_map(|name| name.strip_prefix("maps-v")?.parse().ok()).collect()
     }
 
     /// Puts the set that was filled beside the one in force in its place, and removes sets of other layouts.
@@ -206,6 +247,8 @@ impl MapSet {
             "ADDRESSES" => Some(sizes.addresses),
             "PEERS" | "PEER_MACS" => Some(sizes.peers),
             "DEVICES" => Some(DEVICES),
+            "FRAGMENTS" => Some(sizes.fragments),
+            "SOURCE_RANGES" => Some(sizes.source_ranges),
             _ => None,
         }
     }
@@ -239,8 +282,16 @@ impl PinLock {
         let root = self.directory.root.clone();
         let interfaces = self.directory.linked_interfaces();
         remove_directory(&root.join("links"))?;
+        remove_directory(&root.join("clamps"))?;
         remove_directory(&root)?;
         Ok(interfaces.into_iter().map(|name| name.replace("%2e", ".")).collect())
+    }
+}
+
+/// An agent that was refused before it pinned anything leaves no empty directory. One that is not empty stays.
+impl Drop for PinLock {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.directory.root);
     }
 }
 

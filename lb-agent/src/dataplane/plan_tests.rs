@@ -1,6 +1,6 @@
 //! Plans performed on maps in memory, which follow references as packets do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::{
     addr::{BackendId, Be16, IpAddr16},
@@ -10,9 +10,12 @@ use lb_common::{
         backends::Mode,
         rings::{Slot, SlotState},
         services::VipKey,
+        sources::SourceRange,
     },
 };
 use proptest::prelude::*;
+
+mod carry_over;
 
 use super::{Dataplane, fake::FakeDataplane};
 use crate::plan::{
@@ -28,6 +31,8 @@ const SIZES: Sizes = Sizes {
     addresses: 16,
     flows: 64,
     flows_per_service: 16,
+    source_ranges: 32,
+    fragments: 16,
 };
 
 /// The window of every service, in nanoseconds.
@@ -64,6 +69,7 @@ fn target(services: &BTreeMap<u8, BTreeMap<u8, (u16, u8)>>) -> TargetState {
             has_affinity: false,
             window: WINDOW,
             backends: backends.collect(),
+            source_ranges: BTreeSet::new(),
         };
         target.services.insert(key(*service), service_target);
     }
@@ -389,4 +395,68 @@ proptest! {
             prop_assert_eq!(slots[0].1, slots[1].1, "new flows of {:x}: {:?}", hash, slots);
         }
     }
+}
+/// One service that admits these ranges of 10.0.0.0/8, each by its second octet.
+fn ranged(ranges: &BTreeSet<u8>) -> TargetState {
+    let mut target = one(&[1, 2]);
+    let service = target.services.get_mut(&key(0)).unwrap();
+    service.source_ranges = ranges.iter().map(|second| SourceRange::new([10, *second, 0, 0].into(), 16)).collect();
+    target
+}
+
+proptest! {
+    #[test]
+    fn a_change_of_ranges_opens_or_closes_a_service_to_nobody_whom_it_does_not_concern(
+        history in prop::collection::vec(prop::option::of(prop::collection::btree_set(0u8..6, 0..4)), 1..12),
+    ) {
+        let mut maps = FakeDataplane::default();
+        let mut state = MapState::empty(SIZES);
+        let mut before = None;
+        for wanted in history {
+            let target = wanted.as_ref().map_or_else(TargetState::default, ranged);
+            let (steps, after) = operations(&state, &target, &maps, 0).unwrap();
+            for step in &steps {
+                maps.perform(step).unwrap();
+                maps.assert_consistent();
+                if !maps.services.contains_key(&key(0)) {
+                    continue;
+                }
+                for second in 0..6 {
+                    let admitted = |ranges: &Option<BTreeSet<u8>>| {
+                        ranges.as_ref().map(|ranges| ranges.is_empty() || ranges.contains(&second))
+                    };
+                    let allowed = [admitted(&before), admitted(&wanted)];
+                    let found = maps.admits(&key(0), [10, second, 7, 7].into());
+                    prop_assert!(allowed.contains(&Some(found)), "10.{}.7.7 {}: {:?}", second, found, allowed);
+                }
+            }
+            let entries = wanted.as_ref().map_or(0, BTreeSet::len);
+            prop_assert_eq!(maps.source_ranges.len(), entries);
+            prop_assert_eq!(operations(&after, &target, &maps, 0).unwrap().0, vec![]);
+            (state, before) = (after, wanted);
+        }
+    }
+}
+
+#[test]
+fn ranges_left_behind_under_an_index_do_not_admit_to_the_next_service() {
+    let mut state = MapState::empty(SIZES);
+    let stray = SourceRange::new([10, 9, 0, 0].into(), 16);
+    state.source_ranges.insert(0, BTreeSet::from([stray]));
+    state.source_ranges.insert(5, BTreeSet::from([stray]));
+    let (steps, after) = operations(&state, &ranged(&BTreeSet::from([1])), &FakeDataplane::default(), 0).unwrap();
+    let at = |wanted: &MapOp| steps.iter().position(|step| step == wanted);
+    let service = MapOp::Service { key: key(0), index: 0 };
+    assert!(at(&MapOp::RemoveSourceRange { service: 0, range: stray }).unwrap() < at(&service).unwrap());
+    assert!(at(&MapOp::RemoveSourceRange { service: 5, range: stray }).is_some());
+    assert_eq!(after.source_ranges.keys().collect::<Vec<_>>(), [&0]);
+}
+
+#[test]
+fn more_ranges_than_fit_are_refused() {
+    let many: BTreeSet<u8> = (0..33).collect();
+    assert_eq!(
+        operations(&MapState::empty(SIZES), &ranged(&many), &FakeDataplane::default(), 0).unwrap_err().to_string(),
+        "map SOURCE_RANGES is full: 33 entries are needed, it has 32; raise `capacities.sourceRanges` and restart the agent"
+    );
 }

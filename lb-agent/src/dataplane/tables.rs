@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, xdp::DevMapHash};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, lpm_trie::LpmTrie, xdp::DevMapHash};
 use lb_common::{
     addr::IpAddr16,
     hash::Tuple,
@@ -12,10 +12,12 @@ use lb_common::{
         backends::Backend,
         counters::Counters,
         flows::FlowEntry,
+        fragments::{FragmentEntry, FragmentKey},
         names::{BackendInfo, ServiceInfo},
         peers::{PeerEntry, PeerMacKey},
         services::{ServiceEntry, VipKey},
         settings::Settings,
+        sources::{SourceEntry, SourceKey, SourceRange},
         tracking::Tracking,
     },
 };
@@ -45,6 +47,8 @@ pub struct Tables {
     pub service_info: Array<MapData, ServiceInfo>,
     pub backend_info: Array<MapData, BackendInfo>,
     pub agent: Array<MapData, AgentInfo>,
+    pub fragments: HashMap<MapData, FragmentKey, FragmentEntry>,
+    pub source_ranges: LpmTrie<MapData, SourceKey, SourceEntry>,
 }
 
 impl Tables {
@@ -75,11 +79,24 @@ impl Tables {
             service_info: open(path, "SERVICE_INFO")?,
             backend_info: open(path, "BACKEND_INFO")?,
             agent: open(path, "AGENT")?,
+            fragments: open(path, "FRAGMENTS")?,
+            source_ranges: open(path, "SOURCE_RANGES")?,
         })
+    }
+
+    /// Every entry of `SOURCE_RANGES`: index of the service and range.
+    ///
+    /// # Errors
+    /// [`DataplaneError::Map`] if the kernel refuses.
+    pub fn source_ranges(&self) -> Result<Vec<(u32, SourceRange)>, DataplaneError> {
+        let keys: Result<Vec<_>, _> = self.source_ranges.keys().collect();
+        let keys = keys.map_err(|error| DataplaneError::map("SOURCE_RANGES", "reading", &error))?;
+        Ok(keys.iter().filter_map(|key| SourceRange::of_key(key.prefix_len(), &key.data())).collect())
     }
 }
 
-fn open<T: TryFrom<Map, Error = MapError>>(
+/// Opens one of the maps.
+pub(super) fn open<T: TryFrom<Map, Error = MapError>>(
     path: &impl Fn(&str) -> PathBuf,
     name: &'static str,
 ) -> Result<T, DataplaneError> {

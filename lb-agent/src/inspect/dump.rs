@@ -7,10 +7,10 @@ use lb_common::{
     maps::{
         self,
         addresses::AddressEntry,
-        backends::Head,
-        published::RingWord,
-        rings::{Slot, SlotState},
+        fragments::{FragmentEntry, FragmentKey},
+        rings::SlotState,
         services::{ServiceEntry, VipKey},
+        sources::SourceRange,
     },
 };
 use serde::{Serialize, Serializer, ser::SerializeMap};
@@ -78,6 +78,8 @@ impl Inspector {
             "VERDICTS" => self.verdicts().map(|counts| ends(&counts, "verdict")),
             "DROPS" => self.drops().map(|counts| ends(&counts, "reason")),
             "AGENT" => self.dump_agent(),
+            "FRAGMENTS" => self.dump_fragments(),
+            "SOURCE_RANGES" => self.dump_source_ranges(),
             _ => Ok(Vec::new()),
         };
         Ok(Some(Dump { name: fact.name, purpose: fact.purpose, entries: entries? }))
@@ -117,6 +119,8 @@ impl Inspector {
                 "vip": entry.has(AddressEntry::VIP),
                 "passUnmatched": entry.has(AddressEntry::PASS_UNMATCHED),
                 "node": entry.has(AddressEntry::NODE),
+                "held": entry.has(AddressEntry::HELD),
+                "mss": entry.mss(),
             }
         };
         Ok(addresses.into_iter().map(entry).collect())
@@ -143,12 +147,13 @@ impl Inspector {
             }
             entries.push(match name {
                 "PUBLISHED" => {
-                    let word = RingWord::from_bits(read("PUBLISHED", &self.tables.published, index)?);
+                    let word = self.published(index)?;
                     fields! {
                         "index": index,
                         "ringOffset": word.offset(),
                         "ringSlots": slots(word),
                         "held": word.is_held(),
+                        "sourceRanges": word.has_source_ranges(),
                         "generation": word.generation(),
                     }
                 }
@@ -180,10 +185,10 @@ impl Inspector {
     }
 
     fn dump_ring(&self, service: &ServiceView, entries: &mut Vec<Fields>) -> Result<(), DataplaneError> {
-        let word = RingWord::from_bits(read("PUBLISHED", &self.tables.published, service.index)?);
+        let word = self.published(service.index)?;
         for slot in 0..slots(word) {
             let index = word.offset().saturating_add(slot);
-            let entry = Slot::from_bits(read("RINGS", &self.tables.rings, index)?);
+            let entry = self.slot(index)?;
             let state = match entry.state() {
                 SlotState::Settled => "settled",
                 SlotState::Unsettled => "unsettled",
@@ -203,7 +208,7 @@ impl Inspector {
 
     fn dump_backends(&self, name: &str) -> Result<Vec<Fields>, DataplaneError> {
         let mut entries = Vec::new();
-        for index in 0..self.tables.backend_info.len() {
+        for index in self.backends_in_use()? {
             let info = read("BACKEND_INFO", &self.tables.backend_info, index)?;
             if info.used == 0 {
                 continue;
@@ -230,9 +235,8 @@ impl Inspector {
     }
 
     fn dump_backend(&self, index: u32) -> Result<Fields, DataplaneError> {
-        let entry = read("BACKENDS", &self.tables.backends, index)?;
-        let head = Head::from_bits(entry.head);
-        let hop = HopView::of(&entry.hops[head.active()]);
+        let head = self.head(index)?;
+        let hop = HopView::of(&self.hop(index, head)?);
         Ok(fields! {
             "index": index,
             "generation": head.generation(),
@@ -265,6 +269,32 @@ impl Inspector {
         let mut devices: Vec<u32> = self.tables.devices.keys().filter_map(Result::ok).collect();
         devices.sort_unstable();
         devices.into_iter().map(|index| fields! { "interface": index, "name": interface_name(index) }).collect()
+    }
+
+    fn dump_fragments(&self) -> Result<Vec<Fields>, DataplaneError> {
+        let fragments = sorted("FRAGMENTS", self.tables.fragments.iter())?;
+        let entry = |(key, entry): (FragmentKey, FragmentEntry)| {
+            fields! {
+                "source": IpAddr::from(key.source),
+                "destination": IpAddr::from(key.destination),
+                "identification": u32::from_be(key.identification),
+                "protocol": key.protocol,
+                "sourcePort": entry.source_port.get(),
+                "destinationPort": entry.destination_port.get(),
+                "time": entry.time,
+            }
+        };
+        Ok(fragments.into_iter().map(entry).collect())
+    }
+
+    fn dump_source_ranges(&self) -> Result<Vec<Fields>, DataplaneError> {
+        let mut ranges = self.tables.source_ranges()?;
+        ranges.sort_unstable();
+        let entry = |(service, range): (u32, SourceRange)| {
+            let (address, length) = range.prefix();
+            fields! { "service": service, "range": format!("{address}/{length}") }
+        };
+        Ok(ranges.into_iter().map(entry).collect())
     }
 
     fn dump_agent(&self) -> Result<Vec<Fields>, DataplaneError> {

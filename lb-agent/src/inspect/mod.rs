@@ -17,8 +17,10 @@ use std::path::Path;
 use lb_common::report::Report;
 
 pub use dump::{Dump, Fields};
-pub use read::{Inspector, Rings};
-pub use view::{BackendView, Count, HopView, Inspection, MapUse, Presence, RingView, ServiceView, ShareView};
+pub use read::{Inspector, Rings, interface_name};
+pub use view::{
+    AddressView, BackendView, Count, HopView, Inspection, MapUse, Presence, RingView, ServiceView, ShareView,
+};
 
 use crate::dataplane::{self, PinDirectory, PinLock};
 pub use crate::dataplane::{DataplaneError, PinOwner};
@@ -27,6 +29,15 @@ pub use crate::dataplane::{DataplaneError, PinOwner};
 #[must_use]
 pub fn presence(pin_path: &Path) -> Presence {
     presence_of(&PinDirectory::new(pin_path))
+}
+
+/// Id and name of the program that the pinned link of an interface keeps there. The kernel tells names to processes with
+/// CAP_SYS_ADMIN only; others get an empty one.
+///
+/// # Errors
+/// [`DataplaneError`] if there is no such link or the kernel does not tell.
+pub fn linked_program(pin_path: &Path, interface: &str) -> Result<(u32, String), DataplaneError> {
+    dataplane::linked_program(pin_path, interface)
 }
 
 /// Asks the dry entry under `pin_path` what would become of `frame`, an Ethernet frame of at least 64 bytes.

@@ -8,7 +8,8 @@ use lb_common::{
     hash::HashKey,
     maps::{
         self,
-        backends::{Head, Hop, Mode},
+        addresses::AddressEntry,
+        backends::{BACKEND_WORDS, HOP_WORDS, Head, Hop, Mode},
         counters::Counters,
         names::BackendInfo,
         published::RingWord,
@@ -21,11 +22,11 @@ use lb_common::{
 
 use super::{
     presence_of, ring, usage,
-    view::{BackendView, Count, HopView, Inspection, MapUse, ServiceView},
+    view::{AddressView, BackendView, Count, HopView, Inspection, MapUse, ServiceView},
 };
 use crate::{
     config::Secret,
-    dataplane::{DataplaneError, PinDirectory, Tables, text},
+    dataplane::{DataplaneError, MappedWords, PinDirectory, Tables, text},
     model::MacAddr,
 };
 
@@ -41,10 +42,14 @@ pub enum Rings {
     Read,
 }
 
-/// The pinned maps, open for reading.
+/// The pinned maps, open for reading. The large arrays are mapped: a system call for each of a million slots would take
+/// seconds.
 pub struct Inspector {
     pins: PinDirectory,
     pub(super) tables: Tables,
+    published: MappedWords,
+    rings: MappedWords,
+    backends: MappedWords,
 }
 
 impl Inspector {
@@ -63,7 +68,26 @@ impl Inspector {
             Err(source) => return Err(DataplaneError::io("examining", &first, source)),
         }
         let tables = Tables::open(|name| pins.map(name))?;
-        Ok(Self { pins, tables })
+        let mapped = |name, words| {
+            let data =
+                MapData::from_pin(pins.map(name)).map_err(|error| DataplaneError::map(name, "opening", &error))?;
+            MappedWords::new(name, data, words)
+        };
+        Ok(Self {
+            published: mapped("PUBLISHED", tables.published.len() as usize)?,
+            rings: mapped("RINGS", tables.rings.len() as usize)?,
+            backends: mapped("BACKENDS", tables.backends.len() as usize * BACKEND_WORDS)?,
+            tables,
+            pins,
+        })
+    }
+
+    /// Reads the services with their backends, and nothing else.
+    ///
+    /// # Errors
+    /// [`DataplaneError`] if a map cannot be read.
+    pub fn read_services(&self) -> Result<Vec<ServiceView>, DataplaneError> {
+        self.services()
     }
 
     /// Reads everything.
@@ -84,6 +108,8 @@ impl Inspector {
             agent: presence_of(&self.pins),
             secret_fingerprint: fingerprint(&key),
             interfaces: self.interfaces(),
+            addresses: self.addresses()?,
+            peers: sorted("PEERS", self.tables.peers.iter())?.into_keys().map(IpAddr::from).collect(),
             verdicts: self.verdicts()?,
             drops: self.drops()?,
             maps: self.maps(&services)?,
@@ -97,7 +123,7 @@ impl Inspector {
         let mut services = Vec::new();
         for (key, entry) in sorted("SERVICES", self.tables.services.iter())? {
             let info = read("SERVICE_INFO", &self.tables.service_info, entry.index)?;
-            let word = RingWord::from_bits(read("PUBLISHED", &self.tables.published, entry.index)?);
+            let word = self.published(entry.index)?;
             let counters = sum_counters("SERVICE_COUNTERS", &self.tables.service_counters, entry.index)?;
             services.push(ServiceView {
                 index: entry.index,
@@ -121,7 +147,7 @@ impl Inspector {
     /// Backends in use by the index of their service.
     fn backends(&self) -> Result<BTreeMap<u32, Vec<BackendView>>, DataplaneError> {
         let mut by_service: BTreeMap<u32, Vec<BackendView>> = BTreeMap::new();
-        for index in 0..self.tables.backend_info.len() {
+        for index in self.backends_in_use()? {
             let info = read("BACKEND_INFO", &self.tables.backend_info, index)?;
             if info.used != 0 {
                 by_service.entry(info.service).or_default().push(self.backend(index, &info)?);
@@ -133,9 +159,41 @@ impl Inspector {
         Ok(by_service)
     }
 
+    /// Indices of the entries that packets can find.
+    pub(super) fn backends_in_use(&self) -> Result<Vec<u32>, DataplaneError> {
+        let mut indices = Vec::new();
+        for index in 0..self.tables.backends.len() {
+            if self.head(index)?.generation() != 0 {
+                indices.push(index);
+            }
+        }
+        Ok(indices)
+    }
+
+    pub(super) fn head(&self, index: u32) -> Result<Head, DataplaneError> {
+        self.backends.load(index as usize * BACKEND_WORDS).map(Head::from_bits)
+    }
+
+    /// The hop of an entry that its head puts in force.
+    pub(super) fn hop(&self, index: u32, head: Head) -> Result<Hop, DataplaneError> {
+        let first = index as usize * BACKEND_WORDS + 1 + head.active() * HOP_WORDS;
+        let mut words = [0; HOP_WORDS];
+        for (at, word) in words.iter_mut().enumerate() {
+            *word = self.backends.load(first + at)?;
+        }
+        Ok(Hop::from_words(&words))
+    }
+
+    pub(super) fn published(&self, service: u32) -> Result<RingWord, DataplaneError> {
+        self.published.load(service as usize).map(RingWord::from_bits)
+    }
+
+    pub(super) fn slot(&self, index: u32) -> Result<Slot, DataplaneError> {
+        self.rings.load(index as usize).map(Slot::from_bits)
+    }
+
     fn backend(&self, index: u32, info: &BackendInfo) -> Result<BackendView, DataplaneError> {
-        let entry = read("BACKENDS", &self.tables.backends, index)?;
-        let head = Head::from_bits(entry.head);
+        let head = self.head(index)?;
         let counters = sum_counters("BACKEND_COUNTERS", &self.tables.backend_counters, index)?;
         Ok(BackendView {
             index,
@@ -144,7 +202,7 @@ impl Inspector {
             port: info.port.get(),
             weight: info.weight,
             in_ring: info.in_ring != 0,
-            hop: HopView::of(&entry.hops[head.active()]),
+            hop: HopView::of(&self.hop(index, head)?),
             packets: counters.packets,
             bytes: counters.bytes,
         })
@@ -152,11 +210,10 @@ impl Inspector {
 
     /// Owners of the slots of a service's ring: of one and the same ring, unless it was replaced `RING_TRIES` times.
     pub(super) fn ring(&self, service: &ServiceView) -> Result<Vec<BackendId>, DataplaneError> {
-        let published = || read("PUBLISHED", &self.tables.published, service.index).map(RingWord::from_bits);
-        let mut word = published()?;
+        let mut word = self.published(service.index)?;
         for _ in 1..RING_TRIES {
             let owners = self.slots(word)?;
-            let now = published()?;
+            let now = self.published(service.index)?;
             if now == word {
                 return Ok(owners);
             }
@@ -166,10 +223,7 @@ impl Inspector {
     }
 
     fn slots(&self, word: RingWord) -> Result<Vec<BackendId>, DataplaneError> {
-        (0..slots(word))
-            .map(|slot| read("RINGS", &self.tables.rings, word.offset().saturating_add(slot)))
-            .map(|bits| bits.map(|bits| Slot::from_bits(bits).current()))
-            .collect()
+        (0..slots(word)).map(|slot| self.slot(word.offset().saturating_add(slot)).map(|slot| slot.current())).collect()
     }
 
     pub(super) fn hash_key(&self) -> Result<HashKey, DataplaneError> {
@@ -192,6 +246,16 @@ impl Inspector {
         DropReason::ALL.iter().map(count).collect()
     }
 
+    fn addresses(&self) -> Result<Vec<AddressView>, DataplaneError> {
+        let view = |(address, entry): (IpAddr16, AddressEntry)| AddressView {
+            address: address.into(),
+            vip: entry.has(AddressEntry::VIP),
+            pass_unmatched: entry.has(AddressEntry::PASS_UNMATCHED),
+            node: entry.has(AddressEntry::NODE),
+        };
+        Ok(sorted("ADDRESSES", self.tables.addresses.iter())?.into_iter().map(view).collect())
+    }
+
     fn interfaces(&self) -> Vec<String> {
         let names = self.pins.linked_interfaces();
         names.iter().map(|name| name.replace("%2e", ".")).collect()
@@ -212,6 +276,8 @@ impl Inspector {
             "PEERS" => self.tables.peers.keys().count(),
             "PEER_MACS" => self.tables.peer_macs.keys().count(),
             "DEVICES" => self.tables.devices.keys().count(),
+            "FRAGMENTS" => self.tables.fragments.keys().count(),
+            "SOURCE_RANGES" => self.tables.source_ranges.keys().count(),
             _ => return None,
         };
         u32::try_from(used).ok()
@@ -257,7 +323,8 @@ impl HopView {
 }
 
 /// Name of an interface, if this network namespace has it.
-pub(super) fn interface_name(index: u32) -> Option<String> {
+#[must_use]
+pub fn interface_name(index: u32) -> Option<String> {
     let name = nix::net::if_::if_indextoname(index).ok()?.into_string().ok()?;
     (!name.is_empty()).then_some(name)
 }
@@ -279,6 +346,7 @@ pub(super) fn protocol_name(key: &VipKey) -> String {
     match key.protocol {
         protocol::TCP => "tcp".to_owned(),
         protocol::UDP => "udp".to_owned(),
+        protocol::SCTP => "sctp".to_owned(),
         other => other.to_string(),
     }
 }

@@ -28,6 +28,10 @@ pub struct Inspection {
     pub secret_fingerprint: String,
     /// Interfaces to which the program is pinned.
     pub interfaces: Vec<String>,
+    /// VIPs and addresses of this node, in their order.
+    pub addresses: Vec<AddressView>,
+    /// Addresses of the other directors, in their order.
+    pub peers: Vec<IpAddr>,
     /// Services in the order of name, VIP, protocol and port.
     pub services: Vec<ServiceView>,
     /// Packets per verdict, in the order of [`lb_common::verdict::Verdict::ALL`].
@@ -36,6 +40,20 @@ pub struct Inspection {
     pub drops: Vec<Count>,
     /// Size and use of every map, in the order of [`lb_common::maps::ALL`].
     pub maps: Vec<MapUse>,
+}
+
+/// What an address means.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AddressView {
+    /// The address.
+    pub address: IpAddr,
+    /// Whether it is a VIP.
+    pub vip: bool,
+    /// Whether packets to it that match no service are passed up the stack instead of being dropped.
+    pub pass_unmatched: bool,
+    /// Whether it is an address of this node, where tunnels may end.
+    pub node: bool,
 }
 
 /// One VIP, protocol and port.

@@ -4,6 +4,7 @@
 
 use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::probe::Probe;
@@ -67,6 +68,28 @@ pub struct Service {
     pub slow_start: Duration,
     /// Packets to one of these VIPs that match no service are dropped and counted (true) or passed up the stack (false).
     pub drop_unmatched: bool,
+    /// Clients that are admitted, in ascending order, without host bits; empty admits everybody.
+    pub source_ranges: Vec<IpNet>,
+    /// What segments a server here may ask its clients for.
+    pub mss_clamp: MssClamp,
+}
+
+/// How the maximum segment size in SYN segments from a service's VIPs is bounded, on the nodes of its backends. Clients'
+/// packets that come through a tunnel then fit it, also where nothing can tell the client so.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum MssClamp {
+    /// To what fits the tunnels to this node, where there are any.
+    #[default]
+    Auto,
+    /// Not at all.
+    Off,
+    /// To this many bytes, [`MssClamp::LEAST`]..=65535.
+    To(u16),
+}
+
+impl MssClamp {
+    /// The smallest bound: what every host takes (RFC 9293 section 3.7.1), bytes.
+    pub const LEAST: u16 = 536;
 }
 
 /// An address that takes flows of a service.
@@ -88,6 +111,8 @@ pub enum Protocol {
     Tcp,
     /// IANA protocol number 17.
     Udp,
+    /// IANA protocol number 132.
+    Sctp,
 }
 
 impl Protocol {
@@ -97,6 +122,7 @@ impl Protocol {
         match self {
             Self::Tcp => 6,
             Self::Udp => 17,
+            Self::Sctp => 132,
         }
     }
 }
@@ -108,6 +134,8 @@ impl Protocol {
         match self {
             Self::Tcp => Duration::from_secs(2 * 3600 + 5 * 60),
             Self::Udp => Duration::from_secs(30),
+            // Three heartbeats (RFC 9260 section 16).
+            Self::Sctp => Duration::from_secs(90),
         }
     }
 }
@@ -129,6 +157,7 @@ impl fmt::Display for Protocol {
         f.pad(match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
+            Self::Sctp => "sctp",
         })
     }
 }

@@ -6,8 +6,8 @@ pub mod network;
 pub mod probe;
 
 pub use desired::{
-    Affinity, AnnounceWhen, Announcement, AnnouncerKind, Backend, Delivery, DesiredState, Node, Peer, Protocol,
-    RingSize, Service,
+    Affinity, AnnounceWhen, Announcement, AnnouncerKind, Backend, Delivery, DesiredState, MssClamp, Node, Peer,
+    Protocol, RingSize, Service,
 };
 pub use health::{BackendAddress, HealthReport, ProbeState, ProbeTarget};
 pub use network::{Interface, InterfaceKind, MacAddr, Network, NextHop};

@@ -1,6 +1,6 @@
 //! Links, and the XDP programs that sit on them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use netlink_packet_route::{
     RouteNetlinkMessage,
@@ -53,6 +53,21 @@ pub async fn xdp_on_links() -> Result<BTreeMap<u32, Vec<XdpOnLink>>, NetlinkErro
 pub async fn xdp_on_link(interface: u32) -> Result<Vec<XdpOnLink>, NetlinkError> {
     let answer = link_message(&Client::open()?, interface).await?;
     Ok(answer.as_ref().map(xdp_programs).unwrap_or_default())
+}
+
+/// Indices of the links that are one end of a veth pair.
+///
+/// # Errors
+/// If the kernel cannot be asked.
+pub async fn veth_links() -> Result<BTreeSet<u32>, NetlinkError> {
+    let messages = link_messages(&Client::open()?).await?;
+    Ok(messages.iter().filter(|message| is_veth(message)).map(|message| message.header.index).collect())
+}
+
+fn is_veth(message: &LinkMessage) -> bool {
+    message.attributes.iter().any(|attribute| {
+        matches!(attribute, LinkAttribute::LinkInfo(info) if info.contains(&LinkInfo::Kind(InfoKind::Veth)))
+    })
 }
 
 /// Every link as the model has it, by index.

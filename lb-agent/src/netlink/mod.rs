@@ -21,8 +21,8 @@ mod state;
 mod watcher;
 
 pub use client::NetlinkError;
-pub use links::{XdpMode, XdpOnLink, xdp_on_link, xdp_on_links};
-pub use offloads::merging_offloads;
+pub use links::{XdpMode, XdpOnLink, veth_links, xdp_on_link, xdp_on_links};
+pub use offloads::{active_offloads, merging_offloads};
 pub use tokio_util::sync::CancellationToken;
 pub use watcher::{snapshot_once, start};
 

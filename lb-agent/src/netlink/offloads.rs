@@ -1,4 +1,4 @@
-//! Offloads that merge packets before an XDP program in generic mode sees them.
+//! Offloads, above all those that merge packets before an XDP program in generic mode sees them.
 
 use std::collections::BTreeSet;
 
@@ -15,6 +15,16 @@ const MERGING: [&str; 3] = ["rx-gro", "rx-lro", "rx-gro-hw"];
 /// # Errors
 /// [`NetlinkError`] if the kernel cannot be asked (ethtool over netlink came with Linux 5.6).
 pub async fn merging_offloads(interface: &str) -> Result<BTreeSet<String>, NetlinkError> {
+    let mut active = active_offloads(interface).await?;
+    active.retain(|name| MERGING.contains(&name.as_str()));
+    Ok(active)
+}
+
+/// Which offloads of an interface are on at present, by their names in the kernel.
+///
+/// # Errors
+/// As [`merging_offloads`].
+pub async fn active_offloads(interface: &str) -> Result<BTreeSet<String>, NetlinkError> {
     let failed = |error: &dyn std::error::Error| NetlinkError::Offloads {
         interface: interface.to_owned(),
         reason: error.to_string(),
@@ -29,6 +39,5 @@ pub async fn merging_offloads(interface: &str) -> Result<BTreeSet<String>, Netli
         EthtoolAttr::Feature(EthtoolFeatureAttr::Active(bits)) => Some(bits),
         _ => None,
     });
-    let merging = active.flatten().filter(|bit| bit.value && MERGING.contains(&bit.name.as_str()));
-    Ok(merging.map(|bit| bit.name).collect())
+    Ok(active.flatten().filter(|bit| bit.value).map(|bit| bit.name).collect())
 }

@@ -15,12 +15,14 @@ use lb_common::{
         backends::{Hop, Mode},
         services::VipKey,
         settings::Settings,
+        sources::SourceRange,
     },
     wire::eth,
 };
 use serde::Serialize;
 
 use super::{
+    clamp,
     slow_start::{self, Start, Takers},
     state::{TargetBackend, TargetService, TargetState},
 };
@@ -177,7 +179,7 @@ fn judge(inputs: &Inputs<'_>, service: &Service) -> Judged {
             takes_flows: believed && backend.weight > 0 && allowed,
             is_unproven: state == ProbeState::Unknown && inputs.unproven.contains(&name(service, backend)),
             // A new datagram looks like one of an old flow: if old flows stayed, so would new ones.
-            keeps_flows: believed || service.protocol != Protocol::Udp,
+            keeps_flows: believed || service.protocol == Protocol::Tcp,
             // A server that says that it is not ready goes on serving the connections that it has.
             holds: is_local && (believed || state.serves()),
             reason: reason(backend, &state, none_believed, allowed, &way),
@@ -309,9 +311,16 @@ fn enter_service(inputs: &Inputs<'_>, decision: &mut Decision, service: &Service
         };
         backends.insert((backend.address.into(), Be16::new(backend.port)), wanted);
     }
+    let ranges = service.source_ranges.iter();
+    let source_ranges: BTreeSet<_> = ranges.map(|net| SourceRange::new(net.network(), net.prefix_len())).collect();
     for vip in &service.vips {
         let unmatched = if service.drop_unmatched { 0 } else { AddressEntry::PASS_UNMATCHED };
-        decision.target.addresses.insert((*vip).into(), AddressEntry::VIP | unmatched);
+        let held = if decision.held.contains(vip) { AddressEntry::HELD } else { 0 };
+        let entry = decision.target.addresses.entry((*vip).into()).or_default();
+        // A VIP may have several services: the smallest bound is right for all of them.
+        let bounds = [AddressEntry { flags: *entry }.mss(), clamp::mss(inputs.desired, inputs.network, service, *vip)];
+        let mss = bounds.into_iter().filter(|mss| *mss > 0).min().unwrap_or(0);
+        *entry = AddressEntry::with_mss(AddressEntry::VIP | unmatched | held, mss);
         for port in &service.ports {
             let key = VipKey::new((*vip).into(), Be16::new(*port), service.protocol.number());
             let held = decision.held.contains(vip);
@@ -323,6 +332,7 @@ fn enter_service(inputs: &Inputs<'_>, decision: &mut Decision, service: &Service
                 has_affinity: service.affinity.is_some(),
                 window: nanoseconds(service.affinity.map_or(service.flow_timeout, |affinity| affinity.timeout)),
                 backends: backends.clone(),
+                source_ranges: source_ranges.clone(),
             };
             decision.target.services.insert(key, target);
         }
@@ -371,7 +381,9 @@ fn addresses_and_peers(inputs: &Inputs<'_>, target: &mut TargetState) {
             }
         }
     }
-    target.settings = Settings { hash_key: inputs.hash_key, peer_macs: [0; 8] };
+    let own = |is_ipv4| inputs.desired.node.addresses.iter().find(|address| address.is_ipv4() == is_ipv4);
+    let node = [true, false].map(|is_ipv4| own(is_ipv4).map_or_else(IpAddr16::default, |address| (*address).into()));
+    target.settings = Settings { hash_key: inputs.hash_key, peer_macs: [0; 8], node };
     for mac in target.peer_macs.keys() {
         let bit = mac_bit(mac) as usize;
         target.settings.peer_macs[bit / 64] |= 1 << (bit % 64);

@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::{AnnouncerKind, Interface, NextHop, Node, Peer, Probe, ProbeKind, Protocol, RingSize};
+use crate::model::{AnnouncerKind, Interface, MssClamp, NextHop, Node, Peer, Probe, ProbeKind, Protocol, RingSize};
 
 const VIP: &str = "192.0.2.10";
 
@@ -43,6 +43,8 @@ impl World {
             probe: Some(tcp_probe()),
             slow_start: Duration::ZERO,
             drop_unmatched: true,
+            source_ranges: Vec::new(),
+            mss_clamp: MssClamp::Off,
         };
         let announcement = Announcement {
             vip: ip(VIP),
@@ -244,6 +246,20 @@ fn the_earliest_step_of_all_services_is_the_next_change() {
 }
 
 #[test]
+fn a_vip_is_marked_as_held_and_source_ranges_reach_every_entry() {
+    let mut world = World::new(Delivery::Auto);
+    world.desired.services[0].source_ranges = vec!["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()];
+    let target = world.decide().target;
+    let is_held =
+        |target: &TargetState| AddressEntry { flags: target.addresses[&ip(VIP).into()] }.has(AddressEntry::HELD);
+    assert!(is_held(&target));
+    let ranges = [SourceRange::new(ip("10.0.0.0"), 8), SourceRange::new(ip("2001:db8::"), 32)];
+    assert!(target.services.values().all(|service| service.source_ranges == BTreeSet::from(ranges)));
+    world.probe("10.0.0.1", failed());
+    assert!(!is_held(&world.decide().target));
+}
+
+#[test]
 fn when_all_probes_fail_none_is_believed() {
     let mut world = World::new(Delivery::Auto);
     for address in ["10.0.0.1", "10.0.0.2", "10.0.9.3"] {
@@ -316,5 +332,23 @@ fn peers_are_known_by_address_and_on_the_link_by_mac() {
     let bit = mac_bit(&mac(2).0) as usize;
     assert_eq!(target.settings.peer_macs[bit / 64], 1 << (bit % 64));
     assert_eq!(target.addresses[&ip("10.0.0.1").into()], AddressEntry::NODE);
-    assert_eq!(target.addresses[&ip(VIP).into()], AddressEntry::VIP);
+    assert_eq!(target.addresses[&ip(VIP).into()], AddressEntry::VIP | AddressEntry::HELD);
+}
+
+#[test]
+fn echo_requests_are_answered_where_the_vip_is_held_only() {
+    let mut world = World::new(Delivery::Auto);
+    let flags = |world: &World| world.decide().target.addresses[&ip(VIP).into()];
+    assert_eq!(flags(&world), AddressEntry::VIP | AddressEntry::HELD);
+    world.desired.services[0].backends.remove(0);
+    assert_eq!(flags(&world), AddressEntry::VIP);
+}
+
+#[test]
+fn errors_come_from_the_first_address_of_each_family() {
+    let mut world = World::new(Delivery::Auto);
+    world.desired.node.addresses = ["10.0.0.1", "fd00::1", "10.0.0.9"].map(ip).to_vec();
+    assert_eq!(world.decide().target.settings.node, ["10.0.0.1", "fd00::1"].map(|address| ip(address).into()));
+    world.desired.node.addresses = vec![ip("fd00::1")];
+    assert_eq!(world.decide().target.settings.node, [IpAddr16::default(), ip("fd00::1").into()]);
 }

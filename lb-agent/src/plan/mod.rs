@@ -3,8 +3,9 @@
 //! [`decide`] turns a desired state, the network and the probes' verdicts into a [`Decision`]: the target of the maps,
 //! what this node holds and announces, and a line per backend that says why it does or does not take flows.
 //! [`operations`] compares that target with the maps' state and lists what has to be done, in an order in which every
-//! prefix is safe; [`settle`] does the same as time goes by. None does any I/O.
+//! prefix is safe; [`settle`] does the same as time goes by, and [`carry_over`] for another set of maps. None does any I/O.
 
+mod clamp;
 mod decide;
 mod operations;
 mod ring_arena;
@@ -13,7 +14,7 @@ mod slow_start;
 mod state;
 
 pub use decide::{AnnounceDecision, BackendDecision, Decision, Inputs, ServiceDecision, decide};
-pub use operations::{PlanError, operations};
+pub use operations::{CarriedOver, PlanError, Translation, carry_over, operations};
 pub use ring_arena::RingArena;
 pub use settle::{FlowScan, next_window, settle};
 pub use slow_start::Takers;

@@ -3,7 +3,7 @@ use std::net::IpAddr;
 use lb_common::{addr::Be16, maglev};
 
 use super::*;
-use crate::model::{Backend, Delivery, Protocol, RingSize};
+use crate::model::{Backend, Delivery, MssClamp, Protocol, RingSize};
 
 const TOTAL: Duration = Duration::from_secs(30);
 
@@ -21,6 +21,8 @@ fn service(weights: &[u16]) -> Service {
         probe: None,
         flow_timeout: Protocol::Tcp.flow_timeout(),
         affinity: None,
+        source_ranges: Vec::new(),
+        mss_clamp: MssClamp::Off,
         slow_start: TOTAL,
         drop_unmatched: true,
     }

@@ -13,6 +13,7 @@ use lb_common::{
         rings::Slot,
         services::VipKey,
         settings::Settings,
+        sources::SourceRange,
     },
 };
 
@@ -52,6 +53,8 @@ pub struct TargetService {
     pub window: u64,
     /// Backends by identity.
     pub backends: BTreeMap<(IpAddr16, Be16), TargetBackend>,
+    /// Clients that are admitted; empty for everybody.
+    pub source_ranges: BTreeSet<SourceRange>,
 }
 
 /// A backend as it should be.
@@ -93,6 +96,10 @@ pub struct Sizes {
     pub flows: u32,
     /// The most flows of one service in either.
     pub flows_per_service: u32,
+    /// Entries of `SOURCE_RANGES`.
+    pub source_ranges: u32,
+    /// Entries of `FRAGMENTS`.
+    pub fragments: u32,
 }
 
 /// What the maps hold, and what of them is free. Nothing in a free list is visible to any packet.
@@ -112,6 +119,8 @@ pub struct MapState {
     pub devices: BTreeSet<u32>,
     /// Services with everything that belongs to them.
     pub services: BTreeMap<VipKey, ServiceState>,
+    /// Entries of `SOURCE_RANGES` by the index of their service, those of indices that are not in use included.
+    pub source_ranges: BTreeMap<u32, BTreeSet<SourceRange>>,
     /// Indices of services that are free.
     pub free_services: BTreeSet<u32>,
     /// Indices of backends that are free, the longest free first, each with the last generation it had.
@@ -194,6 +203,7 @@ impl MapState {
             peer_macs: BTreeMap::new(),
             devices: BTreeSet::new(),
             services: BTreeMap::new(),
+            source_ranges: BTreeMap::new(),
             free_services: (0..sizes.services).collect(),
             free_backends: (0..sizes.backends).map(|index| (index, 0)).collect(),
             arena: RingArena::new(sizes.ring_slots),
@@ -315,6 +325,20 @@ pub enum MapOp {
     RemoveService {
         /// What it listened on.
         key: VipKey,
+    },
+    /// Inserts an entry of `SOURCE_RANGES`.
+    SourceRange {
+        /// Index of the service.
+        service: u32,
+        /// Whom it admits.
+        range: SourceRange,
+    },
+    /// Removes an entry of `SOURCE_RANGES`.
+    RemoveSourceRange {
+        /// Index of the service.
+        service: u32,
+        /// Whom it admitted.
+        range: SourceRange,
     },
     /// Waits until no packet is under way that was looked at before the steps so far: an RCU grace period.
     Grace,

@@ -42,6 +42,24 @@ pub async fn attach(
     (statuses, refused)
 }
 
+/// Bounds segment sizes on every configured interface that is there, if `wanted`, or on none. What goes wrong is `said`
+/// once.
+pub fn clamp(
+    kernel: &mut Kernel,
+    interfaces: &[InterfaceSpec],
+    network: &Network,
+    wanted: bool,
+    said: &mut Vec<String>,
+) {
+    let present = interfaces.iter().filter(|_| wanted).filter_map(|spec| network.interface_named(&spec.name));
+    let present: Vec<_> = present.map(|interface| (interface.name.clone(), interface.index)).collect();
+    let errors: Vec<String> = kernel.clamp(&present).iter().map(ToString::to_string).collect();
+    for error in errors.iter().filter(|error| !said.contains(error)) {
+        tracing::warn!(error, "segment sizes are not bounded there");
+    }
+    *said = errors;
+}
+
 /// Refuses generic mode behind offloads that merge packets: what they make of two packets can be sent on in none.
 async fn unmerged(
     kernel: &mut Kernel,

@@ -1,6 +1,7 @@
 //! Starts the parts, joins them, and orders their end: withdraw first, the data plane stays unless told otherwise.
 
 mod interfaces;
+mod listeners;
 mod logging;
 mod notify;
 mod reconcile;
@@ -23,13 +24,14 @@ use tokio_util::sync::CancellationToken;
 use self::reconcile::Reconciler;
 use crate::{
     announce, api,
-    config::{self, AgentConfig, Config, ConfigErrors, LogFormat, LogLevel, OnTerminate},
+    config::{self, AgentConfig, Config, ConfigErrors, LogFormat, LogLevel, OnTerminate, Reader},
     dataplane::PinDirectory,
     health,
     http::{self, StatusSource},
     netlink,
     sources::file::FileSource,
     status::AgentStatus,
+    trace::Request,
 };
 
 /// The agent's state, shared with whoever reports it.
@@ -40,7 +42,7 @@ type SharedStatus = Arc<Mutex<AgentStatus>>;
 /// # Errors
 /// Whatever keeps it from starting: the configuration, the kernel, an agent that is there already.
 pub fn run(config_path: &Path, log_level: Option<LogLevel>, log_format: Option<LogFormat>) -> Result<()> {
-    let config = config::load(config_path)?;
+    let config = Reader::default().load(config_path)?;
     let log = &config.agent.log;
     logging::start(log_level.unwrap_or(log.level), log_format.unwrap_or(log.format))?;
     for warning in &config.warnings {
@@ -70,11 +72,13 @@ async fn serve(path: PathBuf, config: Config) -> Result<()> {
     let announced = announce::spawn(announcements, announce_cancel.clone()).context("following the VIPs on lo")?;
 
     let status = SharedStatus::default();
-    let mut servers = serve_status(&config.agent, &status, &cancel).await?;
+    let (listeners, requests) = mpsc::channel(1);
+    let mut servers = serve_status(&config.agent, &status, listeners, &cancel).await?;
     let (source, outcomes) = FileSource::spawn(&path, cancel.clone()).context("watching the configuration")?;
     let agent = config.agent.clone();
     let outputs = reconcile::Outputs { wanted_hops, wanted_probes, wanted_announcements };
-    let inputs = reconcile::Streams { network, health, announced: announced.clone() };
+    let tracing = listeners::Tracing::new(requests);
+    let inputs = reconcile::Streams { network, health, announced: announced.clone(), tracing };
     let mut reconciler = Reconciler::open(&lock, &path, config, inputs, outputs, status.clone())?;
     let on_terminate = watch::Sender::new(agent.on_terminate);
     let ending = tokio::select! {
@@ -83,6 +87,7 @@ async fn serve(path: PathBuf, config: Config) -> Result<()> {
         Some(ended) = servers.recv() => ended,
     };
     notify::stopping();
+    reconciler.end_tracing();
     let on_terminate = *on_terminate.borrow();
     end(on_terminate, announce_cancel, announced).await;
     cancel.cancel();
@@ -93,13 +98,14 @@ async fn serve(path: PathBuf, config: Config) -> Result<()> {
 async fn serve_status(
     agent: &AgentConfig,
     status: &SharedStatus,
+    listeners: mpsc::Sender<Request>,
     cancel: &CancellationToken,
 ) -> Result<mpsc::Receiver<Result<()>>> {
     let (failed, failures) = mpsc::channel(2);
     let shared = status.clone();
     let source: StatusSource = Arc::new(move || shared.lock().unwrap_or_else(PoisonError::into_inner).clone());
     let socket = api::bind(&agent.socket)?;
-    let serving = api::serve(socket, source.clone(), cancel.clone());
+    let serving = api::serve(socket, source.clone(), listeners, cancel.clone());
     let report = failed.clone();
     tokio::spawn(async move {
         if let Err(error) = serving.await {

@@ -1,6 +1,7 @@
 //! The loop in the middle: whenever anything that a plan depends on changes, decide anew and perform what differs.
 
 mod settle;
+mod start;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,10 +12,10 @@ use std::{
 };
 
 use anyhow::{Result, anyhow};
-use lb_common::hash::HashKey;
+use lb_common::{hash::HashKey, maps::addresses::AddressEntry};
 use tokio::sync::{mpsc, watch};
 
-use super::{SharedStatus, checked, interfaces, notify, pending_restart, report, sweep::Sweeper};
+use super::{SharedStatus, checked, interfaces, listeners::Tracing, notify, pending_restart, report, sweep::Sweeper};
 use crate::{
     announce::{AnnounceStatus, DesiredAnnouncements},
     config::{Config, ConfigErrors, OnTerminate},
@@ -38,6 +39,8 @@ pub struct Streams {
     pub health: watch::Receiver<HealthReport>,
     /// What the announcers did.
     pub announced: watch::Receiver<AnnounceStatus>,
+    /// Who wants to hear of packets.
+    pub tracing: Tracing,
 }
 
 /// What the loop tells the other parts.
@@ -68,6 +71,8 @@ pub struct Reconciler {
     takers: Takers,
     /// When the latest decision becomes another by itself.
     next_change: Option<Instant>,
+    /// What was said of interfaces on which segment sizes cannot be bounded.
+    unclamped: Vec<String>,
     streams: Streams,
     outputs: Outputs,
     status: SharedStatus,
@@ -111,11 +116,13 @@ impl Reconciler {
             flows_per_service: capacities.flows_per_service,
             peers: capacities.peers,
             addresses: capacities.addresses,
+            source_ranges: capacities.source_ranges,
+            fragments: capacities.fragments,
         };
         let kernel = Kernel::open(lock, sizes)?;
         let state = kernel.state()?;
-        let distrusted = failed_before(&state);
-        let unproven = if state.services.is_empty() { own_backends(&config.desired) } else { BTreeSet::new() };
+        let distrusted = start::failed_before(&state);
+        let unproven = start::unproven(&state, &config.desired);
         let running = config.agent.clone();
         let reconciler = Self {
             config,
@@ -129,6 +136,7 @@ impl Reconciler {
             began: Instant::now(),
             takers: Takers::default(),
             next_change: None,
+            unclamped: Vec::new(),
             streams,
             outputs,
             status,
@@ -173,6 +181,10 @@ impl Reconciler {
                 }
                 () = tokio::time::sleep(retry.unwrap_or(Duration::MAX)), if retry.is_some() => {}
                 () = due(self.next_change), if self.next_change.is_some() => {}
+                change = self.streams.tracing.change() => {
+                    self.streams.tracing.follow(change, &mut self.kernel);
+                    continue;
+                }
                 _ = watchdog.tick() => {
                     notify::alive();
                     continue;
@@ -181,6 +193,11 @@ impl Reconciler {
             failed = self.reconcile().await?;
             self.attach().await;
         }
+    }
+
+    /// Puts the plain program back on the interfaces if somebody listens.
+    pub fn end_tracing(&mut self) {
+        self.streams.tracing.end(&mut self.kernel);
     }
 
     /// The end of the start: the maps are filled, so packets may meet them, and be drawn here. True if the plan has to be
@@ -304,6 +321,8 @@ impl Reconciler {
         let sends_on = self.config.desired.services.iter().any(|service| service.delivery != Delivery::Local);
         let wanted = &self.config.agent.interfaces;
         let (statuses, refused) = interfaces::attach(&mut self.kernel, wanted, &network, sends_on).await;
+        let clamps = self.state.addresses.values().any(|flags| AddressEntry { flags: *flags }.mss() > 0);
+        interfaces::clamp(&mut self.kernel, wanted, &network, clamps, &mut self.unclamped);
         let mut status = self.status();
         for now in statuses.iter().filter(|now| !status.interfaces.contains(now)) {
             tracing::info!(interface = now.name, mode = now.mode, reason = now.reason, "XDP");
@@ -377,24 +396,4 @@ async fn due(at: Option<Instant>) {
     if let Some(at) = at {
         tokio::time::sleep_until(at.into()).await;
     }
-}
-
-/// Backends that the maps' last agent kept out of the ring though they have a weight.
-fn failed_before(state: &MapState) -> BTreeSet<(String, BackendAddress)> {
-    let of_service = |service: &plan::ServiceState| {
-        let failed = service.backends.iter().filter(|(_, backend)| !backend.in_ring && backend.weight > 0);
-        let named = failed.map(|((address, port), _)| BackendAddress { address: (*address).into(), port: port.get() });
-        named.map(|backend| (service.name.clone(), backend)).collect::<Vec<_>>()
-    };
-    state.services.values().flat_map(of_service).collect()
-}
-
-/// Backends on this node.
-fn own_backends(desired: &DesiredState) -> BTreeSet<(String, BackendAddress)> {
-    let of_service = |service: &crate::model::Service| {
-        let own = service.backends.iter().filter(|backend| desired.node.addresses.contains(&backend.address));
-        let named = own.map(|backend| BackendAddress { address: backend.address, port: backend.port });
-        named.map(|backend| (service.name.clone(), backend)).collect::<Vec<_>>()
-    };
-    desired.services.iter().flat_map(of_service).collect()
 }

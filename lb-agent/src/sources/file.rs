@@ -25,7 +25,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::config::{self, Config, ConfigErrors, NamedFile};
+use crate::config::{self, Config, ConfigErrors, NamedFile, Reader};
 
 /// Quiet time after an event before the file is read: an editor's write takes several events.
 const DEBOUNCE: Duration = Duration::from_millis(10);
@@ -69,7 +69,14 @@ impl FileSource {
         let watcher = watch(config::base_dir(path), Arc::clone(&changed))?;
         let (outcomes, receiver) = mpsc::channel(QUEUED);
         wanted.notify_one(); // the first outcome needs no event
-        let task = Task { path: path.to_owned(), changed, wanted: Arc::clone(&wanted), outcomes, last: None };
+        let task = Task {
+            path: path.to_owned(),
+            changed,
+            wanted: Arc::clone(&wanted),
+            outcomes,
+            last: None,
+            reader: Reader::default(),
+        };
         tokio::spawn(async move {
             let _watcher = watcher; // events end when it is dropped
             cancel.run_until_cancelled(task.run()).await;
@@ -112,6 +119,7 @@ struct Task {
     wanted: Arc<Notify>,
     outcomes: mpsc::Sender<Outcome>,
     last: Option<Seen>,
+    reader: Reader,
 }
 
 /// What was yielded last.
@@ -155,11 +163,14 @@ impl Task {
     /// Reads the file and yields what is new; false when the receiver is gone.
     async fn look(&mut self, forced: bool) -> bool {
         let (path, last) = (self.path.clone(), self.last.clone().filter(|_| !forced));
+        let mut reader = std::mem::take(&mut self.reader);
         // Reading and parsing 16 MB takes a second: not on a thread that renews announcements.
-        let Ok(read) = tokio::task::spawn_blocking(move || read(&path, last.as_ref())).await else {
+        let work = tokio::task::spawn_blocking(move || (read(&mut reader, &path, last.as_ref()), reader));
+        let Ok((read, reader)) = work.await else {
             warn!(file = %self.path.display(), "reading the configuration was interrupted");
             return true;
         };
+        self.reader = reader;
         let Some((seen, outcome)) = read else { return true };
         self.last = Some(seen);
         log(&self.path, &outcome);
@@ -168,7 +179,7 @@ impl Task {
 }
 
 /// What the file holds, unless that is what was seen last.
-fn read(path: &Path, last: Option<&Seen>) -> Option<(Seen, Outcome)> {
+fn read(reader: &mut Reader, path: &Path, last: Option<&Seen>) -> Option<(Seen, Outcome)> {
     let bytes = match config::read_bytes(path) {
         Ok(bytes) => bytes,
         Err(errors) => return bad(errors, last),
@@ -182,7 +193,7 @@ fn read(path: &Path, last: Option<&Seen>) -> Option<(Seen, Outcome)> {
     }
     let name = path.display().to_string();
     let text = config::text_of(&name, bytes);
-    match text.and_then(|text| config::parse(&name, &text, config::base_dir(path))) {
+    match text.and_then(|text| reader.parse(&name, &text, config::base_dir(path))) {
         Ok(config) => Some((Seen::Good { hash, files: config.files.clone() }, Ok(config))),
         Err(errors) => bad(errors, last),
     }

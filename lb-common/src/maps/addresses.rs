@@ -14,7 +14,8 @@ pub const FILTER_WORDS: u32 = 65_536 / 64;
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[repr(C)]
 pub struct AddressEntry {
-    /// A sum of the constants below.
+    /// A sum of the constants below; in bits 16..32, with [`Self::VIP`], the bound for the maximum segment size of what
+    /// leaves from it, in bytes: 0 for none.
     pub flags: u32,
 }
 
@@ -25,6 +26,21 @@ impl AddressEntry {
     pub const PASS_UNMATCHED: u32 = 2;
     /// An address of this node: tunnels may end here.
     pub const NODE: u32 = 4;
+    /// With [`Self::VIP`]: this node terminates its flows, and so answers echo requests to it.
+    pub const HELD: u32 = 8;
+
+    /// The flags with a bound for the maximum segment size.
+    #[must_use]
+    pub const fn with_mss(flags: u32, mss: u16) -> u32 {
+        flags & 0xffff | (mss as u32) << 16
+    }
+
+    /// The bound for the maximum segment size of what leaves from the VIP, in bytes: 0 for none.
+    #[must_use]
+    #[inline(always)]
+    pub const fn mss(&self) -> u16 {
+        (self.flags >> 16) as u16
+    }
 
     /// Whether every flag of `flags` is set.
     #[must_use]

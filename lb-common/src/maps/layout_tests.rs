@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use super::{
-    addresses::*, agent::*, backends::*, counters::*, flows::*, names::*, peers::*, services::*, settings::*,
-    tracking::*,
+    addresses::*, agent::*, backends::*, counters::*, flows::*, fragments::*, names::*, peers::*, services::*,
+    settings::*, sources::*, tracking::*,
 };
 use crate::{LAYOUT_VERSION, addr::IpAddr16, hash::Tuple};
 
@@ -28,7 +28,7 @@ fn pinned_layouts_are_those_of_this_version() {
         AddressEntry { flags }
         PeerMacKey { mac }
         PeerEntry { id }
-        Settings { hash_key, peer_macs }
+        Settings { hash_key, peer_macs, node }
         Hop { tunnel_destination, tunnel_source, macs, interface, vlan, mtu, mode, pad }
         Backend { head, hops, pad }
         Counters { packets, bytes }
@@ -38,7 +38,10 @@ fn pinned_layouts_are_those_of_this_version() {
         ServiceInfo { key, used, name }
         BackendInfo { address, service, port, weight, used, in_ring, generation }
         AgentInfo { started, pid, layout, node, version }
+        FragmentKey { source, destination, identification, protocol }
+        FragmentEntry { time, source_port, destination_port, pad }
     );
+    writeln!(out, "SourceKey: {} bytes, alignment {}", size_of::<SourceKey>(), align_of::<SourceKey>()).unwrap();
     insta::assert_snapshot!(out, @r"
     layout version 2
     IpAddr16: 16 bytes, alignment 4
@@ -54,9 +57,10 @@ fn pinned_layouts_are_those_of_this_version() {
         0 mac
     PeerEntry: 4 bytes, alignment 4
         0 id
-    Settings: 80 bytes, alignment 8
+    Settings: 112 bytes, alignment 8
         0 hash_key
        16 peer_macs
+       80 node
     Hop: 56 bytes, alignment 8
         0 tunnel_destination
        16 tunnel_source
@@ -103,5 +107,16 @@ fn pinned_layouts_are_those_of_this_version() {
        12 layout
        16 node
        80 version
+    FragmentKey: 40 bytes, alignment 4
+        0 source
+       16 destination
+       32 identification
+       36 protocol
+    FragmentEntry: 16 bytes, alignment 8
+        0 time
+        8 source_port
+       10 destination_port
+       12 pad
+    SourceKey: 20 bytes, alignment 4
     ");
 }

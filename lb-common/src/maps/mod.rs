@@ -9,12 +9,15 @@ pub mod agent;
 pub mod backends;
 pub mod counters;
 pub mod flows;
+pub mod fragments;
 pub mod names;
 pub mod peers;
 pub mod published;
 pub mod rings;
 pub mod services;
 pub mod settings;
+pub mod sources;
+pub mod trace;
 pub mod tracking;
 
 #[cfg(test)]
@@ -66,4 +69,6 @@ pub const ALL: &[MapFact] = &[
     MapFact { name: "SERVICE_INFO", purpose: "Names of services, for people; the packet path does not read it." },
     MapFact { name: "BACKEND_INFO", purpose: "Identity of backends, for adoption; the packet path does not read it." },
     MapFact { name: "AGENT", purpose: "The agent that keeps these maps; one entry." },
+    MapFact { name: "FRAGMENTS", purpose: "Ports of datagrams that come in fragments; the oldest go." },
+    MapFact { name: "SOURCE_RANGES", purpose: "Client addresses that services with ranges admit." },
 ];

@@ -3,18 +3,27 @@
 
 /// Word of `PUBLISHED`.
 ///
-/// Bits 0..32 offset of the ring in `RINGS`, 32..37 log2 of its slots, 37 held, 38 affinity, 40..64 generation. The offset 0 is
+/// Bits 0..32 offset of the ring in `RINGS`, 32..37 log2 of its slots, 37 held, 38 affinity, 39 has source
+/// ranges, 40..64 generation. The offset 0 is
 /// never given to a ring: it says that the service has no backend.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[repr(transparent)]
 pub struct RingWord(u64);
 
 impl RingWord {
+    const SOURCE_RANGES: u64 = 1 << 39;
+
     /// The word of a ring of `1 << log2` slots at `offset`; `held`: this node terminates flows to the service's VIP.
     #[must_use]
     pub const fn new(offset: u32, log2: u8, held: bool, generation: u32) -> Self {
         let generation = (generation & 0xff_ffff) as u64;
         Self(offset as u64 | ((log2 & 31) as u64) << 32 | (held as u64) << 37 | generation << 40)
+    }
+
+    /// The same word, saying that only sources within the service's ranges are admitted.
+    #[must_use]
+    pub const fn with_source_ranges(self, has_ranges: bool) -> Self {
+        Self(self.0 & !Self::SOURCE_RANGES | if has_ranges { Self::SOURCE_RANGES } else { 0 })
     }
 
     /// The word with these bits.
@@ -64,6 +73,13 @@ impl RingWord {
         self.0 >> 38 & 1 == 1
     }
 
+    /// Whether only sources within the service's ranges are admitted.
+    #[must_use]
+    #[inline(always)]
+    pub const fn has_source_ranges(self) -> bool {
+        self.0 & Self::SOURCE_RANGES != 0
+    }
+
     /// Whether the service has no backend at all.
     #[must_use]
     #[inline(always)]
@@ -88,5 +104,12 @@ mod tests {
         assert_eq!((word.offset(), word.log2(), word.is_held(), word.generation()), (u32::MAX, 20, true, 0xff_fffe));
         assert!(!word.is_empty());
         assert!(RingWord::new(0, 0, false, 7).is_empty());
+        let ranged = word.with_source_ranges(true);
+        assert_eq!((ranged.has_source_ranges(), word.has_source_ranges()), (true, false));
+        assert_eq!(ranged.with_source_ranges(false), word);
+        assert_eq!(
+            (ranged.offset(), ranged.log2(), ranged.is_held(), ranged.generation()),
+            (u32::MAX, 20, true, 0xff_fffe)
+        );
     }
 }

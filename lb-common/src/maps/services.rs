@@ -4,7 +4,7 @@ use super::pod;
 use crate::addr::{Be16, IpAddr16};
 
 /// Key of `SERVICES`: one listening address, port and protocol, in network order so the packet path never swaps.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 #[repr(C)]
 pub struct VipKey {
     /// The VIP.

@@ -35,9 +35,28 @@ pub const fn tag(control: u16, ethertype: u16) -> WireWord {
     wire_word([c[0], c[1], t[0], t[1]])
 }
 
+/// The same two addresses in the other order: back to where the frame came from.
+#[must_use]
+#[inline(always)]
+pub const fn swapped(addresses: [WireWord; 3]) -> [WireWord; 3] {
+    let [a, b, c] = [u32::from_be(addresses[0]), u32::from_be(addresses[1]), u32::from_be(addresses[2])];
+    [(b << 16 | c >> 16).to_be(), (c << 16 | a >> 16).to_be(), (a << 16 | b >> 16).to_be()]
+}
+
 /// Destination and source address as they begin a frame.
 #[must_use]
 pub const fn addresses(destination: Mac, source: Mac) -> [WireWord; 3] {
     let (d, s) = (destination, source);
     [wire_word([d[0], d[1], d[2], d[3]]), wire_word([d[4], d[5], s[0], s[1]]), wire_word([s[2], s[3], s[4], s[5]])]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn swapped_addresses_are_the_same_in_the_other_order() {
+        let (a, b) = ([1, 2, 3, 4, 5, 6], [7, 8, 9, 10, 11, 12]);
+        assert_eq!(swapped(addresses(a, b)), addresses(b, a));
+    }
 }

@@ -9,6 +9,8 @@ use crate::{
 pub const LEN: usize = 20;
 /// Its length in words.
 pub const WORDS: usize = LEN / 4;
+/// The smallest MTU of a link, bytes (RFC 791 section 3.2).
+pub const MIN_MTU: u16 = 68;
 
 /// A header without its options.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +43,13 @@ impl Header {
     #[inline(always)]
     pub const fn is_fragment(&self) -> bool {
         u32::from_be(self.0[1]) & 0x3fff != 0
+    }
+
+    /// Offset of a fragment in units of eight bytes.
+    #[must_use]
+    #[inline(always)]
+    pub const fn fragment_offset(&self) -> u16 {
+        u32::from_be(self.0[1]) as u16 & 0x1fff
     }
 
     /// Time to live, hops.

@@ -2,8 +2,10 @@
 
 pub mod eth;
 pub mod gue;
+pub mod icmp;
 pub mod ipv4;
 pub mod ipv6;
+pub mod sctp;
 pub mod tcp;
 pub mod udp;
 
@@ -29,6 +31,8 @@ pub mod protocol {
     pub const AUTHENTICATION: u8 = 51;
     /// ICMPv6.
     pub const ICMPV6: u8 = 58;
+    /// SCTP (RFC 9260).
+    pub const SCTP: u8 = 132;
     /// IPv6 destination options (RFC 8200 section 4.6).
     pub const DESTINATION_OPTIONS: u8 = 60;
 }

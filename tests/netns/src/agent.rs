@@ -124,6 +124,12 @@ impl Agent {
         &self.pin_path
     }
 
+    /// The agent's socket.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
     /// Status and body that the HTTP endpoint answers to a GET of `path`.
     ///
     /// # Errors

@@ -59,6 +59,8 @@ pub struct ServiceConfig {
     pub backends: Vec<(IpAddr, u16)>,
     /// Whether packets to its VIPs that are for no service are dropped.
     pub drop_unmatched: bool,
+    /// Value of `mssClamp`.
+    pub mss_clamp: &'static str,
     /// Probes; `None` believes every backend healthy.
     pub probe: Option<ProbeConfig>,
     /// What the probes ask, in YAML (`https: {...}`); empty to connect to the service's port.
@@ -67,6 +69,8 @@ pub struct ServiceConfig {
     pub slow_start: Duration,
     /// How long a recorded flow may be silent, whole seconds; `None` for the agent's default.
     pub flow_timeout: Option<Duration>,
+    /// Prefixes of clients that are admitted; none admits everybody.
+    pub source_ranges: Vec<String>,
 }
 
 /// A probe.
@@ -149,10 +153,12 @@ impl ServiceConfig {
             ring_size: 4096,
             backends: topology.nodes.iter().map(|node| (node.addresses[0], 1)).collect(),
             drop_unmatched: true,
+            mss_clamp: "auto",
             probe: (protocol == Protocol::Tcp).then_some(probe),
             question: String::new(),
             slow_start: Duration::ZERO,
             flow_timeout: None,
+            source_ranges: Vec::new(),
         }
     }
 }
@@ -193,6 +199,8 @@ impl fmt::Display for ServiceConfig {
         if let Some(timeout) = self.flow_timeout {
             writeln!(f, "    flowTimeout: {}s", timeout.as_secs())?;
         }
+        writeln!(f, "    mssClamp: {}", self.mss_clamp)?;
+        writeln!(f, "    sourceRanges: {:?}", self.source_ranges)?;
         writeln!(f, "    backends:{}", if self.backends.is_empty() { " []" } else { "" })?;
         for (address, weight) in &self.backends {
             writeln!(f, "      - {{address: \"{address}\", weight: {weight}}}")?;

@@ -157,6 +157,27 @@ pub fn ask_tcp(target: SocketAddr, size: usize, limit: Duration) -> Result<Strin
     server_of(&answer, &message)
 }
 
+/// Sends `count` messages of `size` payload bytes through one connection to a TCP echo server, each after the answer to
+/// the one before, and returns the server's name.
+///
+/// Blocks; call it inside a namespace with [`enter`](crate::netns::NetnsRef::enter).
+///
+/// # Errors
+/// If no byte moves for `limit`, or an answer is not what was sent.
+pub fn exchange_tcp(target: SocketAddr, size: usize, count: u64, limit: Duration) -> Result<String> {
+    let mut stream = TcpStream::connect_timeout(&target, limit).with_context(|| format!("connecting to {target}"))?;
+    stream.set_read_timeout(Some(limit)).context("setting a limit")?;
+    stream.set_write_timeout(Some(limit)).context("setting a limit")?;
+    let mut server = String::new();
+    for number in 0..count {
+        let message = message(number, size);
+        write_frame(&mut stream, &message).with_context(|| format!("sending message {number} to {target}"))?;
+        let answer = read_frame(&mut stream).with_context(|| format!("hearing answer {number} from {target}"))?;
+        server = server_of(&answer, &message)?;
+    }
+    Ok(server)
+}
+
 /// Asks a UDP echo server once, with a payload of `size` bytes, and returns its name.
 ///
 /// Blocks; call it inside a namespace with [`enter`](crate::netns::NetnsRef::enter).

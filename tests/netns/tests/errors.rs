@@ -115,7 +115,9 @@ async fn an_absent_interface_is_named_beside_those_that_are_there() {
 async fn a_vip_that_hosts_on_the_link_would_ask_for_is_refused() {
     let bed = build();
     let vip = IpAddr::V4(Ipv4Addr::new(10, 0, 1, 77));
-    let (file, said) = bed.refused(&bed.config(vip), &[]).await;
+    let config = bed.config(vip);
+    let (file, said) = bed.refused(&config, &[]).await;
+    assert!(!config.pin_path.exists(), "nothing was pinned, so nothing is left");
     says(&said, &[&file, "10.0.1.77", "10.0.1.0/24", UPLINK, "choose an address outside"]);
 }
 

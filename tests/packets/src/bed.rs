@@ -10,7 +10,7 @@ use aya::{
     programs::{TestRunOptions, Xdp},
 };
 use lb_agent::{
-    dataplane::{Dataplane, Kernel, PinDirectory, PinLock, Tables, detach, lookup, monotonic},
+    dataplane::{Dataplane, DataplaneError, Kernel, PinDirectory, PinLock, Tables, detach, lookup, monotonic},
     plan::{FlowScan, MapOp, MapState, Sizes, operations, settle},
 };
 use lb_common::{report::Report, verdict::Action};
@@ -26,6 +26,8 @@ pub const SIZES: Sizes = Sizes {
     addresses: 16,
     flows: 256,
     flows_per_service: 64,
+    source_ranges: 16,
+    fragments: 1024,
 };
 
 /// How much longer than it came in a frame can leave.
@@ -106,9 +108,22 @@ impl Bed {
     /// As [`Self::new`].
     #[must_use]
     pub fn with_sizes(sizes: Sizes) -> Self {
+        Self::opened(|lock| Kernel::open(lock, sizes))
+    }
+
+    /// Loads the program of another build over new maps; `object` holds its bytes, aligned to eight.
+    ///
+    /// # Panics
+    /// As [`Self::new`].
+    #[must_use]
+    pub fn with_object(sizes: Sizes, object: &[u8]) -> Self {
+        Self::opened(|lock| Kernel::open_object(lock, sizes, object))
+    }
+
+    fn opened(open: impl FnOnce(&PinLock) -> Result<Kernel, DataplaneError>) -> Self {
         link::enter();
         let pins = Pins::create();
-        let mut kernel = Kernel::open(pins.lock(), sizes).unwrap_or_else(|error| panic!("{error}"));
+        let mut kernel = open(pins.lock()).unwrap_or_else(|error| panic!("{error}"));
         kernel.commit().unwrap_or_else(|error| panic!("{error}"));
         let state = kernel.state().unwrap_or_else(|error| panic!("{error}"));
         let tables = Tables::open(|name| pins.lock().directory().map(name));
@@ -233,6 +248,21 @@ impl Bed {
 impl Default for Bed {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+impl Bed {
+    /// What the program on the egress of uplinks makes of a frame that leaves.
+    ///
+    /// # Panics
+    /// If the kernel refuses it.
+    pub fn leave(&mut self, frame: &[u8]) -> Outcome {
+        let program = self.kernel.egress().unwrap_or_else(|error| panic!("{error}"));
+        let mut out = vec![0; frame.len() + GROWTH];
+        let options = TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), ..TestRunOptions::default() };
+        let result = program.test_run(options).unwrap_or_else(|error| panic!("running the program: {error:?}"));
+        out.truncate(result.data_size_out as usize);
+        Outcome { action: result.return_value, frame: out }
     }
 }
 

@@ -4,11 +4,14 @@
 //! which kernel stands in `docs/kernels.md`.
 
 /// Most instructions that the verifier may follow, for each program of the object.
-pub const CEILINGS: [(&str, u32); 5] = [
+pub const CEILINGS: [(&str, u32); 8] = [
     ("levee", 150_000),
+    ("levee_egress", 30_000),
     ("levee_frags", 150_000),
     ("levee_lookup", 150_000),
     ("levee_lookup_frags", 150_000),
+    ("levee_trace", 200_000),
+    ("levee_trace_frags", 200_000),
     ("pass", 100),
 ];
 

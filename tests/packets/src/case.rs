@@ -96,6 +96,12 @@ impl Case {
         self.expect(Action::Redirect, frame.bytes(), counts)
     }
 
+    /// Not sent on; instead this frame leaves by the interface it came in by.
+    #[must_use]
+    pub fn expect_answer(self, verdict: Verdict, frame: &Frame) -> Self {
+        self.expect(Action::Transmit, frame.bytes(), Counts::of_verdict(verdict))
+    }
+
     /// Dropped as it came.
     #[must_use]
     pub fn expect_drop(self, reason: DropReason) -> Self {

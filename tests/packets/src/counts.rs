@@ -77,6 +77,22 @@ impl Counts {
         self
     }
 
+    /// The same, as often as this.
+    #[must_use]
+    pub fn times(mut self, count: u64) -> Self {
+        self.0.values_mut().for_each(|value| *value *= count);
+        self
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn and(mut self, others: &Self) -> Self {
+        for (name, value) in &others.0 {
+            self.add(name.clone(), *value);
+        }
+        self
+    }
+
     /// What was counted since an earlier reading.
     ///
     /// # Panics

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, xdp::DevMapHash};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, lpm_trie::LpmTrie, xdp::DevMapHash};
 use lb_agent::dataplane::PinDirectory;
 use lb_common::{
     hash::Tuple,
@@ -12,10 +12,12 @@ use lb_common::{
         backends::Backend,
         counters::Counters,
         flows::FlowEntry,
+        fragments::{FragmentEntry, FragmentKey},
         names::{BackendInfo, ServiceInfo},
         peers::PeerMacKey,
         services::VipKey,
         settings::Settings,
+        sources::SourceKey,
         tracking::Tracking,
     },
 };
@@ -49,6 +51,8 @@ fn entries(name: &'static str, pins: &PinDirectory) -> Entries {
         "TRACKING" => array::<{ size_of::<Tracking>() }>(path),
         "NEW_FLOWS" | "OLD_FLOWS" => hash::<{ size_of::<Tuple>() }, { size_of::<FlowEntry>() }>(path),
         "DEVICES" => devices(path),
+        "FRAGMENTS" => hash::<{ size_of::<FragmentKey>() }, { size_of::<FragmentEntry>() }>(path),
+        "SOURCE_RANGES" => trie::<{ size_of::<SourceKey>() }, 4>(path),
         other => panic!("the test does not know how to read the map {other}"),
     }
 }
@@ -75,6 +79,14 @@ fn hash<const K: usize, const V: usize>(path: &Path) -> Entries {
     map.iter()
         .map(|entry| entry.expect("nobody else writes"))
         .map(|(key, value)| (key.to_vec(), value.to_vec()))
+        .collect()
+}
+
+fn trie<const K: usize, const V: usize>(path: &Path) -> Entries {
+    let map: LpmTrie<MapData, [u8; K], [u8; V]> = open(path);
+    map.iter()
+        .map(|entry| entry.expect("nobody else writes"))
+        .map(|(key, value)| ([&key.prefix_len().to_be_bytes()[..], &key.data()].concat(), value.to_vec()))
         .collect()
 }
 

@@ -155,6 +155,41 @@ impl Packet {
         self
     }
 
+    /// The packet in fragments, cut behind every `length` bytes of what follows the IP header; a multiple of eight.
+    ///
+    /// # Panics
+    /// If there is nothing to cut.
+    #[must_use]
+    pub fn fragments(&self, identification: u16, length: usize) -> Vec<Self> {
+        let transport = self.transport();
+        assert!(length.is_multiple_of(8) && transport.len() > length, "{} bytes are one fragment", transport.len());
+        let last = (transport.len() - 1) / length;
+        let cut = |(at, piece): (usize, &[u8])| {
+            let offset = u16::try_from(at * length / 8).expect("13 bits");
+            let packet = Self { payload: Payload::Raw(self.protocol(), piece.to_vec()), ..self.clone() };
+            packet.identification(identification).piece(offset, at < last)
+        };
+        transport.chunks(length).enumerate().map(cut).collect()
+    }
+
+    /// With this identification, if it is an IPv4 packet; see [`Self::piece`] for IPv6.
+    #[must_use]
+    pub fn identification(mut self, identification: u16) -> Self {
+        self.identification = identification;
+        self
+    }
+
+    /// As a fragment of either family: offset in units of eight bytes, and whether more follow.
+    #[must_use]
+    pub fn piece(self, offset: u16, more: bool) -> Self {
+        if self.source.is_ipv4() {
+            return self.fragment(offset, more);
+        }
+        let [high, low] = (offset << 3 | u16::from(more)).to_be_bytes();
+        let [i, j] = self.identification.to_be_bytes();
+        self.extension(protocol::FRAGMENT, &[0, high, low, 0xf1, 0xd0, i, j])
+    }
+
     /// With these IPv4 options, a multiple of four bytes.
     #[must_use]
     pub fn options(mut self, options: &[u8]) -> Self {
@@ -201,6 +236,24 @@ impl Packet {
     pub fn finish(mut self) -> Self {
         if let Payload::Tcp(header, _) = &mut self.payload {
             header.fin = true;
+        }
+        self
+    }
+
+    /// A TCP segment that answers one that opens a connection.
+    #[must_use]
+    pub fn syn_ack(mut self) -> Self {
+        if let Payload::Tcp(header, _) = &mut self.payload {
+            (header.syn, header.ack) = (true, true);
+        }
+        self
+    }
+
+    /// A TCP segment with these options, a multiple of four bytes.
+    #[must_use]
+    pub fn tcp_options(mut self, options: &[u8]) -> Self {
+        if let Payload::Tcp(header, _) = &mut self.payload {
+            header.set_options_raw(options).expect("at most 40 bytes");
         }
         self
     }

@@ -15,6 +15,7 @@ use lb_common::{
         backends::{Hop, Mode},
         services::VipKey,
         settings::Settings,
+        sources::SourceRange,
     },
     wire::{eth, protocol},
 };
@@ -107,7 +108,7 @@ impl World {
     #[must_use]
     pub fn target(&self) -> TargetState {
         let mut target = TargetState {
-            settings: Settings { hash_key: HashKey::new(self.secret), peer_macs: [0; 8] },
+            settings: Settings { hash_key: HashKey::new(self.secret), peer_macs: [0; 8], node: self.sources() },
             devices: self.devices.clone(),
             ..TargetState::default()
         };
@@ -123,10 +124,18 @@ impl World {
             }
         }
         for service in &self.services {
-            *target.addresses.entry(service.vip.into()).or_default() |= service.flags;
+            let held = if service.held { AddressEntry::HELD } else { 0 };
+            let flags = AddressEntry::with_mss(service.flags | held, service.mss);
+            *target.addresses.entry(service.vip.into()).or_default() |= flags;
             target.services.insert(service.key(), service.target());
         }
         target
+    }
+
+    /// Where this node's errors come from, for each family.
+    fn sources(&self) -> [IpAddr16; 2] {
+        let own = |is_ipv4| self.node.iter().find(|address| address.is_ipv4() == is_ipv4);
+        [true, false].map(|is_ipv4| own(is_ipv4).map_or_else(IpAddr16::default, |address| (*address).into()))
     }
 
     /// The service that has this backend.
@@ -153,7 +162,9 @@ pub struct Service {
     log2: u8,
     has_affinity: bool,
     window: Duration,
+    mss: u16,
     backends: BTreeMap<IpAddr, (Hop, bool)>,
+    source_ranges: BTreeSet<SourceRange>,
 }
 
 /// A TCP service without backends that this node does not hold; a ring of 64 slots.
@@ -168,7 +179,9 @@ pub fn service(vip: IpAddr, port: u16) -> Service {
         log2: 6,
         has_affinity: false,
         window: Duration::from_secs(7500),
+        mss: 0,
         backends: BTreeMap::new(),
+        source_ranges: BTreeSet::new(),
     }
 }
 
@@ -177,6 +190,20 @@ impl Service {
     #[must_use]
     pub fn udp(mut self) -> Self {
         self.protocol = protocol::UDP;
+        self
+    }
+
+    /// For SCTP.
+    #[must_use]
+    pub fn sctp(mut self) -> Self {
+        self.protocol = protocol::SCTP;
+        self
+    }
+
+    /// Admitting the addresses of one more prefix, and of no others but those of earlier ones.
+    #[must_use]
+    pub fn from(mut self, address: IpAddr, length: u8) -> Self {
+        self.source_ranges.insert(SourceRange::new(address, length));
         self
     }
 
@@ -191,6 +218,13 @@ impl Service {
     #[must_use]
     pub fn passing_unmatched(mut self) -> Self {
         self.flags |= AddressEntry::PASS_UNMATCHED;
+        self
+    }
+
+    /// With a bound for the segments that leave from its VIP.
+    #[must_use]
+    pub fn mss(mut self, bytes: u16) -> Self {
+        self.mss = bytes;
         self
     }
 
@@ -261,6 +295,7 @@ impl Service {
             has_affinity: self.has_affinity,
             window: u64::try_from(self.window.as_nanos()).expect("at most centuries"),
             backends: self.backends.iter().map(backend).collect(),
+            source_ranges: self.source_ranges.clone(),
         }
     }
 }

@@ -4,8 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use lb_common::verdict::{DropReason, Verdict};
 use packets_tests::{
-    Bed, Case, Counts, Frame, IN, OUT, Packet, Way, World, addresses::*, arp, check, echo_request, raw, service, tcp,
-    udp, world,
+    Bed, Case, Counts, Frame, IN, OUT, Packet, Way, World, addresses::*, arp, check, raw, service, tcp, udp, world,
 };
 
 const FLOWS: [(IpAddr, IpAddr); 2] = [(CLIENT4, VIP4), (CLIENT6, VIP6)];
@@ -65,19 +64,6 @@ fn what_is_for_none_of_a_vips_services_passes_if_the_service_says_so() {
 }
 
 #[test]
-fn icmp_for_a_vip_passes() {
-    check(FLOWS.into_iter().flat_map(|(client, vip)| {
-        let echo = echo_request(client, vip);
-        [&[][..], &[100], &[100, 200]].map(|tags| {
-            Case::new(format!("an echo request to {vip}, tags {tags:?}"))
-                .given(&web())
-                .send(echo.tagged(tags))
-                .expect_passed(Verdict::Icmp)
-        })
-    }));
-}
-
-#[test]
 fn port_zero_takes_every_port_but_those_with_a_service_of_their_own() {
     let world = world()
         .with(service(VIP4, 0).backend(A4, Way::l2()))
@@ -130,24 +116,6 @@ fn arp_for_a_vip_is_dropped_and_other_arp_passes() {
 }
 
 #[test]
-fn fragments_are_dropped() {
-    let v4 = |offset, more| udp(CLIENT4, 40_000, VIP4, 80).fragment(offset, more);
-    let v6 = |offset: u16, more: u16| {
-        let [high, low] = (offset << 3 | more).to_be_bytes();
-        tcp(CLIENT6, 40_000, VIP6, 80).extension(44, &[0, high, low, 0, 0, 0, 9])
-    };
-    let fragments = [
-        ("the first of IPv4", v4(0, true)),
-        ("a later one of IPv4", v4(100, true)),
-        ("the last of IPv4", v4(100, false)),
-        ("the first of IPv6", v6(0, 1)),
-        ("a later one of IPv6", v6(100, 1)),
-        ("the last of IPv6", v6(100, 0)),
-    ];
-    check(fragments.map(|(name, packet)| Case::new(name).given(&web()).send(packet).expect_drop(DropReason::Fragment)));
-}
-
-#[test]
 fn more_extension_headers_than_are_followed_are_dropped() {
     let options = [0, 1, 4, 0, 0, 0, 0];
     let with =
@@ -180,18 +148,6 @@ fn header_lengths_that_cannot_be_are_dropped() {
         ("a payload longer than the frame", payload(500), DropReason::Truncated),
     ];
     check(cases.map(|(name, frame, reason)| Case::new(name).given(&web()).send(frame).expect_drop(reason)));
-}
-
-#[test]
-fn a_ttl_that_is_used_up_ends_the_packets_way() {
-    check(FLOWS.into_iter().flat_map(|(client, vip)| {
-        [0, 1].map(|ttl| {
-            Case::new(format!("TTL {ttl} to {vip}"))
-                .given(&web())
-                .send(tcp(client, 40_000, vip, 80).ttl(ttl))
-                .expect_drop(DropReason::TtlExpired)
-        })
-    }));
 }
 
 #[test]

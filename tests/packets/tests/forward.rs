@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use lb_common::verdict::Verdict;
 use packets_tests::{
-    Ability, BESIDE, Case, Frame, IN, OUT, Packet, Way, World, addresses::*, check, flow_hash, gue, ipip, service, tcp,
-    udp, world,
+    Ability, BESIDE, Case, Frame, IN, IcmpError, OUT, Packet, Way, World, addresses::*, answer, check, flow_hash, gue,
+    ipip, service, tcp, udp, world,
 };
 
 /// A service of each family and protocol, all on port 80, with one backend.
@@ -239,15 +239,21 @@ fn a_packet_as_long_as_the_mtu_goes_and_one_byte_more_is_too_big() {
                 };
                 let length = rewritten(&of(1500), &packet).bytes().len();
                 let expected = leaving(&rewritten(&of(1500), &packet), 0);
+                let longer = Case::new(format!("{name}, {}, too big", what(&packet)))
+                    .given(&of(length - 1))
+                    .send(packet.clone());
+                let room = IcmpError::TooBig(u16::try_from(packet.bytes().len() - 1).unwrap().max(68)); // RFC 791
                 [
                     Case::new(format!("{name}, {}, fits", what(&packet)))
                         .given(&of(length))
                         .send(packet.clone())
                         .expect_tx(verdict, backend, &expected),
-                    Case::new(format!("{name}, {}, too big", what(&packet)))
-                        .given(&of(length - 1))
-                        .send(packet)
-                        .expect_drop(DropReason::TooBig),
+                    if packet.source().is_ipv4() {
+                        let told = answer(NODE4, room, &packet);
+                        longer.expect_answer(Verdict::TooBigTold, &told.frame().between(NODE_MAC, ROUTER_MAC))
+                    } else {
+                        longer.expect_drop(DropReason::TooBig) // shorter than any IPv6 link's MTU
+                    },
                 ]
             }),
     );

@@ -95,15 +95,6 @@ fn another_protocol_in_a_tunnel_is_dropped() {
 }
 
 #[test]
-fn a_fragment_in_a_tunnel_is_dropped() {
-    let packets = [
-        udp(CLIENT4, 40_000, VIP4, 80).fragment(0, true),
-        udp(CLIENT6, 40_000, VIP6, 80).extension(44, &[0, 0, 1, 0, 0, 0, 9]),
-    ];
-    each(FROM_PEER, &packets, |case, outer, _| case.given(&holding()).send(outer).expect_drop(DropReason::Fragment));
-}
-
-#[test]
 fn options_and_extension_headers_of_the_packet_inside_are_kept() {
     let packets = [
         tcp(CLIENT4, 40_000, VIP4, 80).options(&[1, 1, 1, 0]),

@@ -17,22 +17,25 @@ pub struct ImportRule {
 pub const MAX_LINES: usize = 400;
 
 /// The only files with `unsafe` code; a trailing slash stands for every file of a folder.
-pub const UNSAFE_FILES: [&str; 5] = [
+pub const UNSAFE_FILES: [&str; 7] = [
     "lb-ebpf/src/packet.rs",
     "lb-ebpf/src/maps.rs",
     "lb-ebpf/src/stats.rs",
     "lb-common/src/maps/",
     "lb-agent/src/dataplane/arena.rs",
+    "lb-ebpf/src/yardstick.rs",
+    "bench/ebpf/src/harness.rs",
 ];
 
 /// Folder of each crate and its name in paths.
-pub const CRATES: [(&str, &str); 6] = [
+pub const CRATES: [(&str, &str); 7] = [
     ("lb-common", "lb_common"),
     ("lb-ebpf", "lb_ebpf"),
     ("lb-agent", "lb_agent"),
     ("xtask", "xtask"),
     ("tests/packets", "packets_tests"),
     ("tests/netns", "netns_tests"),
+    ("bench", "levee_bench"),
 ];
 
 /// The import table.

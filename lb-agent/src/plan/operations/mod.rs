@@ -13,8 +13,12 @@ use lb_common::{
     maps::{addresses::AddressEntry, services::VipKey},
 };
 
+mod carry_over;
 mod rings;
 mod services;
+mod sources;
+
+pub use carry_over::{CarriedOver, Translation, carry_over};
 
 use super::state::{MapOp, MapState, Rings, TargetState};
 
@@ -62,16 +66,7 @@ pub fn operations(
     now: u64,
 ) -> Result<(Vec<MapOp>, MapState), PlanError> {
     check_sizes(state, target)?;
-    let mut plan = Plan {
-        state: state.clone(),
-        arena: rings,
-        now,
-        before: Vec::new(),
-        after: Vec::new(),
-        given: Vec::new(),
-        grace: false,
-        rings: BTreeMap::new(),
-    };
+    let mut plan = Plan::new(state.clone(), rings, now);
     plan.addresses(target);
     plan.devices_and_peers(target);
     for (key, service) in &target.services {
@@ -81,6 +76,7 @@ pub fn operations(
     for key in gone {
         plan.remove_service(key);
     }
+    plan.forget_source_ranges();
     Ok(plan.finish())
 }
 
@@ -97,6 +93,7 @@ fn check_sizes(state: &MapState, target: &TargetState) -> Result<(), PlanError> 
     fits("PEERS", union(&state.peers, &target.peers), state.sizes.peers, "peers")?;
     let macs = state.peer_macs.keys().chain(target.peer_macs.keys()).collect::<BTreeSet<_>>().len();
     fits("PEER_MACS", macs, state.sizes.peers, "peers")?;
+    sources::check(state, target)?;
     fits("BACKENDS", backends(state, target), state.sizes.backends, "backends")
 }
 
@@ -128,7 +125,20 @@ struct Plan<'a> {
     rings: BTreeMap<(Vec<Member>, u8), Vec<u32>>,
 }
 
-impl Plan<'_> {
+impl<'a> Plan<'a> {
+    fn new(state: MapState, arena: &'a dyn Rings, now: u64) -> Self {
+        Self {
+            state,
+            arena,
+            now,
+            before: Vec::new(),
+            after: Vec::new(),
+            given: Vec::new(),
+            grace: false,
+            rings: BTreeMap::new(),
+        }
+    }
+
     fn finish(mut self) -> (Vec<MapOp>, MapState) {
         if self.grace || !self.after.is_empty() {
             self.before.push(MapOp::Grace);

@@ -55,9 +55,10 @@ impl Plan<'_> {
         Ok(())
     }
 
-    fn publish(&mut self, service: &mut ServiceState, target: &TargetService, offset: u32, log2: u8) {
+    pub(super) fn publish(&mut self, service: &mut ServiceState, target: &TargetService, offset: u32, log2: u8) {
         let word = |generation| {
-            let word = RingWord::new(offset, log2, target.held, generation);
+            let word = RingWord::new(offset, log2, target.held, generation)
+                .with_source_ranges(!target.source_ranges.is_empty());
             if target.has_affinity { word.with_affinity() } else { word }
         };
         let generation = service.word.generation();
@@ -149,7 +150,7 @@ impl Plan<'_> {
         }
     }
 
-    fn take_region(&mut self, slots: u32) -> Result<u32, PlanError> {
+    pub(super) fn take_region(&mut self, slots: u32) -> Result<u32, PlanError> {
         let arena = &mut self.state.arena;
         arena.take(slots).ok_or(PlanError::ArenaFull { slots, free: arena.free_slots(), longest: arena.longest() })
     }

@@ -29,6 +29,7 @@ impl Plan<'_> {
             self.before.push(MapOp::ServiceInfo { index: service.index, info: Box::new(info(key, &target.name)) });
         }
         let lost_any = self.backends(&mut service, target)?;
+        self.source_ranges(service.index, is_new, &target.source_ranges);
         self.ring(&mut service, target, lost_any)?;
         self.tracking(&mut service, target);
         if is_new {
@@ -38,7 +39,7 @@ impl Plan<'_> {
         Ok(())
     }
 
-    fn new_service(&mut self) -> Result<ServiceState, PlanError> {
+    pub(super) fn new_service(&mut self) -> Result<ServiceState, PlanError> {
         let size = self.state.sizes.services;
         let full = PlanError::MapFull { map: "SERVICES", needed: size as usize + 1, size, key: "services" };
         let index = self.state.free_services.pop_first().ok_or(full)?;
@@ -54,7 +55,7 @@ impl Plan<'_> {
         })
     }
 
-    fn tracking(&mut self, service: &mut ServiceState, target: &TargetService) {
+    pub(super) fn tracking(&mut self, service: &mut ServiceState, target: &TargetService) {
         let wanted = (target.window, u64::from(self.state.sizes.flows_per_service));
         if service.tracking != wanted {
             service.tracking = wanted;
@@ -64,7 +65,7 @@ impl Plan<'_> {
 
     /// Enters new backends, moves known ones to their new hop, and lets go of the rest behind the grace period. Returns
     /// whether one that served does so no longer.
-    fn backends(&mut self, service: &mut ServiceState, target: &TargetService) -> Result<bool, PlanError> {
+    pub(super) fn backends(&mut self, service: &mut ServiceState, target: &TargetService) -> Result<bool, PlanError> {
         let mut lost_any = false;
         for (identity, wanted) in &target.backends {
             let known = service.backends.get(identity).copied();
@@ -158,7 +159,7 @@ impl Plan<'_> {
     }
 }
 
-fn info(key: VipKey, name: &str) -> ServiceInfo {
+pub(super) fn info(key: VipKey, name: &str) -> ServiceInfo {
     let mut bytes = [0; NAME_LEN];
     let length = name.len().min(NAME_LEN);
     bytes[..length].copy_from_slice(&name.as_bytes()[..length]);
