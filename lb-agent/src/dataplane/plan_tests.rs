@@ -66,6 +66,7 @@ fn target(services: &BTreeMap<u8, BTreeMap<u8, (u16, u8)>>) -> TargetState {
             name: format!("s{service}"),
             log2: 6,
             held: service % 2 == 0,
+            rejoins: false,
             has_affinity: false,
             window: WINDOW,
             backends: backends.collect(),
@@ -283,6 +284,45 @@ fn the_deadline_of_a_drain_leaves_no_id_that_a_recorded_flow_could_name() {
     assert_eq!(world.apply(&drained(false), 600), [], "once is enough");
     world.apply(&one(&[1, 2]), 700);
     assert!(world.ring().iter().any(|slot| slot.current() == world.id(2)), "until it is undrained");
+}
+
+#[test]
+fn an_owner_that_gets_its_slots_back_settles_them_after_a_window() {
+    let mut world = World::holding(&one(&[1, 2]));
+    let settled = world.ring();
+    world.apply(&draining(&[1], &[2]), 0);
+    world.apply(&one(&[1, 2]), 500);
+    let (first, second) = (world.id(1), world.id(2));
+    for (slot, before) in world.ring().into_iter().zip(&settled) {
+        let back = Slot::unsettled(second, first).settling();
+        assert_eq!(slot, if before.current() == second { back } else { *before });
+    }
+    world.settle(500 + WINDOW, Some(&scan(500 + WINDOW)));
+    assert!(world.count(SlotState::Settling) > 0, "that scan began before the window was over");
+    world.settle(501 + WINDOW, Some(&scan(501 + WINDOW)));
+    assert_eq!(world.ring(), settled);
+}
+
+#[test]
+fn the_first_ring_of_a_node_that_was_away_names_who_had_its_slots() {
+    let mut wanted = one(&[1, 2, 3]);
+    let service = wanted.services.get_mut(&key(0)).unwrap();
+    service.rejoins = true;
+    service.backends.get_mut(&(address(3), Be16::new(80))).unwrap().hop.mode = Mode::Local as u8;
+    let world = World::holding(&wanted);
+    let without = World::holding(&one(&[1, 2]));
+    let plain = World::holding(&one(&[1, 2, 3]));
+    let back = |world: &World, id: BackendId| (1..=3).find(|last| world.id(*last) == id).unwrap();
+    for ((slot, without_slot), plain_slot) in world.ring().into_iter().zip(without.ring()).zip(plain.ring()) {
+        assert_eq!(back(&world, slot.current()), back(&plain, plain_slot.current()));
+        if slot.current() == world.id(3) {
+            let other = world.id((1..=2).find(|last| without.id(*last) == without_slot.current()).unwrap());
+            assert_eq!(slot, Slot::unsettled(world.id(3), other).settling());
+        } else {
+            assert_eq!(slot.state(), SlotState::Settled);
+        }
+    }
+    assert_eq!(world.count(SlotState::Settling), 21, "a third of 64 slots");
 }
 
 #[test]

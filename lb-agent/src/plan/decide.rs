@@ -47,6 +47,9 @@ pub struct Inputs<'a> {
     pub drains: &'a Drains,
     /// Nanoseconds of `CLOCK_MONOTONIC`, in which deadlines of drains are.
     pub monotonic: u64,
+    /// Backends on this node, if this agent found no maps: other directors may have been here all the time, and may have
+    /// given flows of their slots to others.
+    pub unproven: &'a BTreeSet<(String, BackendAddress)>,
     /// Time since any moment that stays the same for all decisions; it never goes back.
     pub now: Duration,
     /// What the decision before left in [`Decision::takers`].
@@ -160,6 +163,8 @@ struct Judged {
 struct Verdict {
     health: ProbeState,
     takes_flows: bool,
+    /// Whether this node has to hear from it before it announces the VIP.
+    is_unproven: bool,
     /// Whether flows that it has may stay.
     keeps_flows: bool,
     /// Whether the node holds the service's VIPs on account of this backend.
@@ -185,6 +190,7 @@ fn judge(inputs: &Inputs<'_>, drained: &Drained<'_>, service: &Service) -> Judge
         let is_over = drain.is_some_and(|(drain, _)| drain.is_over(inputs.monotonic));
         Verdict {
             takes_flows: believed && backend.weight > 0 && allowed && drain.is_none(),
+            is_unproven: state == ProbeState::Unknown && inputs.unproven.contains(&name(service, backend)),
             // A new datagram looks like one of an old flow: if old flows stayed, so would new ones.
             keeps_flows: (believed || service.protocol == Protocol::Tcp) && !is_over,
             // A server that says that it is not ready goes on serving the connections that it has.
@@ -206,13 +212,16 @@ fn health(inputs: &Inputs<'_>, service: &Service, backend: &Backend) -> ProbeSta
         return ProbeState::Healthy;
     };
     let state = inputs.health.state(&ProbeTarget { address: backend.address, probe: Arc::clone(probe) });
-    let name = (service.name.clone(), BackendAddress { address: backend.address, port: backend.port });
-    if state == ProbeState::Unknown && inputs.distrusted.contains(&name) {
+    if state == ProbeState::Unknown && inputs.distrusted.contains(&name(service, backend)) {
         // Its port can be open: what it serves is not cut on suspicion.
         let reason = "it had failed before this agent started".to_owned();
         return ProbeState::Failed { reason, port_open: true };
     }
     state
+}
+
+fn name(service: &Service, backend: &Backend) -> (String, BackendAddress) {
+    (service.name.clone(), BackendAddress { address: backend.address, port: backend.port })
 }
 
 fn reason(backend: &Backend, state: &ProbeState, none_believed: bool, allowed: bool, way: &str) -> String {
@@ -288,6 +297,8 @@ fn mode(delivery: Delivery, on_link: bool, backend: IpAddr) -> Option<Mode> {
 fn enter_service(inputs: &Inputs<'_>, decision: &mut Decision, service: &Service, judged: &Judged, start: &Start) {
     let believed = !judged.none_believed;
     decision.services.push(ServiceDecision { service: service.name.clone(), probes_believed: believed });
+    let rejoins = service.protocol == Protocol::Tcp
+        && service.backends.iter().any(|backend| inputs.unproven.contains(&name(service, backend)));
     let mut backends = BTreeMap::new();
     let of_start = start.weights.iter().zip(&start.tenths);
     for ((backend, verdict), (weight, tenths)) in service.backends.iter().zip(&judged.verdicts).zip(of_start) {
@@ -333,6 +344,7 @@ fn enter_service(inputs: &Inputs<'_>, decision: &mut Decision, service: &Service
                 name: service.name.clone(),
                 log2: service.ring_size.log2(),
                 held,
+                rejoins,
                 has_affinity: service.affinity.is_some(),
                 window: nanoseconds(service.affinity.map_or(service.flow_timeout, |affinity| affinity.timeout)),
                 backends: backends.clone(),
@@ -354,10 +366,17 @@ fn announce(decision: &mut Decision, inputs: &Inputs<'_>, announcement: &Announc
         (Some(reason), _) => (false, reason),
         (None, AnnounceWhen::Always) => (true, "configured to announce always".to_owned()),
         (None, AnnounceWhen::LocalBackend) => {
-            let serves = |judged: &Judged| judged.verdicts.iter().any(|verdict| verdict.holds && verdict.takes_flows);
-            let serving = of_vip().find(|(_, judged)| serves(judged));
+            let own = |judged: &Judged, is_unproven: bool| {
+                let mut own = judged.verdicts.iter().filter(|verdict| verdict.holds && verdict.takes_flows);
+                own.any(|verdict| verdict.is_unproven == is_unproven)
+            };
+            let serving = of_vip().find(|(_, judged)| own(judged, false));
             match serving {
                 Some((service, _)) => (true, format!("a backend of {} on this node takes flows", service.name)),
+                None if of_vip().any(|(_, judged)| own(judged, true)) => (
+                    false,
+                    "the backend on this node has not been probed since the agent started from nothing".to_owned(),
+                ),
                 None => (false, "no backend on this node takes flows".to_owned()),
             }
         }

@@ -22,6 +22,7 @@ struct World {
     network: Network,
     health: HealthReport,
     distrusted: BTreeSet<(String, BackendAddress)>,
+    unproven: BTreeSet<(String, BackendAddress)>,
     now: Duration,
     takers: Takers,
     drains: Drains,
@@ -64,6 +65,7 @@ impl World {
             network: network(),
             health: HealthReport::default(),
             distrusted: BTreeSet::new(),
+            unproven: BTreeSet::new(),
             now: Duration::ZERO,
             takers: Takers::default(),
             drains: Drains::default(),
@@ -82,6 +84,7 @@ impl World {
             health: &self.health,
             hash_key: HashKey::new([7; 16]),
             distrusted: &self.distrusted,
+            unproven: &self.unproven,
             now: self.now,
             takers: &self.takers,
             drains: &self.drains,
@@ -292,6 +295,30 @@ fn what_an_earlier_agent_found_failed_stays_out_until_a_probe_succeeds() {
     assert_eq!(takers(&world.decide()), ["10.0.0.1", "10.0.9.3"]);
     world.probe("10.0.0.2", ProbeState::Healthy);
     assert_eq!(takers(&world.decide()).len(), 3);
+}
+
+#[test]
+fn with_new_maps_a_vip_is_announced_when_the_own_backend_has_answered() {
+    let mut world = World::new(Delivery::Auto);
+    assert!(!world.decide().target.services.values().any(|service| service.rejoins));
+    world.unproven.insert(("api".to_owned(), BackendAddress { address: ip("10.0.0.1"), port: 6443 }));
+    let decision = world.decide();
+    assert!(decision.target.services.values().all(|service| service.rejoins));
+    assert_eq!(takers(&decision).len(), 3, "what others send here is served");
+    assert!(decision.announced.is_empty() && decision.held.contains(&ip(VIP)), "{decision:?}");
+    assert!(decision.announcements[0].reason.contains("not been probed"), "{decision:?}");
+    world.probe("10.0.0.1", ProbeState::Healthy);
+    assert!(world.decide().announced.contains_key(&ip(VIP)));
+}
+
+#[test]
+fn with_new_maps_a_vip_is_announced_when_all_probes_failed() {
+    let mut world = World::new(Delivery::Auto);
+    world.unproven.insert(("api".to_owned(), BackendAddress { address: ip("10.0.0.1"), port: 6443 }));
+    for address in ["10.0.0.1", "10.0.0.2", "10.0.9.3"] {
+        world.probe(address, failed());
+    }
+    assert!(world.decide().announced.contains_key(&ip(VIP)), "the first server is yet to start");
 }
 
 #[test]

@@ -46,6 +46,8 @@ pub struct TargetService {
     pub log2: u8,
     /// Whether this node terminates flows to the VIP.
     pub held: bool,
+    /// Whether a first ring may be that of a node that was away, and whose slots others had in the meantime.
+    pub rejoins: bool,
     /// Whether a client stays with its backend whatever port it comes from.
     pub has_affinity: bool,
     /// How long a recorded flow may be silent, and how long a slot whose owner changed is unsettled, in nanoseconds.

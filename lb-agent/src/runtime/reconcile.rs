@@ -2,6 +2,7 @@
 
 mod drains;
 mod settle;
+mod start;
 mod wanted;
 
 use std::{
@@ -68,6 +69,7 @@ pub struct Reconciler {
     kernel: Kernel,
     state: MapState,
     distrusted: BTreeSet<(String, BackendAddress)>,
+    unproven: BTreeSet<(String, BackendAddress)>,
     /// Whether the program is on its interfaces. Before that nothing is held or announced: if an interface refuses it,
     /// the agent ends, and nobody would take back what draws traffic here.
     is_attached: bool,
@@ -110,7 +112,8 @@ impl Reconciler {
         };
         let kernel = Kernel::open(lock, sizes)?;
         let state = kernel.state()?;
-        let distrusted = wanted::failed_before(&state);
+        let distrusted = start::failed_before(&state);
+        let unproven = start::unproven(&state, &config.desired);
         let drains = DrainBook::adopted(&config.desired, &state, kernel.node_drain()?);
         let running = config.agent.clone();
         let reconciler = Self {
@@ -119,6 +122,7 @@ impl Reconciler {
             kernel,
             state,
             distrusted,
+            unproven,
             is_attached: false,
             flows_recorded: true, // an earlier agent may have left some
             began: Instant::now(),
@@ -249,6 +253,7 @@ impl Reconciler {
             distrusted: &self.distrusted,
             drains: &self.drains.drains,
             monotonic: monotonic(),
+            unproven: &self.unproven,
             now: now.duration_since(self.began),
             takers: &self.takers,
         });

@@ -15,6 +15,8 @@ pub mod history;
 pub mod model;
 
 #[cfg(test)]
+mod directors_tests;
+#[cfg(test)]
 mod tests;
 
 pub use packets::{Choice, Kind, Record, hit, lifetime, miss, stage};

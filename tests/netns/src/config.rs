@@ -196,6 +196,9 @@ impl fmt::Display for ServiceConfig {
         writeln!(f, "    protocol: {}\n    delivery: {}", self.protocol, self.delivery)?;
         writeln!(f, "    ringSize: {}", self.ring_size)?;
         writeln!(f, "    dropUnmatched: {}\n    slowStart: {}s", self.drop_unmatched, self.slow_start.as_secs())?;
+        if let Some(timeout) = self.flow_timeout {
+            writeln!(f, "    flowTimeout: {}s", timeout.as_secs())?;
+        }
         writeln!(f, "    mssClamp: {}", self.mss_clamp)?;
         writeln!(f, "    sourceRanges: {:?}", self.source_ranges)?;
         if let Some(timeout) = self.flow_timeout {

@@ -291,6 +291,7 @@ impl Service {
             name: self.name(),
             log2: self.log2,
             held: self.held,
+            rejoins: false,
             has_affinity: self.has_affinity,
             window: u64::try_from(self.window.as_nanos()).expect("at most centuries"),
             backends: self.backends.iter().map(backend).collect(),

@@ -128,6 +128,7 @@ fn target_of(old: &MapState) -> TargetState {
         name: service.name.clone(),
         log2: u8::try_from(service.word.log2()).unwrap_or_default(), // five bits
         held: service.word.is_held(),
+        rejoins: false,
         has_affinity: service.word.has_affinity(),
         window: service.tracking.0,
         source_ranges: old.source_ranges.get(&service.index).cloned().unwrap_or_default(),

@@ -1,11 +1,8 @@
-//! What a configuration asks of the other parts, and what the maps tell of the time before.
+//! What a configuration asks of the other parts.
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
-use crate::{
-    model::{BackendAddress, DesiredState, ProbeTarget},
-    plan::{self, MapState},
-};
+use crate::model::{DesiredState, ProbeTarget};
 
 /// Addresses whose way a plan depends on.
 pub fn wanted_hops(desired: &DesiredState) -> BTreeSet<IpAddr> {
@@ -24,17 +21,4 @@ pub fn wanted_probes(desired: &DesiredState) -> BTreeSet<ProbeTarget> {
         targets.collect::<Vec<_>>()
     };
     desired.services.iter().flat_map(of_service).collect()
-}
-
-/// Backends that the maps' last agent kept out of the ring though they have a weight.
-pub(super) fn failed_before(state: &MapState) -> BTreeSet<(String, BackendAddress)> {
-    let of_service = |service: &plan::ServiceState| {
-        let failed = service
-            .backends
-            .iter()
-            .filter(|(_, backend)| !backend.in_ring && backend.weight > 0 && backend.drain.is_none());
-        let named = failed.map(|((address, port), _)| BackendAddress { address: (*address).into(), port: port.get() });
-        named.map(|backend| (service.name.clone(), backend)).collect::<Vec<_>>()
-    };
-    state.services.values().flat_map(of_service).collect()
 }
