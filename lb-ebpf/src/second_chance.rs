@@ -23,7 +23,7 @@ use lb_common::{
     wire::protocol,
 };
 
-use crate::{act, encap, maglev, packet::Packet, stats};
+use crate::{act, encap, maglev, packet::Packet, stats, tracking};
 
 /// State of a socket that only waits for connections (`enum` of include/net/tcp_states.h).
 const LISTEN: u32 = 10;
@@ -34,7 +34,8 @@ pub fn is_possible(tuple: &Tuple, kind: Kind) -> bool {
     tuple.to.protocol == protocol::TCP && matches!(kind, Kind::Segment | Kind::Fin | Kind::Reset)
 }
 
-/// The other owner of a slot, if it is elsewhere and this node has no socket for the flow; else [`BackendId::NONE`].
+/// Who else has the flow, if this node has no socket for it: the backend that is recorded, or the slot's other owner, if
+/// it is elsewhere; else [`BackendId::NONE`].
 #[inline(always)]
 pub fn other_owner(packet: &Packet, tuple: &Tuple, is_ipv4: bool, slot: Slot) -> BackendId {
     BackendId::from_bits(find(packet.context(), tuple, slot.bits(), u32::from(is_ipv4)))
@@ -43,12 +44,19 @@ pub fn other_owner(packet: &Packet, tuple: &Tuple, is_ipv4: bool, slot: Slot) ->
 #[inline(never)]
 fn find(ctx: *mut xdp_md, tuple: &Tuple, slot: u64, is_ipv4: u32) -> u32 {
     let slot = Slot::from_bits(slot);
-    // Where neither is here, another director sees this node as the owner still; the flow began at the old one.
-    let other = if is_elsewhere(slot.old()) { slot.old() } else { slot.current() };
-    if !is_elsewhere(other) || has_socket(ctx, tuple, is_ipv4 != 0) {
+    if has_socket(ctx, tuple, is_ipv4 != 0) {
         return BackendId::NONE.bits();
     }
-    other.bits()
+    let recorded = tracking::recorded(tuple);
+    if is_elsewhere(recorded) {
+        recorded.bits()
+    } else if is_elsewhere(slot.current()) {
+        slot.current().bits()
+    } else if is_elsewhere(slot.old()) {
+        slot.old().bits()
+    } else {
+        BackendId::NONE.bits()
+    }
 }
 
 /// Whether a backend is on a node that a tunnel leads to.

@@ -73,6 +73,12 @@ impl RingWord {
         self.0 >> 38 & 1 == 1
     }
 
+    /// The same word in another generation, modulo 2^23.
+    #[must_use]
+    pub const fn with_generation(self, generation: u32) -> Self {
+        Self(self.0 & ((1 << 41) - 1) | (generation as u64) << 41)
+    }
+
     /// The same word of a service that has slots which are not settled.
     #[must_use]
     pub const fn with_changes(self, has_changes: bool) -> Self {

@@ -20,5 +20,5 @@ mod directors_tests;
 mod tests;
 
 pub use packets::{Choice, Kind, Record, hit, lifetime, miss, stage};
-pub use resolve::{FlowTables, NoRoom, OnSlot, resolve};
+pub use resolve::{FlowTables, NoRoom, OnSlot, recorded, resolve};
 pub use slots::transition;

@@ -51,20 +51,18 @@ impl Plan<'_> {
             service.marks = after.marks;
             service.ring = origin;
         }
-        self.publish(service, target, offset, log2);
+        let word = RingWord::new(offset, log2, target.held, 0).with_changes(!service.marks.is_empty());
+        self.publish(service, target, word);
         Ok(())
     }
 
-    pub(super) fn publish(&mut self, service: &mut ServiceState, target: &TargetService, offset: u32, log2: u8) {
-        let word = |generation| {
-            let word = RingWord::new(offset, log2, target.held, generation)
-                .with_source_ranges(!target.source_ranges.is_empty())
-                .with_changes(!service.marks.is_empty());
-            if target.has_affinity { word.with_affinity() } else { word }
-        };
+    /// Publishes the word of a service, its generation apart, if it is another than the one in force.
+    pub(super) fn publish(&mut self, service: &mut ServiceState, target: &TargetService, word: RingWord) {
+        let word = word.with_source_ranges(!target.source_ranges.is_empty());
+        let word = if target.has_affinity { word.with_affinity() } else { word };
         let generation = service.word.generation();
-        if service.word != word(generation) {
-            service.word = word(generation.wrapping_add(1));
+        if service.word != word.with_generation(generation) {
+            service.word = word.with_generation(generation.wrapping_add(1));
             self.before.push(MapOp::Publish { service: service.index, word: service.word });
         }
     }
