@@ -201,9 +201,6 @@ impl fmt::Display for ServiceConfig {
         }
         writeln!(f, "    mssClamp: {}", self.mss_clamp)?;
         writeln!(f, "    sourceRanges: {:?}", self.source_ranges)?;
-        if let Some(timeout) = self.flow_timeout {
-            writeln!(f, "    flowTimeout: {}s", timeout.as_secs())?;
-        }
         writeln!(f, "    backends:{}", if self.backends.is_empty() { " []" } else { "" })?;
         for (address, weight) in &self.backends {
             writeln!(f, "      - {{address: \"{address}\", weight: {weight}}}")?;

@@ -77,3 +77,28 @@ pub async fn wait_for_hops(agent: &Agent, limit: Duration) -> Result<Duration> {
     };
     Ok(wait::until("a way to every backend", limit, look).await?.1)
 }
+
+/// Number of slots, of all rings, that are not settled.
+///
+/// # Errors
+/// As [`inspect`].
+pub fn unsettled(agent: &Agent) -> Result<usize> {
+    let dump = Inspector::open(agent.pin_path())?.dump("RINGS")?.context("no rings")?;
+    let states = dump.entries.iter().flat_map(|slot| &slot.0).filter(|(field, _)| *field == "state");
+    Ok(states.filter(|(_, state)| state != "settled").count())
+}
+
+/// Waits until every slot of these agents' rings is settled: after the start on nodes with backends that is one
+/// `flowTimeout` later, so that had better be short.
+///
+/// # Errors
+/// After `limit`.
+pub async fn wait_until_settled(agents: &[Agent], limit: Duration) -> Result<()> {
+    let look = || async {
+        let unsettled = agents.iter().map(unsettled).collect::<Result<Vec<_>>>()?;
+        ensure!(unsettled.iter().all(|count| *count == 0), "{unsettled:?} slots are not settled");
+        Ok(())
+    };
+    wait::until("settled rings", limit, look).await?;
+    Ok(())
+}

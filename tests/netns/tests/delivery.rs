@@ -14,7 +14,7 @@ use netns_tests::{
     cluster::{Cluster, PORT},
     config::{AgentConfig, ServiceConfig},
     echo,
-    observe::{Counters, backends, wait_for_hops},
+    observe::{Counters, backends, wait_for_hops, wait_until_settled},
     scope::{Scope, residue},
     topology::{CLIENT, Fabric, Topology, VIPS},
     traffic::{Tally, burst},
@@ -24,6 +24,8 @@ use netns_tests::{
 /// Limit of a request: two retransmissions of a SYN fit.
 const LIMIT: Duration = Duration::from_secs(4);
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How long flows are remembered: soon every slot is settled, and nothing is sent on by a second chance.
+const FLOW_TIMEOUT: Duration = Duration::from_secs(1);
 /// Port of the UDP service.
 const ECHO: u16 = 7;
 /// Payload bytes of a datagram. The largest, with number and name in the answer, fills the client's MTU over IPv6:
@@ -39,6 +41,7 @@ async fn build(fabric: Fabric, delivery: Delivery, family: usize) -> Cluster {
         let service = |name: &str, protocol, port| ServiceConfig {
             delivery,
             backends: topology.nodes.iter().map(|node| (node.addresses[family], 1)).collect(),
+            flow_timeout: Some(FLOW_TIMEOUT),
             ..ServiceConfig::on_all_nodes(topology, name, &VIPS, protocol, port)
         };
         let mut config = config.with_service(service("api", Protocol::Tcp, PORT));
@@ -50,6 +53,7 @@ async fn build(fabric: Fabric, delivery: Delivery, family: usize) -> Cluster {
     for agent in &bed.agents {
         wait_for_hops(agent, PATIENCE).await.unwrap();
     }
+    wait_until_settled(&bed.agents, PATIENCE).await.unwrap();
     for vip in VIPS {
         bed.topology.enter_by(vip, &[0]).unwrap();
     }
@@ -174,7 +178,7 @@ async fn what_a_director_chose_is_taken_by_a_node_that_would_choose_another() {
         let node = &bed.topology.nodes[1];
         let mut config = AgentConfig::for_node(&bed.scope, &bed.topology, 1).unwrap();
         let service = ServiceConfig::on_all_nodes(&bed.topology, "api", &VIPS, Protocol::Tcp, PORT);
-        config = config.with_service(service);
+        config = config.with_service(ServiceConfig { flow_timeout: Some(FLOW_TIMEOUT), ..service });
         config.services[0].backends[1].1 = 0;
         bed.agents[1].reconfigure(&config).unwrap();
         let drained = || async {
@@ -184,6 +188,7 @@ async fn what_a_director_chose_is_taken_by_a_node_that_would_choose_another() {
             Ok(())
         };
         wait::until("node-2 to be drained", PATIENCE, drained).await.unwrap();
+        wait_until_settled(&bed.agents, PATIENCE).await.unwrap();
         let before = Counters::of(&bed.agents[1]).unwrap();
         for vip in VIPS {
             answers_over_tls(&bed, vip).await;

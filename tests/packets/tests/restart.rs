@@ -75,16 +75,16 @@ fn a_change_after_a_restart_keeps_the_ids_of_what_stays() {
 
 /// Turns what the maps hold into `target`.
 fn perform(kernel: &mut Kernel, target: &TargetState) {
-    let (steps, _) = operations(&kernel.state().unwrap(), target, kernel.rings(), 0).unwrap();
+    let (steps, _) = operations(&kernel.state().expect("it can be read"), target, kernel.rings(), 0).expect("it fits");
     for step in &steps {
-        kernel.perform(step).unwrap();
+        kernel.perform(step).unwrap_or_else(|error| panic!("{error}"));
     }
 }
 
 /// How many of the flows behind their SYN go to the backend behind [`DRAINED_MAC`].
 fn kept(kernel: &mut Kernel) -> usize {
     let frames = (1..200).map(|port| tcp(CLIENT4, port, VIP4, 80).frame().bytes());
-    let program = kernel.program().unwrap();
+    let program = kernel.program().unwrap_or_else(|error| panic!("{error}"));
     frames.filter(|frame| run_program(program, frame, IN).frame[..6] == DRAINED_MAC).count()
 }
 

@@ -114,14 +114,15 @@ fn frames_for_nobody() -> Vec<Frame> {
 
 /// The only event that a frame led to, and what the program did to it.
 fn send(bed: &mut Bed, reader: &mut EventReader, frame: &Frame) -> (Outcome, Vec<Event>) {
-    let program = bed.kernel().tracing_program().unwrap().expect("tracing was started");
+    let program = bed.kernel().tracing_program().expect("it is in the object").expect("tracing was started");
     let outcome = run_program(program, &frame.bytes(), IN);
     (outcome, std::iter::from_fn(|| reader.next_event()).collect())
 }
 
 fn tracing(bed: &mut Bed) -> EventReader {
     let loaded = bed.kernel().tracing_loader().load();
-    bed.kernel().start_tracing(loaded.unwrap_or_else(|error| panic!("{error}"))).unwrap()
+    let loaded = loaded.unwrap_or_else(|error| panic!("{error}"));
+    bed.kernel().start_tracing(loaded).unwrap_or_else(|error| panic!("{error}"))
 }
 
 #[test]

@@ -29,7 +29,7 @@ use packets_tests::{
 /// Sends to the backend of this number and generation, which the frame's destination then tells.
 fn way(number: u16, generation: u16) -> Way {
     let [high, low] = generation.to_be_bytes();
-    Way::l2().next([2, 0, 0, number as u8, high, low])
+    Way::l2().next([2, 0, 0, number.to_be_bytes()[1], high, low])
 }
 
 fn met(outcome: &Outcome) -> Option<Met> {
@@ -66,7 +66,7 @@ fn packet(port: u16) -> Packet {
 
 /// The word of the first service in `TRACKING`.
 fn count(bed: &Bed, word: usize) -> u64 {
-    bed.tables().tracking.get(&0, 0).unwrap().0[word]
+    bed.tables().tracking.get(&0, 0).expect("an array has every entry").0[word]
 }
 
 #[test]
@@ -334,7 +334,7 @@ fn no_history_breaks_a_flow_of_the_loaded_program() {
         let mut history = History::new(both, protocol);
         let mut events = Vec::new();
         for _ in 0..80 {
-            let event = Event::from_bits(random.bits() as u32);
+            let event = Event::from_bits(u32::try_from(random.bits() >> 32).expect("32 bits"));
             packets += u32::from(matches!(event, Event::Open(_) | Event::Packet(_) | Event::Finish(_)));
             events.push(event);
 
@@ -359,9 +359,11 @@ fn id(bed: &Bed, number: u16) -> BackendId {
 }
 
 fn slots(bed: &Bed) -> Vec<Slot> {
-    let word = RingWord::from_bits(bed.tables().published.get(&0, 0).unwrap());
+    let word = RingWord::from_bits(bed.tables().published.get(&0, 0).expect("an array has every entry"));
     let count = if word.is_empty() { 0 } else { 1 << word.log2() };
-    (0..count).map(|at| Slot::from_bits(bed.tables().rings.get(&(word.offset() + at), 0).unwrap())).collect()
+    (0..count)
+        .map(|at| Slot::from_bits(bed.tables().rings.get(&(word.offset() + at), 0).expect("an array has every entry")))
+        .collect()
 }
 
 fn tuple_of(port: u16) -> Tuple {
@@ -378,12 +380,14 @@ fn remove(bed: &Bed, key: &Tuple) {
 /// Removes every flow from both tables.
 fn forget(bed: &Bed) {
     for mut table in tables(bed) {
-        let keys: Vec<_> = table.keys().collect::<Result<_, _>>().unwrap();
-        keys.iter().for_each(|key| table.remove(key).unwrap());
+        let keys: Vec<_> = table.keys().collect::<Result<_, _>>().expect("it can be read");
+        keys.iter().for_each(|key| table.remove(key).expect("it is there"));
     }
 }
 
 fn tables(bed: &Bed) -> [HashMap<MapData, Tuple, FlowEntry>; 2] {
-    ["NEW_FLOWS", "OLD_FLOWS"]
-        .map(|name| Map::HashMap(MapData::from_pin(bed.pins().map(name)).unwrap()).try_into().unwrap())
+    ["NEW_FLOWS", "OLD_FLOWS"].map(|name| {
+        let data = MapData::from_pin(bed.pins().map(name)).expect("it is pinned");
+        Map::HashMap(data).try_into().expect("it has this layout")
+    })
 }

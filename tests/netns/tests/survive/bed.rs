@@ -16,7 +16,7 @@ use netns_tests::{
     client::Client,
     cluster::{Cluster, PORT},
     config::{AgentConfig, ProbeConfig, ServiceConfig},
-    observe::{inspect, wait_for_hops},
+    observe::{inspect, wait_for_hops, wait_until_settled},
     scope::Scope,
     topology::{Fabric, Topology, VIPS},
     traffic::{Life, LongLived, Tally, burst},
@@ -113,12 +113,7 @@ pub async fn build() -> Cluster {
     for agent in &bed.agents {
         wait_for_hops(agent, PATIENCE).await.unwrap();
     }
-    let settled = || async {
-        let unsettled = bed.agents.iter().map(unsettled).collect::<Result<Vec<_>>>()?;
-        ensure!(unsettled == [0; 4], "{unsettled:?}");
-        Ok(())
-    };
-    wait::until("settled rings", PATIENCE, settled).await.unwrap();
+    wait_until_settled(&bed.agents, PATIENCE).await.unwrap();
     apply(&bed, &[0, 1, 2, JOINER], &State::first()).await;
     bed
 }
@@ -170,13 +165,6 @@ fn shares(backends: &[(IpAddr, u16)], port: u16, ring_size: u32) -> Vec<u32> {
 pub fn service(agent: &Agent) -> Result<ServiceView> {
     let read = Inspector::open(agent.pin_path()).and_then(|maps| maps.read(Rings::Read))?;
     read.services.into_iter().next().context("no service")
-}
-
-/// Number of slots that are not settled.
-pub fn unsettled(agent: &Agent) -> Result<usize> {
-    let dump = Inspector::open(agent.pin_path())?.dump("RINGS")?.context("no rings")?;
-    let states = dump.entries.iter().flat_map(|slot| &slot.0).filter(|(field, _)| *field == "state");
-    Ok(states.filter(|(_, state)| state != "settled").count())
 }
 
 /// Packets of the service that the directors handed on or up so far.

@@ -1,9 +1,9 @@
 //! Backends come and drain, the ring gets another size, agents end and hang: no connection notices.
 
-use netns_tests::{cluster::Cluster, routing::Suite, traffic::LongLived};
+use netns_tests::{cluster::Cluster, observe::unsettled, routing::Suite, traffic::LongLived};
 
 use crate::bed::{
-    DIRECTORS, JOINER, PATIENCE, State, apply, broken, build, directed, expect_takers, of_node, open, unsettled,
+    DIRECTORS, JOINER, PATIENCE, State, apply, broken, build, directed, expect_takers, of_node, open,
     wait_for_agreement, wait_for_answers,
 };
 

@@ -1,10 +1,9 @@
 //! The router stops sending to a director: its flows go through others, which never saw them.
 
-use netns_tests::cluster::Cluster;
+use netns_tests::{cluster::Cluster, observe::unsettled};
 
 use crate::bed::{
-    DIRECTORS, JOINER, State, VIP, apply, broken, build, directed, of_node, open, unsettled, wait_for_agreement,
-    wait_for_answers,
+    DIRECTORS, JOINER, State, VIP, apply, broken, build, directed, of_node, open, wait_for_agreement, wait_for_answers,
 };
 
 /// Long-lived connections of one batch, and the port of the first.
