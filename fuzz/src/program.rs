@@ -1,0 +1,162 @@
+//! The loaded program: a frame goes through the live entry and the dry one, and both have to end as the model says.
+
+use lb_common::{
+    addr::BackendId,
+    maps::rings::SlotState,
+    report::{End as Reported, LEN, Report},
+    verdict::{Action, DropReason, Verdict},
+};
+use packets_tests::{Counts, IN, Outcome, World};
+
+use crate::{
+    model::{End, Expected, Model},
+    packet, world,
+};
+
+/// Shortest frame that the kernel runs a program on, bytes.
+const SHORTEST: usize = 14;
+/// Longest frame that is fed, bytes: the kernel takes one that fits a page with its headroom.
+const LONGEST: usize = 2048;
+
+/// The loaded program and its model.
+pub struct Bed {
+    loaded: packets_tests::Bed,
+    world: World,
+    model: Model,
+    counts: Counts,
+    /// Frames that were fed.
+    pub fed: u64,
+    /// Those that the model did not decide on.
+    pub unknown: u64,
+    /// Those that were for a VIP.
+    pub ours: u64,
+}
+
+impl Bed {
+    /// Loads the program.
+    ///
+    /// # Panics
+    /// Without root, without a BPF filesystem or without a BPF object, saying what to do.
+    #[must_use]
+    pub fn new() -> Self {
+        let world = world::serving();
+        let mut loaded = packets_tests::Bed::with_sizes(world::ROOM);
+        loaded.apply(&world);
+        let (model, counts) = (Model::new(world.target()), loaded.counts());
+        Self { loaded, world, model, counts, fed: 0, unknown: 0, ours: 0 }
+    }
+
+    /// The backend's id in the maps.
+    fn id(&self, expected: &Expected) -> BackendId {
+        let Some((key, Some(backend))) = &expected.chosen else { return BackendId::NONE };
+        self.loaded.state().services[key].backends[backend].id
+    }
+}
+
+impl Default for Bed {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Feeds a frame to the program, to its dry entry and to the model, and compares.
+///
+/// # Panics
+/// If they do not agree, or if the frame that comes out is not what the end says.
+pub fn program(frame: &[u8], bed: &mut Bed) {
+    if frame.len() < SHORTEST {
+        return;
+    }
+    let frame = &frame[..frame.len().min(LONGEST)];
+    let expected = bed.model.expect(frame);
+    // The dry entry records nothing, so it comes first: both meet the same maps.
+    let report = (frame.len() >= LEN).then(|| bed.loaded.lookup(frame));
+    let outcome = bed.loaded.send(frame, IN);
+    let counts = bed.loaded.counts();
+    let counted = counts.since(&bed.counts);
+    bed.counts = counts;
+    bed.fed += 1;
+    bed.ours += u64::from(expected.end != End::Verdict(Verdict::NotOurs));
+    if expected.end == End::Unknown {
+        bed.unknown += 1;
+        return;
+    }
+    if let Some(report) = report {
+        dry_agrees(bed, &expected, &report);
+    }
+    let ended = live_agrees(bed, &expected, &counted);
+    frame_agrees(frame, &expected, &ended, &outcome);
+}
+
+/// The dry entry tells how the packet would end, and what was chosen. It asks no limit, and tells every sender.
+fn dry_agrees(bed: &Bed, expected: &Expected, report: &Report) {
+    let end = match expected.end {
+        End::Verdict(verdict) | End::Refused { told: verdict, .. } => Reported::Verdict(verdict as u32),
+        End::Drop(reason) => Reported::Drop(reason as u32),
+        End::Unknown => return,
+    };
+    assert_eq!(report.end, end, "the dry entry, of {expected:?}: {report:?}");
+    let service = expected.chosen.map_or(0, |(key, _)| bed.loaded.state().services[&key].index + 1);
+    assert_eq!((report.service, report.backend), (service, bed.id(expected).bits()), "{expected:?}: {report:?}");
+    assert_eq!(report.state, SlotState::Settled as u8, "a slot is not settled: {report:?}");
+}
+
+/// The counters tell how the packet ended; returns that.
+fn live_agrees(bed: &Bed, expected: &Expected, counted: &Counts) -> Counts {
+    let ends = match expected.end {
+        End::Verdict(verdict) => vec![served(bed, expected, verdict)],
+        End::Drop(reason) => vec![Counts::of_drop(reason)],
+        End::Refused { told, untold, can_tell } => {
+            let end = if can_tell { Counts::of_verdict(told) } else { Counts::of_drop(untold) };
+            vec![end, Counts::of_drop(DropReason::AnswerLimit)]
+        }
+        End::Unknown => Vec::new(),
+    };
+    assert!(ends.contains(counted), "counted {counted}, expected {} ({expected:?})", ends[0]);
+    counted.clone()
+}
+
+/// What is counted for a packet that is sent on or ends in this verdict.
+fn served(bed: &Bed, expected: &Expected, verdict: Verdict) -> Counts {
+    let counts = Counts::of_verdict(verdict);
+    match (verdict, expected.chosen) {
+        (Verdict::Local | Verdict::L2 | Verdict::Ipip | Verdict::Gue, Some((_, Some((address, _))))) => {
+            counts.and_served(&bed.world, address.into(), expected.length as u64)
+        }
+        _ => counts,
+    }
+}
+
+/// What the driver is told, and what became of the frame.
+fn frame_agrees(frame: &[u8], expected: &Expected, counted: &Counts, outcome: &Outcome) {
+    let what = format!("{expected:?}, counted {counted}");
+    let (l3, behind) = (expected.l3, outcome.frame.len().saturating_sub(frame.len() - expected.l3));
+    match expected.end {
+        End::Verdict(Verdict::Terminated) => {
+            assert!(outcome.is_passed(), "{what}: {outcome:?}");
+            let (_, outer) = packet::link(frame).expect("a tunnel packet");
+            assert_eq!(outcome.frame[..outer - 2], frame[..outer - 2], "{what}: the link-layer header stays");
+            assert_eq!((behind, &outcome.frame[outer..]), (outer, &frame[l3..]), "{what}: the inner packet stays");
+        }
+        End::Verdict(Verdict::L2 | Verdict::Ipip | Verdict::Gue) => {
+            let sent = [Action::Transmit, Action::Redirect].map(|action| action as u32);
+            assert!(sent.contains(&outcome.action), "{what}: {outcome:?}");
+            let mut packet = outcome.frame[behind..].to_vec();
+            // One hop less, and the checksum of IPv4 right: other tests compare that.
+            let (ttl, checksum) = if packet[0] >> 4 == 4 { (8, 10..12) } else { (7, 0..0) };
+            assert_eq!(packet[ttl].wrapping_add(1), frame[l3 + ttl], "{what}: one hop less");
+            packet[ttl] = frame[l3 + ttl];
+            packet[checksum.clone()].copy_from_slice(&frame[l3..][checksum]);
+            assert_eq!(packet, frame[l3..], "{what}: the packet stays");
+        }
+        End::Refused { .. } if counted.drops() == 0 => {
+            assert_eq!(outcome.action, Action::Transmit as u32, "{what}");
+            assert_eq!((&outcome.frame[..6], &outcome.frame[6..12]), (&frame[6..12], &frame[..6]), "{what}: back");
+            assert!(outcome.frame.len() <= l3 + 48 + 128, "{what}: {} bytes", outcome.frame.len());
+        }
+        End::Verdict(_) => {
+            assert!(outcome.is_passed() && outcome.frame == frame, "{what}: {outcome:?}");
+        }
+        _ => assert!(outcome.is_dropped() && outcome.frame == frame, "{what}: {outcome:?}"),
+    }
+}

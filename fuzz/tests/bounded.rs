@@ -1,0 +1,42 @@
+//! The bounded run of CI: every target over the corpus, and over a fixed number of edits of it.
+
+use levee_fuzz::{
+    Target, corpus,
+    engine::{Fed, Limit, feed},
+};
+
+/// The edits are the same in every run.
+const SEED: u64 = 20;
+
+fn fed(target: Target, runs: u64) -> Fed {
+    feed(target, SEED, Limit::Runs(runs)).unwrap_or_else(|error| panic!("{error:?}"))
+}
+
+#[test]
+fn the_parser_stands_any_frame() {
+    fed(Target::Parser, 100_000);
+}
+
+#[test]
+fn the_configuration_stands_any_text() {
+    fed(Target::Config, 2_000);
+}
+
+#[test]
+fn the_program_decides_as_its_model_does() {
+    let fed = fed(Target::Program, 10_000);
+    assert!(fed.ours * 2 > fed.inputs, "most edits miss every VIP: {fed:?}");
+}
+
+#[test]
+fn the_corpus_is_what_the_encoders_make() {
+    for target in Target::ALL {
+        let committed = corpus::read_seeds(target).unwrap_or_else(|error| panic!("{error:?}"));
+        let names = |inputs: &[corpus::Input]| inputs.iter().map(|input| input.name.clone()).collect::<Vec<_>>();
+        let made = corpus::seeds(target);
+        assert_eq!(names(&committed), names(&made), "renew it by `cargo xtask fuzz --write-corpus`");
+        for (committed, made) in committed.iter().zip(&made) {
+            assert!(committed == made, "{} has changed: `cargo xtask fuzz --write-corpus`", made.name);
+        }
+    }
+}
