@@ -124,6 +124,7 @@ impl Editor {
     /// Edits whole lines, numbers and tokens of a configuration.
     fn text(&mut self, bytes: &mut Vec<u8>) {
         let text = String::from_utf8_lossy(bytes).into_owned();
+        text.as_bytes().clone_into(bytes);
         let mut lines: Vec<&str> = text.split_inclusive('\n').collect();
         let (at, other) = (self.below(lines.len()), self.below(lines.len()));
         let line;

@@ -42,6 +42,8 @@ pub struct Expected {
     pub chosen: Option<(VipKey, Option<Backend>)>,
     /// Offset of the network header of the packet that was decided on: the inner one if a tunnel ends here.
     pub l3: usize,
+    /// Its family, as the EtherType or the tunnel says.
+    pub is_ipv4: bool,
     /// Length of the IP packet, bytes.
     pub length: usize,
 }
@@ -97,7 +99,8 @@ impl Model {
 
     /// What has to become of a frame, and what is remembered of it.
     pub fn expect(&mut self, frame: &[u8]) -> Expected {
-        let mut expected = Expected { end: End::Verdict(Verdict::NotOurs), chosen: None, l3: 0, length: 0 };
+        let mut expected =
+            Expected { end: End::Verdict(Verdict::NotOurs), chosen: None, l3: 0, is_ipv4: false, length: 0 };
         let Some((ethertype, l3)) = packet::link(frame) else { return expected };
         if ethertype == 0x0806 {
             if self.is_arp_for_vip(frame, l3) {
@@ -110,7 +113,7 @@ impl Model {
             return expected;
         }
         let Some(ip) = packet::ip(frame, l3, is_ipv4) else { return expected };
-        (expected.l3, expected.length) = (l3, ip.length);
+        (expected.l3, expected.is_ipv4, expected.length) = (l3, is_ipv4, ip.length);
         if self.has(&ip.destination, AddressEntry::VIP) {
             expected.end = self.for_vip(frame, &ip, &mut expected);
         } else if let Some(carried) = packet::carried(frame, &ip) {
@@ -227,7 +230,7 @@ impl Model {
         if !carried.is_understood {
             return End::Drop(DropReason::BadTunnel);
         }
-        expected.l3 = carried.l3;
+        (expected.l3, expected.is_ipv4) = (carried.l3, carried.is_ipv4);
         let stripped = |is_held| if is_held { Ok(End::Verdict(Verdict::Terminated)) } else { Err(DropReason::NotHeld) };
         let is_held = self.has(&inner.destination, AddressEntry::HELD);
         let end = match self.class(frame, &inner, false) {

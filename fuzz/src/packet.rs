@@ -9,8 +9,6 @@ const MOST_EXTENSIONS: usize = lb_common::wire::ipv6::MAX_EXTENSIONS;
 #[derive(Clone, Copy, Debug)]
 pub struct Ip {
     pub is_ipv4: bool,
-    /// What the first four bits say, 4 or 6 if they are right.
-    pub version: u8,
     pub source: IpAddr16,
     pub destination: IpAddr16,
     pub l3: usize,
@@ -75,7 +73,6 @@ pub fn ip(frame: &[u8], l3: usize, is_ipv4: bool) -> Option<Ip> {
     let word = if is_ipv4 { be16(fixed, 6)? } else { 0 };
     Some(Ip {
         is_ipv4,
-        version: fixed[0] >> 4,
         source: if is_ipv4 { address(fixed, 12)? } else { long_address(fixed, 8)? },
         destination: if is_ipv4 { address(fixed, 16)? } else { long_address(fixed, 24)? },
         l3,

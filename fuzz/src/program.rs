@@ -143,7 +143,7 @@ fn frame_agrees(frame: &[u8], expected: &Expected, counted: &Counts, outcome: &O
             assert!(sent.contains(&outcome.action), "{what}: {outcome:?}");
             let mut packet = outcome.frame[behind..].to_vec();
             // One hop less, and the checksum of IPv4 right: other tests compare that.
-            let (ttl, checksum) = if packet[0] >> 4 == 4 { (8, 10..12) } else { (7, 0..0) };
+            let (ttl, checksum) = if expected.is_ipv4 { (8, 10..12) } else { (7, 0..0) };
             assert_eq!(packet[ttl].wrapping_add(1), frame[l3 + ttl], "{what}: one hop less");
             packet[ttl] = frame[l3 + ttl];
             packet[checksum.clone()].copy_from_slice(&frame[l3..][checksum]);

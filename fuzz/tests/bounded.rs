@@ -25,7 +25,7 @@ fn the_configuration_stands_any_text() {
 #[test]
 fn the_program_decides_as_its_model_does() {
     let fed = fed(Target::Program, 10_000);
-    assert!(fed.ours * 2 > fed.inputs, "most edits miss every VIP: {fed:?}");
+    assert!(fed.ours * 4 > fed.inputs, "most edits miss every VIP: {fed:?}");
 }
 
 #[test]
