@@ -160,3 +160,55 @@ fn frame_agrees(frame: &[u8], expected: &Expected, counted: &Counts, outcome: &O
         _ => assert!(outcome.is_dropped() && outcome.frame == frame, "{what}: {outcome:?}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use lb_agent::plan::TargetState;
+    use lb_common::maps::{addresses::AddressEntry, backends::Mode};
+
+    use super::*;
+    use crate::{Target, corpus::seeds};
+
+    /// Names of the frames on which the program and a model of a false target disagree.
+    fn disagreements(falsify: fn(&mut TargetState)) -> Vec<String> {
+        let mut bed = Bed::new();
+        let mut target = bed.world.target();
+        falsify(&mut target);
+        bed.model = Model::new(target);
+        let disagrees = |bytes: &[u8], bed: &mut Bed| catch_unwind(AssertUnwindSafe(|| program(bytes, bed))).is_err();
+        let frames = seeds(Target::Program);
+        frames.into_iter().filter(|frame| disagrees(&frame.bytes, &mut bed)).map(|frame| frame.name).collect()
+    }
+
+    #[test]
+    fn a_model_of_something_else_is_found_out() {
+        let falsified: [(fn(&mut TargetState), &str); 7] = [
+            (|target| target.settings.hash_key.k0 ^= 1, "ipv4-tcp"),
+            (|target| target.peers.clear(), "ipv6-ipip-of-ipv4"),
+            (|target| target.peer_macs.clear(), "ipv4-from-peer"),
+            (|target| target.services.values_mut().for_each(|service| service.held ^= true), "ipv4-gue-of-ipv6"),
+            (
+                |target| target.services.values_mut().for_each(|service| service.source_ranges.clear()),
+                "ipv6-ranged-denied",
+            ),
+            (
+                |target| target.addresses.values_mut().for_each(|flags| *flags &= !AddressEntry::PASS_UNMATCHED),
+                "ipv4-passed",
+            ),
+            (hide_modes, "ipv4-ttl-1"),
+        ];
+        assert_eq!(disagreements(|_| {}), [""; 0]);
+        for (falsify, frame) in falsified {
+            let found = disagreements(falsify);
+            assert!(found.iter().any(|name| name == frame), "{frame} shows it, too: {found:?}");
+        }
+    }
+
+    /// No way to any backend is known.
+    fn hide_modes(target: &mut TargetState) {
+        let backends = target.services.values_mut().flat_map(|service| service.backends.values_mut());
+        backends.for_each(|backend| backend.hop.mode = Mode::Unknown as u8);
+    }
+}

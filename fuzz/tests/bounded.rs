@@ -14,7 +14,7 @@ fn fed(target: Target, runs: u64) -> Fed {
 
 #[test]
 fn the_parser_stands_any_frame() {
-    fed(Target::Parser, 100_000);
+    fed(Target::Parser, 200_000);
 }
 
 #[test]
@@ -24,7 +24,7 @@ fn the_configuration_stands_any_text() {
 
 #[test]
 fn the_program_decides_as_its_model_does() {
-    let fed = fed(Target::Program, 10_000);
+    let fed = fed(Target::Program, 20_000);
     assert!(fed.ours * 4 > fed.inputs, "most edits miss every VIP: {fed:?}");
 }
 
