@@ -3,6 +3,7 @@
 
 use std::{
     any::Any,
+    collections::BTreeSet,
     fs,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
@@ -26,7 +27,7 @@ pub enum Limit {
 }
 
 /// A fed target.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Fed {
     /// Inputs, those of the corpus among them.
     pub inputs: u64,
@@ -34,6 +35,8 @@ pub struct Fed {
     pub ours: u64,
     /// Frames that the model did not decide on.
     pub undecided: u64,
+    /// Labels of the ends that frames came to.
+    pub ends: BTreeSet<&'static str>,
 }
 
 /// Feeds the corpus and edits of it.
@@ -97,12 +100,12 @@ impl Feeder {
     }
 
     fn finish(self) -> Result<Fed> {
-        let (ours, undecided) = self.bed.map_or((0, 0), |bed| (bed.ours, bed.unknown));
-        let Self { inputs, .. } = self;
+        let Self { inputs, bed, .. } = self;
+        let (ours, undecided, ends) = bed.map_or_else(Default::default, |bed| (bed.ours, bed.unknown, bed.ends));
         if undecided * UNDECIDED > inputs {
             bail!("the model did not decide on {undecided} of {inputs} frames, more than one of {UNDECIDED}");
         }
-        Ok(Fed { inputs, ours, undecided })
+        Ok(Fed { inputs, ours, undecided, ends })
     }
 }
 

@@ -62,8 +62,11 @@ fn main() -> Result<()> {
     for target in cli.target.map_or(Target::ALL.to_vec(), |target| vec![target]) {
         println!("{}: seed {seed}", target.name());
         let fed = engine::feed(target, seed, limit)?;
-        let engine::Fed { inputs, ours, undecided } = fed;
-        println!("{}: {inputs} inputs, {ours} of them for a VIP, {undecided} undecided", target.name());
+        let engine::Fed { inputs, ours, undecided, ends } = fed;
+        println!("{}: {inputs} inputs", target.name());
+        if target == Target::Program {
+            println!("{ours} of them for a VIP, {undecided} undecided, {} ends: {ends:?}", ends.len());
+        }
     }
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! The loaded program: a frame goes through the live entry and the dry one, and both have to end as the model says.
 
+use std::collections::BTreeSet;
+
 use lb_common::{
     addr::BackendId,
     maps::rings::SlotState,
@@ -30,6 +32,8 @@ pub struct Bed {
     pub unknown: u64,
     /// Those that were for a VIP.
     pub ours: u64,
+    /// Labels of the ends that frames came to.
+    pub ends: BTreeSet<&'static str>,
 }
 
 impl Bed {
@@ -43,7 +47,7 @@ impl Bed {
         let mut loaded = packets_tests::Bed::with_sizes(world::ROOM);
         loaded.apply(&world);
         let (model, counts) = (Model::new(world.target()), loaded.counts());
-        Self { loaded, world, model, counts, fed: 0, unknown: 0, ours: 0 }
+        Self { loaded, world, model, counts, fed: 0, unknown: 0, ours: 0, ends: BTreeSet::new() }
     }
 
     /// The backend's id in the maps.
@@ -77,10 +81,14 @@ pub fn program(frame: &[u8], bed: &mut Bed) {
     bed.counts = counts;
     bed.fed += 1;
     bed.ours += u64::from(expected.end != End::Verdict(Verdict::NotOurs));
-    if expected.end == End::Unknown {
-        bed.unknown += 1;
-        return;
-    }
+    match expected.end {
+        End::Verdict(verdict) | End::Refused { told: verdict, can_tell: true, .. } => bed.ends.insert(verdict.label()),
+        End::Drop(reason) | End::Refused { untold: reason, .. } => bed.ends.insert(reason.label()),
+        End::Unknown => {
+            bed.unknown += 1;
+            return;
+        }
+    };
     if let Some(report) = report {
         dry_agrees(bed, &expected, &report);
     }
