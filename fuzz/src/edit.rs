@@ -80,7 +80,7 @@ impl Editor {
     }
 
     /// Puts a value that matters over bytes of a frame: at a place where frames keep such, or anywhere.
-    fn frame(&mut self, frame: &mut Vec<u8>) {
+    fn frame(&mut self, frame: &mut [u8]) {
         // Where a packet may begin: behind tags, and behind headers of tunnels and errors.
         const PACKETS: [usize; 9] = [14, 14, 14, 18, 22, 14 + 20, 14 + 28, 14 + 40, 14 + 32];
         let l3 = PACKETS[self.below(PACKETS.len())];

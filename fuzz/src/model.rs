@@ -117,7 +117,7 @@ impl Model {
         if self.has(&ip.destination, AddressEntry::VIP) {
             expected.end = self.for_vip(frame, &ip, &mut expected);
         } else if let Some(carried) = packet::carried(frame, &ip) {
-            expected.end = self.from_tunnel(frame, &ip, &carried, &mut expected);
+            expected.end = self.through_tunnel(frame, &ip, &carried, &mut expected);
         }
         expected
     }
@@ -217,7 +217,7 @@ impl Model {
         }
     }
 
-    fn from_tunnel(&mut self, frame: &[u8], outer: &Ip, carried: &Carried, expected: &mut Expected) -> End {
+    fn through_tunnel(&mut self, frame: &[u8], outer: &Ip, carried: &Carried, expected: &mut Expected) -> End {
         let not_ours = End::Verdict(Verdict::NotOurs);
         let Some(inner) = packet::ip(frame, carried.l3, carried.is_ipv4) else { return not_ours };
         let is_vip = self.has(&inner.destination, AddressEntry::VIP);

@@ -122,18 +122,18 @@ pub fn transport(frame: &[u8], ip: &Ip) -> Result<Transport, DropReason> {
             return Err(DropReason::ExtensionHeaders);
         }
         headers += 1;
-        let word = be32(frame, found.l4).ok_or(DropReason::Truncated)?;
-        let [next, units, ..] = word.to_be_bytes();
+        let [next, units, high, low] = be32(frame, found.l4).ok_or(DropReason::Truncated)?.to_be_bytes();
+        let place = u16::from_be_bytes([high, low]);
         let length = match found.protocol {
             protocol::FRAGMENT => 8,
             protocol::AUTHENTICATION => 4 * (usize::from(units) + 2),
             _ => 8 * (usize::from(units) + 1),
         };
         // Offset above three bits, the lowest of which says that more follow.
-        if found.protocol == protocol::FRAGMENT && word & 0xfff9 != 0 {
+        if found.protocol == protocol::FRAGMENT && place & 0xfff9 != 0 {
             // Whoever cannot read the identification cannot know the fragment either.
             let identification = be32(frame, found.l4 + 4).unwrap_or(0);
-            found.fragment = Some(Fragment { identification, offset: (word as u16) >> 3 });
+            found.fragment = Some(Fragment { identification, offset: place >> 3 });
         }
         found = Transport { protocol: next, l4: found.l4 + length, ..found };
     }

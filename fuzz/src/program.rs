@@ -179,8 +179,10 @@ mod tests {
     use super::*;
     use crate::{Target, corpus::seeds};
 
+    type Falsify = fn(&mut TargetState);
+
     /// Names of the frames on which the program and a model of a false target disagree.
-    fn disagreements(falsify: fn(&mut TargetState)) -> Vec<String> {
+    fn disagreements(falsify: Falsify) -> Vec<String> {
         let mut bed = Bed::new();
         let mut target = bed.world.target();
         falsify(&mut target);
@@ -192,7 +194,7 @@ mod tests {
 
     #[test]
     fn a_model_of_something_else_is_found_out() {
-        let falsified: [(fn(&mut TargetState), &str); 7] = [
+        let falsified: [(Falsify, &str); 7] = [
             (|target| target.settings.hash_key.k0 ^= 1, "ipv4-tcp"),
             (|target| target.peers.clear(), "ipv6-ipip-of-ipv4"),
             (|target| target.peer_macs.clear(), "ipv4-from-peer"),
