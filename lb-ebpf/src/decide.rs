@@ -27,7 +27,9 @@ use crate::{
     icmp, maglev,
     maps::{self, SETTINGS},
     packet::Packet,
-    peers, sources, tracking, vip,
+    peers,
+    second_chance::{self, Again},
+    sources, tracking, vip,
 };
 
 /// What follows a decision. The live entry performs it, the dry one only notes it.
@@ -53,6 +55,8 @@ pub trait Actor {
         hop: &Hop,
         hash: FlowHash,
     ) -> End;
+    /// Send on to the other owner of the packet's slot.
+    fn send_on(&self, packet: &mut Packet, again: &Again) -> End;
     /// Tell the sender that the packet cannot go on: too long for this MTU, or (MTU 0) its TTL is used up.
     fn refuse(&self, packet: &mut Packet, network: &Network, mtu: u16) -> End;
 }
@@ -165,11 +169,17 @@ fn choose<A: Actor>(
     };
     report.mode = hop.mode;
     let served = Served { service, backend: id.index(), bytes: network.length };
-    if hop.mode == Mode::Local as u8 {
-        return if ring.is_held() { actor.local(served) } else { Err(DropReason::NotHeld) };
-    }
-    if was_directed(packet, settings, &network.source) {
-        return if ring.is_held() { actor.pass(Verdict::Directed) } else { Err(DropReason::NotHeld) };
+    let is_here = hop.mode == Mode::Local as u8;
+    if is_here || was_directed(packet, settings, &network.source) {
+        if !ring.is_held() {
+            return Err(DropReason::NotHeld);
+        }
+        let to = other_owner(packet, ring, flow, hash, network.is_ipv4);
+        if to != BackendId::NONE {
+            let (l3, is_ipv4) = (network.l3, network.is_ipv4);
+            return actor.send_on(packet, &Again { outer_l3: l3, l3, is_ipv4, to, entropy: hash.entropy_port() });
+        }
+        return if is_here { actor.local(served) } else { actor.pass(Verdict::Directed) };
     }
     if hop.mode == Mode::Unknown as u8 {
         return Err(DropReason::NextHopUnknown);
@@ -207,6 +217,19 @@ fn owner<A: Actor>(
         slot,
         records: A::RECORDS,
     }))
+}
+
+/// Who else may know the flow of a packet that is to be delivered here; [`BackendId::NONE`] if it belongs here.
+#[inline(always)]
+fn other_owner(packet: &Packet, ring: RingWord, flow: &Flow, hash: FlowHash, is_ipv4: bool) -> BackendId {
+    if !ring.has_changes() || !second_chance::is_possible(&flow.tuple, flow.kind) {
+        return BackendId::NONE;
+    }
+    let slot = maglev::entry(ring, maglev::slot(ring, hash));
+    if matches!(slot.state(), SlotState::Settled) {
+        return BackendId::NONE;
+    }
+    second_chance::other_owner(packet, &flow.tuple, is_ipv4, slot)
 }
 
 /// The payload of a packet that looks as if a director had sent it through a tunnel: directors send neither options nor
@@ -267,7 +290,21 @@ fn from_tunnel<A: Actor>(
     report.service = service + 1;
     let ring = maglev::ring(service);
     report.ring = ring.bits();
-    if ring.is_held() { actor.strip(packet, outer.l3, payload) } else { Err(DropReason::NotHeld) }
+    if !ring.is_held() {
+        return Err(DropReason::NotHeld);
+    }
+    if ring.has_changes()
+        && !payload.is_marked
+        && let Some(settings) = SETTINGS.get(0)
+    {
+        let hash = hash::flow(&settings.hash_key, &flow.tuple, ring.has_affinity(), inner.is_ipv4);
+        let to = other_owner(packet, ring, &flow, hash, inner.is_ipv4);
+        if to != BackendId::NONE {
+            let (outer_l3, l3, is_ipv4) = (outer.l3, payload.l3, inner.is_ipv4);
+            return actor.send_on(packet, &Again { outer_l3, l3, is_ipv4, to, entropy: hash.entropy_port() });
+        }
+    }
+    actor.strip(packet, outer.l3, payload)
 }
 
 /// What a packet is, as far as its headers tell.

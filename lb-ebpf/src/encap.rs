@@ -2,7 +2,7 @@
 //! maps said.
 
 use lb_common::{
-    addr::WireWord,
+    addr::{IpAddr16, WireWord},
     hash::FlowHash,
     maps::backends::{Hop, Mode},
     parse::{Bytes, Network, Payload},
@@ -51,6 +51,27 @@ pub fn forward(packet: &mut Packet, network: &Network, hop: &Hop, hash: FlowHash
         }
         _ => Err(DropReason::NextHopUnknown),
     }
+}
+
+/// Makes the frame ready to leave by its hop in a GUE tunnel that is marked, whatever the hop's mode.
+#[inline(always)]
+pub fn forward_marked(packet: &mut Packet, network: &Network, hop: &Hop, port: u16) -> Result<(), DropReason> {
+    const HEADERS: usize = udp::LEN + gue::MARKED_LEN;
+    let length = network.length as u16 + HEADERS as u16; // `reframe` checks it against the MTU
+    let to = hop.tunnel_destination.words();
+    let at = if hop.tunnel_destination == IpAddr16::v4(to[3]) {
+        let l3 = reframe::<{ ipv4::LEN + HEADERS }>(packet, network, hop, eth::IPV4)?;
+        outer_ipv4(packet, l3, network, hop, protocol::UDP, ipv4::LEN + HEADERS)?;
+        l3 + ipv4::LEN
+    } else {
+        let l3 = reframe::<{ ipv6::LEN + HEADERS }>(packet, network, hop, eth::IPV6)?;
+        let class = network.traffic_class & DSCP;
+        let outer = ipv6::outer(hop.tunnel_source.words(), to, protocol::UDP, class, u32::from(port), length);
+        packet.write_words(l3, outer)?;
+        l3 + ipv6::LEN
+    };
+    packet.write_words(at, udp::header(port, gue::PORT, length))?;
+    packet.write_words(at + udp::LEN, gue::marked(inner_protocol(network)))
 }
 
 /// The verdict of a packet that leaves in this mode.

@@ -24,6 +24,7 @@ mod maglev;
 mod maps;
 mod packet;
 mod peers;
+mod second_chance;
 mod sources;
 mod stats;
 mod trace;

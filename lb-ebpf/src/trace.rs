@@ -27,6 +27,7 @@ use crate::{
     encap,
     maps::{self, EVENTS, TRACE_FILTER},
     packet::Packet,
+    second_chance::Again,
     stats, vip,
 };
 
@@ -116,6 +117,11 @@ impl Actor for Tracing {
         let fits = network.length <= u32::from(room);
         let verdict = if fits { encap::verdict(hop.mode) } else { act::refusal(room.max(ipv4::MIN_MTU)).0 };
         self.noting(verdict, Live.forward(packet, served, network, kind, hop, hash))
+    }
+
+    #[inline(always)]
+    fn send_on(&self, packet: &mut Packet, again: &Again) -> End {
+        self.noting(Verdict::SecondChance, Live.send_on(packet, again))
     }
 
     #[inline(always)]

@@ -38,6 +38,12 @@ pub fn chosen(result: u64) -> Result<BackendId, DropReason> {
     if result == NO_ROOM { Err(DropReason::FlowTableFull) } else { Ok(BackendId::from_bits(result as u32)) }
 }
 
+/// The backend that is recorded of a flow; [`BackendId::NONE`] if none is.
+#[inline(always)]
+pub fn recorded(tuple: &Tuple) -> BackendId {
+    tracking::recorded(&Tables, tuple)
+}
+
 /// The maps.
 struct Tables;
 

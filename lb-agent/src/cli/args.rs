@@ -60,12 +60,45 @@ pub(super) enum Verb {
     Services,
     /// Backends of every service, and how packets reach them
     Backends,
+    /// Flows that are recorded while backends change: how many, which, and for how long
+    ///
+    /// A flow is recorded if it met a slot of the ring whose owner had changed; settled slots need no records. NEW are flows
+    /// that began since, OLD those from before.
+    Flows {
+        #[command(flatten)]
+        wanted: super::flows::Wanted,
+    },
+    /// Gives a backend, or all of a node, no new flows
+    #[command(long_about = format!("Gives a backend, or all of a node, no new flows\n\n{}", super::drain::MEANING))]
+    Drain {
+        /// Address or address:port of a backend, the name of this node, or that of a peer
+        #[arg(value_name = "BACKEND|NODE")]
+        target: String,
+        /// Only as a backend of this service; can be repeated
+        #[arg(long, value_name = "NAME")]
+        service: Vec<String>,
+        /// Cut the flows that are left after this time: 30s, 10m, 2h; without it they may stay for ever
+        #[arg(long, value_name = "TIME", value_parser = super::drain::seconds)]
+        deadline: Option<u64>,
+        /// Show what is left until nothing is, or the deadline is over
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Gives a drained backend or node new flows again
+    Undrain {
+        /// What was drained
+        #[arg(value_name = "BACKEND|NODE")]
+        target: String,
+        /// Only as a backend of this service; can be repeated
+        #[arg(long, value_name = "NAME")]
+        service: Vec<String>,
+    },
     /// Sizes of the pinned maps, or the entries of one
     Maps {
         /// Name of a map, as `lbctl maps` lists them
         name: Option<String>,
     },
-    /// Shares of a service's ring, and how even they are
+    /// Shares of a service's ring, how even they are, and which slots are not settled
     Ring {
         /// Name of the service
         service: String,

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     api,
     inspect::{BackendView, HopView, Inspection, Presence, Rings, ServiceView},
-    status::BackendStatus,
+    status::{BackendStatus, DrainStatus},
 };
 
 #[derive(Serialize)]
@@ -42,6 +42,8 @@ struct Line {
     health: Option<String>,
     /// Why it is as it is; `null` if no agent says.
     reason: Option<String>,
+    /// How it is drained; `null` if it is not, or if no agent says.
+    drain: Option<DrainStatus>,
 }
 
 pub(super) fn gather(options: &Options) -> Result<Backends> {
@@ -61,6 +63,7 @@ impl Backends {
                 line.probe.clone_from(&said.probe);
                 line.health = Some(said.health.clone());
                 line.reason = Some(said.reason.clone());
+                line.drain.clone_from(&said.drain);
             }
         }
         Self { pin_path: inspection.pin_path, agent: inspection.agent, backends }
@@ -84,6 +87,7 @@ fn lines(service: ServiceView) -> impl Iterator<Item = Line> {
             probe: None,
             health: None,
             reason: None,
+            drain: None,
         }
     })
 }
@@ -92,6 +96,7 @@ impl Line {
     /// The probes' verdict, with the reason of a failure.
     fn health(&self) -> String {
         match (self.health.as_deref(), &self.reason) {
+            _ if let Some(drain) = &self.drain => format!("drained, {}", drain.left()),
             (Some("failed"), Some(reason)) => {
                 format!("failed: {}", reason.strip_prefix("probe failed: ").unwrap_or(reason))
             }

@@ -4,6 +4,7 @@ use std::{
     fmt::Write,
     io::{self, IsTerminal},
     net::{IpAddr, SocketAddr},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context, Result};
@@ -11,7 +12,10 @@ use comfy_table::{CellAlignment, presets};
 use serde::Serialize;
 
 use super::args::{Color, Options};
-use crate::inspect::{Inspection, Inspector, Presence, Rings};
+use crate::{
+    inspect::{Inspection, Inspector, Presence, Rings},
+    model::moment,
+};
 
 /// What a verb found out.
 pub(super) trait Report: Serialize {
@@ -220,28 +224,15 @@ pub(super) fn duration(seconds: u64) -> String {
     }
 }
 
+/// Seconds of Unix time.
+pub(super) fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
+}
+
 /// A moment in RFC 3339, UTC, with microseconds; from nanoseconds of Unix time.
 pub(super) fn utc(nanoseconds: u64) -> String {
     let (seconds, micros) = (nanoseconds / 1_000_000_000, nanoseconds / 1_000 % 1_000_000);
-    let (mut days, second) = (seconds / 86_400, seconds % 86_400);
-    let is_leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
-    let mut year = 1970;
-    while days >= 365 + u64::from(is_leap(year)) {
-        days -= 365 + u64::from(is_leap(year));
-        year += 1;
-    }
-    let february = 28 + u64::from(is_leap(year));
-    let mut month = 1;
-    for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31] {
-        if days < length {
-            break;
-        }
-        days -= length;
-        month += 1;
-    }
-    let day = days + 1;
-    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z")
+    format!("{}.{micros:06}Z", moment::utc(seconds).trim_end_matches('Z'))
 }
 
 /// `1 backend`, `2 backends`.

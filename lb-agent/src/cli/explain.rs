@@ -167,7 +167,7 @@ fn explain_backend(backend: &BackendView, (slots, percent): (u32, f64), said: Op
         ring_slots: slots,
         ring_percent: percent,
         health: said.map(|said| said.health.clone()),
-        reason: said.map(|said| said.reason.clone()),
+        reason: said.map(|said| said.story()),
     }
 }
 

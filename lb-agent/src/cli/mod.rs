@@ -10,8 +10,10 @@ mod console;
 mod counters;
 mod detach;
 mod doctor;
+mod drain;
 mod explain;
 mod flow;
+mod flows;
 mod lookup;
 mod man;
 mod maps;
@@ -35,6 +37,8 @@ use clap::{CommandFactory, Parser};
 pub use args::Args;
 use args::{Options, Output, Sample, Verb};
 use console::{Report, Style};
+
+use crate::{api::DrainAction, model::DrainRequest};
 
 /// Runs `lbctl` with the arguments of this process. Usage errors end it with exit code 2, others with 1; a reader that
 /// went away is no error.
@@ -77,6 +81,17 @@ fn perform(args: &Args, style: Style) -> Result<Done> {
         Verb::Status => show(&status::gather(options)?, options, style),
         Verb::Services => show(&services::gather(options)?, options, style),
         Verb::Backends => show(&backends::gather(options)?, options, style),
+        Verb::Flows { wanted } => show(&flows::gather(options, wanted)?, options, style),
+        Verb::Drain { target, service, deadline, wait } => {
+            let (target, services) = (target.clone(), service.clone());
+            let request = DrainRequest { target, services, deadline_seconds: *deadline };
+            show(&drain::perform(options, &request, DrainAction::Drain, *wait)?, options, style)
+        }
+        Verb::Undrain { target, service } => {
+            let (target, services) = (target.clone(), service.clone());
+            let request = DrainRequest { target, services, deadline_seconds: None };
+            show(&drain::perform(options, &request, DrainAction::Undrain, false)?, options, style)
+        }
         Verb::Maps { name: None } => show(&maps::gather(options)?, options, style),
         Verb::Maps { name: Some(name) } => show(&maps::dump(options, name)?, options, style),
         Verb::Ring { service } => show(&ring::gather(options, service)?, options, style),
@@ -161,6 +176,12 @@ mod tests {
             "status",
             "services",
             "backends",
+            "flows",
+            "flows --service web --backend 10.0.0.1:80 --client 198.51.100.0/24 --limit 5",
+            "flows --count",
+            "drain 10.0.0.1",
+            "drain node-2 --service web --service api --deadline 10m --wait",
+            "undrain [2001:db8::1]:53 --service dns",
             "maps",
             "maps RINGS",
             "ring kubernetes",
@@ -190,7 +211,18 @@ mod tests {
 
     #[test]
     fn mistakes_are_usage_errors() {
-        for line in ["", "nothing", "ring", "lookup", "sample", "status -o yaml", "validate", "detach now"] {
+        for line in [
+            "",
+            "nothing",
+            "ring",
+            "lookup",
+            "sample",
+            "status -o yaml",
+            "validate",
+            "detach now",
+            "drain",
+            "drain a --deadline 5",
+        ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
         }
     }

@@ -5,28 +5,56 @@ use serde::Serialize;
 
 use super::{
     args::Options,
+    block_on,
     console::{Report, Style, Table, inspect, notice, port, yes},
 };
-use crate::inspect::{Inspection, Presence, Rings, ServiceView};
+use crate::{
+    api,
+    inspect::{Inspection, Presence, Rings, ServiceView},
+    status::ChangeStatus,
+};
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Services {
     pin_path: String,
     agent: Presence,
-    services: Vec<ServiceView>,
+    services: Vec<Entry>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Entry {
+    #[serde(flatten)]
+    view: ServiceView,
+    /// Slots that are not settled; `null` if no agent says.
+    slots_not_settled: Option<u64>,
 }
 
 pub(super) fn gather(options: &Options) -> Result<Services> {
-    inspect(options, Rings::Skip).map(Services::from)
+    let inspection = inspect(options, Rings::Skip)?;
+    // Without an agent the maps still speak; a notice says that it is absent.
+    let status = block_on(api::status(&options.socket))?;
+    Ok(Services::new(inspection, status.map(|status| status.changes).ok().as_deref()))
 }
 
-impl From<Inspection> for Services {
-    fn from(inspection: Inspection) -> Self {
+impl Services {
+    fn new(inspection: Inspection, said: Option<&[ChangeStatus]>) -> Self {
+        let not_settled = |service: &ServiceView, said: &[ChangeStatus]| {
+            let is_it = |one: &&ChangeStatus| {
+                (&one.service, one.vip, &one.protocol, one.port)
+                    == (&service.name, service.vip, &service.protocol, service.port)
+            };
+            said.iter().find(is_it).map_or(0, |one| one.unsettled + one.settling)
+        };
+        let entry = |service: ServiceView| Entry {
+            slots_not_settled: said.map(|said| not_settled(&service, said)),
+            view: ServiceView { ring: None, ..service },
+        };
         Self {
             pin_path: inspection.pin_path,
             agent: inspection.agent,
-            services: inspection.services.into_iter().map(|service| ServiceView { ring: None, ..service }).collect(),
+            services: inspection.services.into_iter().map(entry).collect(),
         }
     }
 }
@@ -40,13 +68,15 @@ impl Report for Services {
             ">PORT",
             "HELD",
             ">RING",
+            ">UNSETTLED",
+            ">FLOWS",
             ">GENERATION",
             ">BACKENDS",
             ">IN RING",
             ">PACKETS",
             ">BYTES",
         ]);
-        for service in &self.services {
+        for Entry { view: service, slots_not_settled } in &self.services {
             let cells = [
                 service.name.clone(),
                 service.vip.to_string(),
@@ -54,6 +84,8 @@ impl Report for Services {
                 port(service.port),
                 yes(service.held),
                 service.ring_slots.to_string(),
+                slots_not_settled.map_or_else(|| "-".to_owned(), |slots| slots.to_string()),
+                (service.tracking.new + service.tracking.old).to_string(),
                 service.generation.to_string(),
                 service.backends.len().to_string(),
                 service.in_ring().to_string(),
@@ -72,7 +104,7 @@ mod tests {
     use crate::{cli::console::json, examples};
 
     fn report() -> Services {
-        examples::inspection().into()
+        Services::new(examples::inspection(), Some(&examples::status().changes))
     }
 
     #[test]

@@ -132,7 +132,7 @@ impl Status {
         let idle = status.backends.iter().filter(|backend| !backend.takes_flows);
         let idle = idle.map(|backend| {
             let address = endpoint(backend.address, backend.port);
-            style.bad(&format!("{address} of {} takes no flows: {}", backend.service, backend.reason))
+            style.bad(&format!("{address} of {} takes no flows: {}", backend.service, backend.story()))
         });
         let doubted = status.services.iter().filter(|service| !service.probes_believed);
         let doubted = doubted.map(|service| {
@@ -140,6 +140,13 @@ impl Status {
             style.bad(&format!("the probes of {name} fail every backend: they are not believed, all take flows"))
         });
         sections.add("backends", doubted.chain(idle));
+        let nodes = status.drained_nodes.iter();
+        sections.add("drained", nodes.map(|node| style.bad(&format!("node {node}; `lbctl undrain {node}` ends it"))));
+        let slots: u64 = status.changes.iter().map(|one| one.unsettled + one.settling).sum();
+        let services: BTreeSet<_> = status.changes.iter().map(|one| &one.service).collect();
+        let of = counted(services.len(), "service");
+        let line = format!("{slots} slots of {of} are not settled: `lbctl services`, `lbctl ring`, `lbctl flows`");
+        sections.add("changes", (slots > 0).then_some(line));
     }
 
     fn config_lines(&self, status: &AgentStatus, style: Style) -> Vec<String> {

@@ -34,6 +34,7 @@ use std::{fs::File, io::Read, path::Path};
 pub use authorities::NamedFile;
 pub use error::{ConfigErrors, Place, Problem};
 pub use network_check::check_against;
+pub use read::parse_duration;
 pub use reader::Reader;
 pub use sample::SAMPLE;
 pub use secret::Secret;

@@ -173,7 +173,9 @@ pub(super) fn duration(
     None
 }
 
-fn parse_duration(text: &str) -> Option<Duration> {
+/// The time that a whole number and a unit (ms, s, m, h) stand for; `None` if it is none.
+#[must_use]
+pub fn parse_duration(text: &str) -> Option<Duration> {
     let digits = text.find(|c: char| !c.is_ascii_digit())?;
     let (number, unit) = text.split_at(digits);
     let milliseconds = match unit {

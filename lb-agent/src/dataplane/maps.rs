@@ -31,6 +31,7 @@ use super::{
     pins::MapSet,
     tables::{self, Tables, removed},
 };
+use crate::model::Drain;
 use crate::plan::{BackendState, MapOp, MapState, RingArena, RingOrigin, Rings, ServiceState, Sizes};
 
 /// The maps of one set, open for writing.
@@ -162,14 +163,23 @@ impl Maps {
         Ok(state)
     }
 
-    /// Writes who keeps these maps.
-    pub(super) fn sign(&mut self, node: &str) -> Result<(), DataplaneError> {
+    /// How the node was drained when these maps were signed.
+    pub(super) fn node_drain(&self) -> Result<Option<Drain>, DataplaneError> {
+        let read = |error| DataplaneError::map("AGENT", "reading", &error);
+        let info = self.tables.agent.get(&0, 0).map_err(read)?;
+        Ok(drain(info.drained_since, info.drain_deadline, true))
+    }
+
+    /// Writes who keeps these maps, and how its node is drained.
+    pub(super) fn sign(&mut self, node: &str, drain: Option<Drain>) -> Result<(), DataplaneError> {
         let started =
             std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_secs());
         let info = AgentInfo {
             started,
             pid: std::process::id(),
             layout: LAYOUT_VERSION,
+            drained_since: drain.map_or(0, |drain| drain.since),
+            drain_deadline: drain.and_then(|drain| drain.deadline).unwrap_or(0),
             node: padded(node),
             version: padded(env!("CARGO_PKG_VERSION")),
         };
@@ -266,6 +276,11 @@ fn source_key(service: u32, range: &SourceRange) -> Key<SourceKey> {
     Key::new(prefix, key)
 }
 
+/// A drain as it stands in a map.
+fn drain(since: u64, deadline: u64, with_node: bool) -> Option<Drain> {
+    (since != 0).then_some(Drain { since, deadline: (deadline != 0).then_some(deadline), with_node })
+}
+
 /// The backend at an index, as its two entries tell; `None` if they are not in use.
 pub(super) fn read_backend(
     index: u32,
@@ -285,6 +300,7 @@ pub(super) fn read_backend(
         weight: info.weight,
         in_ring: info.in_ring != 0,
         keeps_flows: true,
+        drain: drain(info.drained_since, info.drain_deadline, info.drained_with_node != 0),
         head,
         hop: Hop::from_words(&words),
     }))

@@ -39,6 +39,7 @@ pub use trace::{EventReader, LoadedTracing, TracingLoader};
 
 use crate::{
     config::XdpMode,
+    model::Drain,
     plan::{MapOp, MapState, Rings, Sizes},
 };
 
@@ -221,12 +222,20 @@ impl Kernel {
         self.programs.tracing.as_mut().map(trace::Tracing::program).transpose()
     }
 
-    /// Notes who keeps these maps.
+    /// Notes who keeps these maps, and how its node is drained.
     ///
     /// # Errors
     /// [`DataplaneError`] if the map refuses it.
-    pub fn sign(&mut self, node: &str) -> Result<(), DataplaneError> {
-        self.maps.sign(node)
+    pub fn sign(&mut self, node: &str, drain: Option<Drain>) -> Result<(), DataplaneError> {
+        self.maps.sign(node, drain)
+    }
+
+    /// How the node was drained when these maps were signed the last time.
+    ///
+    /// # Errors
+    /// [`DataplaneError`] if the map cannot be read.
+    pub fn node_drain(&self) -> Result<Option<Drain>, DataplaneError> {
+        self.maps.node_drain()
     }
 }
 

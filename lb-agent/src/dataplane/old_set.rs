@@ -153,16 +153,46 @@ fn read_settings(set: &MapSet) -> Result<Settings, DataplaneError> {
 type Backends = BTreeMap<u32, BTreeMap<(IpAddr16, Be16), BackendState>>;
 
 fn read_backends(set: &MapSet) -> Result<Backends, DataplaneError> {
-    let names: Array<MapData, BackendInfo> = required(set, "BACKEND_INFO")?;
+    let names = read_names(set)?;
     let (words, indices) = mapped(set, "BACKENDS", BACKEND_WORDS)?;
     let mut backends = Backends::new();
-    for index in 0..indices.min(names.len()) {
-        let info = names.get(&index, 0).map_err(|error| DataplaneError::map("BACKEND_INFO", "reading", &error))?;
+    for (index, info) in (0..indices).zip(names) {
         if let Some(state) = read_backend(index, &info, &words)? {
             backends.entry(info.service).or_default().insert((info.address, info.port), state);
         }
     }
     Ok(backends)
+}
+
+/// What backends are called, by index.
+fn read_names(set: &MapSet) -> Result<Vec<BackendInfo>, DataplaneError> {
+    let failed = |error| DataplaneError::map("BACKEND_INFO", "reading", &error);
+    if let Some(names) = optional::<Array<_, BackendInfo>>(set, "BACKEND_INFO")? {
+        return (0..names.len()).map(|index| names.get(&index, 0).map_err(failed)).collect();
+    }
+    let names: Array<MapData, [u32; 8]> = required(set, "BACKEND_INFO")?;
+    (0..names.len()).map(|index| names.get(&index, 0).map(name_of_layout_1).map_err(failed)).collect()
+}
+
+/// Layout 1 has the same fields up to the generation, and no drains.
+fn name_of_layout_1(words: [u32; 8]) -> BackendInfo {
+    let [a, b, c, d, service, port_and_weight, used, ring_and_generation] = words;
+    let halves = |word: u32| {
+        let [a, b, c, d] = word.to_ne_bytes();
+        ([a, b], [c, d])
+    };
+    let (port, weight) = halves(port_and_weight);
+    let (in_ring, generation) = halves(ring_and_generation);
+    BackendInfo {
+        address: IpAddr16::v6([a, b, c, d]),
+        service,
+        port: Be16::new(u16::from_be_bytes(port)),
+        weight: u16::from_ne_bytes(weight),
+        used,
+        in_ring: u16::from_ne_bytes(in_ring),
+        generation: u16::from_ne_bytes(generation),
+        ..BackendInfo::default()
+    }
 }
 
 /// A mapped array with so many words in an entry, and the number of its entries.

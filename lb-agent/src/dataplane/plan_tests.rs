@@ -18,6 +18,7 @@ use proptest::prelude::*;
 mod carry_over;
 
 use super::{Dataplane, fake::FakeDataplane};
+use crate::model::Drain;
 use crate::plan::{
     FlowScan, MapOp, MapState, PlanError, RingArena, RingOrigin, Sizes, TargetBackend, TargetService, TargetState,
     operations, settle,
@@ -58,13 +59,14 @@ fn target(services: &BTreeMap<u8, BTreeMap<u8, (u16, u8)>>) -> TargetState {
         let backends = backends.iter().map(|(last, (weight, seed))| {
             (
                 (address(*last), Be16::new(80)),
-                TargetBackend { weight: *weight, in_ring: true, keeps_flows: true, hop: hop(*seed) },
+                TargetBackend { weight: *weight, in_ring: true, keeps_flows: true, drain: None, hop: hop(*seed) },
             )
         });
         let service_target = TargetService {
             name: format!("s{service}"),
             log2: 6,
             held: service % 2 == 0,
+            rejoins: false,
             has_affinity: false,
             window: WINDOW,
             backends: backends.collect(),
@@ -258,6 +260,69 @@ fn while_nobody_takes_new_flows_old_ones_stay() {
     assert_eq!(world.state.arena, RingArena::new(SIZES.ring_slots));
     world.apply(&one(&[1]), WINDOW + 3);
     assert_eq!(world.ring(), vec![Slot::settled(id); 64]);
+}
+
+#[test]
+fn the_deadline_of_a_drain_leaves_no_id_that_a_recorded_flow_could_name() {
+    let drained = |keeps_flows| {
+        let mut wanted = draining(&[1], &[2]);
+        let backends = &mut wanted.services.get_mut(&key(0)).unwrap().backends;
+        let backend = backends.get_mut(&(address(2), Be16::new(80))).unwrap();
+        backend.drain = Some(Drain { since: 7, deadline: Some(500), with_node: false });
+        backend.keeps_flows = keeps_flows;
+        wanted
+    };
+    let mut world = World::holding(&one(&[1, 2]));
+    let before = world.id(2);
+    world.apply(&drained(true), 0);
+    assert_eq!((world.id(2), world.maps.info[&before.index()].drain_deadline), (before, 500));
+    assert!(world.ring().iter().any(|slot| slot.old() == before));
+    world.apply(&drained(false), 500);
+    assert!(world.id(2) != before && !world.maps.backends.contains_key(&before.index()));
+    assert!(world.ring().iter().all(|slot| slot.old() != before && slot.current() == world.id(1)));
+    assert_eq!(world.maps.info[&world.id(2).index()].drained_since, 7, "drained it stays");
+    assert_eq!(world.apply(&drained(false), 600), [], "once is enough");
+    world.apply(&one(&[1, 2]), 700);
+    assert!(world.ring().iter().any(|slot| slot.current() == world.id(2)), "until it is undrained");
+}
+
+#[test]
+fn an_owner_that_gets_its_slots_back_settles_them_after_a_window() {
+    let mut world = World::holding(&one(&[1, 2]));
+    let settled = world.ring();
+    world.apply(&draining(&[1], &[2]), 0);
+    world.apply(&one(&[1, 2]), 500);
+    let (first, second) = (world.id(1), world.id(2));
+    for (slot, before) in world.ring().into_iter().zip(&settled) {
+        let back = Slot::unsettled(second, first).settling();
+        assert_eq!(slot, if before.current() == second { back } else { *before });
+    }
+    world.settle(500 + WINDOW, Some(&scan(500 + WINDOW)));
+    assert!(world.count(SlotState::Settling) > 0, "that scan began before the window was over");
+    world.settle(501 + WINDOW, Some(&scan(501 + WINDOW)));
+    assert_eq!(world.ring(), settled);
+}
+
+#[test]
+fn the_first_ring_of_a_node_that_was_away_names_who_had_its_slots() {
+    let mut wanted = one(&[1, 2, 3]);
+    let service = wanted.services.get_mut(&key(0)).unwrap();
+    service.rejoins = true;
+    service.backends.get_mut(&(address(3), Be16::new(80))).unwrap().hop.mode = Mode::Local as u8;
+    let world = World::holding(&wanted);
+    let without = World::holding(&one(&[1, 2]));
+    let plain = World::holding(&one(&[1, 2, 3]));
+    let back = |world: &World, id: BackendId| (1..=3).find(|last| world.id(*last) == id).unwrap();
+    for ((slot, without_slot), plain_slot) in world.ring().into_iter().zip(without.ring()).zip(plain.ring()) {
+        assert_eq!(back(&world, slot.current()), back(&plain, plain_slot.current()));
+        if slot.current() == world.id(3) {
+            let other = world.id((1..=2).find(|last| without.id(*last) == without_slot.current()).unwrap());
+            assert_eq!(slot, Slot::unsettled(world.id(3), other).settling());
+        } else {
+            assert_eq!(slot.state(), SlotState::Settled);
+        }
+    }
+    assert_eq!(world.count(SlotState::Settling), 21, "a third of 64 slots");
 }
 
 #[test]

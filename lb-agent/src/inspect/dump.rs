@@ -223,6 +223,9 @@ impl Inspector {
                     "weight": info.weight,
                     "inRing": info.in_ring != 0,
                     "generation": info.generation,
+                    "drainedSince": info.drained_since,
+                    "drainDeadline": info.drain_deadline,
+                    "drainedWithNode": info.drained_with_node != 0,
                 },
                 _ => {
                     let map = &self.tables.backend_counters;
@@ -305,6 +308,8 @@ impl Inspector {
             "version": text(&info.version),
             "layout": info.layout,
             "started": info.started,
+            "drainedSince": info.drained_since,
+            "drainDeadline": info.drain_deadline,
         }])
     }
 }

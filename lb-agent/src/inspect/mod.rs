@@ -7,6 +7,7 @@
 //! as it is found.
 
 mod dump;
+mod flows;
 mod read;
 mod ring;
 mod usage;
@@ -17,9 +18,11 @@ use std::path::Path;
 use lb_common::report::Report;
 
 pub use dump::{Dump, Fields};
+pub use flows::{FlowFilter, FlowView, Flows, TrackingView};
 pub use read::{Inspector, Rings, interface_name};
 pub use view::{
-    AddressView, BackendView, Count, HopView, Inspection, MapUse, Presence, RingView, ServiceView, ShareView,
+    AddressView, BackendView, ChangeView, Count, HopView, Inspection, MapUse, Presence, RingView, ServiceView,
+    ShareView,
 };
 
 use crate::dataplane::{self, PinDirectory, PinLock};

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr, path::Path};
 
 use aya::maps::{Array, MapData, MapError, PerCpuArray};
 use lb_common::{
-    addr::{BackendId, IpAddr16, WireWord},
+    addr::{IpAddr16, WireWord},
     hash::HashKey,
     maps::{
         self,
@@ -22,7 +22,7 @@ use lb_common::{
 
 use super::{
     presence_of, ring, usage,
-    view::{AddressView, BackendView, Count, HopView, Inspection, MapUse, ServiceView},
+    view::{AddressView, BackendView, Count, HopView, Inspection, MapUse, RingView, ServiceView},
 };
 use crate::{
     config::Secret,
@@ -99,8 +99,10 @@ impl Inspector {
         let mut services = self.services()?;
         if rings == Rings::Read {
             for service in &mut services {
-                let owners = self.ring(service)?;
-                service.ring = Some(ring::describe(&owners, &service.backends, &key));
+                let slots = self.ring(service)?;
+                let owners: Vec<_> = slots.iter().map(|slot| slot.current()).collect();
+                let changes = ring::changes(&slots, &service.backends);
+                service.ring = Some(RingView { changes, ..ring::describe(&owners, &service.backends, &key) });
             }
         }
         Ok(Inspection {
@@ -136,6 +138,7 @@ impl Inspector {
                 held: word.is_held(),
                 packets: counters.packets,
                 bytes: counters.bytes,
+                tracking: self.tracking(entry.index)?,
                 backends: backends.remove(&entry.index).unwrap_or_default(),
                 ring: None,
             });
@@ -208,22 +211,22 @@ impl Inspector {
         })
     }
 
-    /// Owners of the slots of a service's ring: of one and the same ring, unless it was replaced `RING_TRIES` times.
-    pub(super) fn ring(&self, service: &ServiceView) -> Result<Vec<BackendId>, DataplaneError> {
+    /// The slots of a service's ring: of one and the same ring, unless it was replaced `RING_TRIES` times.
+    pub(super) fn ring(&self, service: &ServiceView) -> Result<Vec<Slot>, DataplaneError> {
         let mut word = self.published(service.index)?;
         for _ in 1..RING_TRIES {
-            let owners = self.slots(word)?;
+            let slots = self.slots(word)?;
             let now = self.published(service.index)?;
             if now == word {
-                return Ok(owners);
+                return Ok(slots);
             }
             word = now;
         }
         self.slots(word)
     }
 
-    fn slots(&self, word: RingWord) -> Result<Vec<BackendId>, DataplaneError> {
-        (0..slots(word)).map(|slot| self.slot(word.offset().saturating_add(slot)).map(|slot| slot.current())).collect()
+    fn slots(&self, word: RingWord) -> Result<Vec<Slot>, DataplaneError> {
+        (0..slots(word)).map(|slot| self.slot(word.offset().saturating_add(slot))).collect()
     }
 
     pub(super) fn hash_key(&self) -> Result<HashKey, DataplaneError> {
@@ -272,6 +275,8 @@ impl Inspector {
             "SERVICES" | "PUBLISHED" | "SERVICE_COUNTERS" | "SERVICE_INFO" => services.len(),
             "BACKENDS" | "BACKEND_COUNTERS" | "BACKEND_INFO" => backends,
             "RINGS" => services.iter().map(|service| service.ring_slots as usize).sum(),
+            "NEW_FLOWS" => return u32::try_from(services.iter().map(|service| service.tracking.new).sum::<u64>()).ok(),
+            "OLD_FLOWS" => return u32::try_from(services.iter().map(|service| service.tracking.old).sum::<u64>()).ok(),
             "ADDRESSES" => self.tables.addresses.keys().count(),
             "PEERS" => self.tables.peers.keys().count(),
             "PEER_MACS" => self.tables.peer_macs.keys().count(),

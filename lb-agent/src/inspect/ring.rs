@@ -1,13 +1,14 @@
 //! What a ring says of its backends: shares, evenness, fingerprint. Pure.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use lb_common::{
     addr::{BackendId, Be16, IpAddr16},
     hash::{self, HashKey},
+    maps::rings::{Slot, SlotState},
 };
 
-use super::view::{BackendView, RingView, ShareView};
+use super::view::{BackendView, ChangeView, RingView, ShareView};
 
 /// Describes the ring whose slots are owned by `owners`, for the `backends` of its service.
 pub(super) fn describe(owners: &[BackendId], backends: &[BackendView], key: &HashKey) -> RingView {
@@ -42,7 +43,34 @@ pub(super) fn describe(owners: &[BackendId], backends: &[BackendView], key: &Has
         largest_deviation_percent: deviations.fold(0.0, f64::max),
         stale_slots: count(owners.len()) - owned,
         shares,
+        changes: Vec::new(),
     }
+}
+
+/// The slots that are not settled, by present and former owner.
+pub(super) fn changes(slots: &[Slot], backends: &[BackendView]) -> Vec<ChangeView> {
+    let mut counts: BTreeMap<(&'static str, BackendId, BackendId), u32> = BTreeMap::new();
+    for slot in slots {
+        let state = match slot.state() {
+            SlotState::Settled => continue,
+            SlotState::Unsettled => "unsettled",
+            SlotState::Settling => "settling",
+        };
+        *counts.entry((state, slot.current(), slot.old())).or_default() += 1;
+    }
+    let name = |wanted: BackendId| {
+        let backend = backends.iter().find(|backend| id(backend) == wanted)?;
+        Some(SocketAddr::new(backend.address, backend.port))
+    };
+    let view = |((state, current, old), slots): ((&'static str, BackendId, BackendId), u32)| ChangeView {
+        current: current.bits(),
+        current_backend: name(current),
+        old: old.bits(),
+        old_backend: name(old),
+        state,
+        slots,
+    };
+    counts.into_iter().map(view).collect()
 }
 
 /// Ids differ from node to node, so the fingerprint is made of the owners' addresses and ports, slot by slot.
@@ -126,6 +154,22 @@ mod tests {
         let view = describe(&owners(&[4, 4, 9, 4]), &[backend(4, 1, 1), out], &KEY);
         assert_eq!((view.stale_slots, view.largest_deviation_percent), (1, 25.0));
         assert_eq!(view.shares[1].ideal_percent, 0.0);
+    }
+
+    #[test]
+    fn slots_that_are_not_settled_are_counted_by_their_owners() {
+        let backends = [backend(4, 1, 1), backend(5, 2, 1)];
+        let (a, b, gone) = (BackendId::new(4, 1), BackendId::new(5, 1), BackendId::new(9, 1));
+        let away = Slot::unsettled(b, a);
+        let slots = [away, Slot::settled(a), away, away.settling(), Slot::unsettled(BackendId::NONE, gone)];
+        let seen: Vec<_> = changes(&slots, &backends)
+            .into_iter()
+            .map(|change| (change.state, change.current_backend, change.old_backend, change.slots))
+            .collect();
+        let [name_a, name_b] = [1, 2].map(|last| Some(SocketAddr::from(([10, 0, 0, last], 6443))));
+        let expected =
+            [("settling", name_b, name_a, 1), ("unsettled", None, None, 1), ("unsettled", name_b, name_a, 2)];
+        assert_eq!(seen, expected);
     }
 
     #[test]

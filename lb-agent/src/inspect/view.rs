@@ -1,9 +1,10 @@
 //! What the pinned maps say, as values to print, to serialize and to make metrics of.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::Serialize;
 
+use super::flows::TrackingView;
 use crate::{dataplane::PinOwner, model::MacAddr};
 
 /// Who keeps the maps.
@@ -80,6 +81,8 @@ pub struct ServiceView {
     pub packets: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// How its flows are recorded while backends change.
+    pub tracking: TrackingView,
     /// Its backends in the order of address and port.
     pub backends: Vec<BackendView>,
     /// Its ring, if rings were read.
@@ -150,6 +153,26 @@ pub struct RingView {
     pub stale_slots: u32,
     /// Shares in the order of the backends.
     pub shares: Vec<ShareView>,
+    /// Slots that are not settled.
+    pub changes: Vec<ChangeView>,
+}
+
+/// Slots that went from one backend to another and are not settled.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ChangeView {
+    /// Bits of the id of the backend that takes new flows; 0 for none.
+    pub current: u32,
+    /// Its address and port; `null` if there is none.
+    pub current_backend: Option<SocketAddr>,
+    /// Bits of the id of the backend that had the slots before.
+    pub old: u32,
+    /// Its address and port; `null` if it is gone.
+    pub old_backend: Option<SocketAddr>,
+    /// `unsettled` or `settling`.
+    pub state: &'static str,
+    /// How many.
+    pub slots: u32,
 }
 
 /// What a backend has of a ring.

@@ -47,11 +47,17 @@ facts! {
     VIP_ANNOUNCED = Gauge "levee_vip_announced" "Whether this node draws the traffic of the VIP";
     BACKEND_TAKES_FLOWS = Gauge "levee_backend_takes_flows" "Whether the backend takes new flows";
     PROBES_BELIEVED = Gauge "levee_service_probes_believed" "Whether the probes of the service are believed: 0 while they fail every backend, which all take flows then";
+    SLOTS_NOT_SETTLED = Gauge "levee_service_slots" "Slots of the ring that are not settled, by state; only of services that have some";
+    SCAN_DURATION = Durations "levee_flow_scan_duration_seconds" "Time taken to scan the tables of flows, seconds";
+    FLOWS_EXPIRED = Counter "levee_flows_expired" "Recorded flows that had expired and were removed";
     MAPS_READABLE = Gauge "levee_maps_readable" "Whether the maps could be read for this answer: the metrics below are absent otherwise";
     SERVICE_PACKETS = Counter "levee_service_packets" "Packets of the service that were handed on or up";
     SERVICE_BYTES = Counter "levee_service_bytes" "Bytes of these packets from the IP header on, without tunnel headers";
     BACKEND_PACKETS = Counter "levee_backend_packets" "Packets of the service that were handed on or up to the backend";
     BACKEND_BYTES = Counter "levee_backend_bytes" "Bytes of these packets from the IP header on, without tunnel headers";
+    FLOWS = Gauge "levee_flows_recorded" "Recorded flows by table: new ones began on a slot whose owner had changed, old ones before that";
+    FLOWS_LIMIT = Gauge "levee_flows_limit" "The most flows of the service in either table";
+    FLOWS_REFUSED = Counter "levee_flows_refused" "Found no room in their table: new, SYNs that were dropped; old, packets that were sent on without being recorded";
     VERDICTS = Counter "levee_verdicts" "Packets by the verdict that they ended in; those that are not for a VIP are not counted";
     DROPS = Counter "levee_drops" "Packets for a VIP that were dropped, by reason";
     MAP_ENTRIES = Gauge "levee_map_entries" "Entries of the map in use";

@@ -4,6 +4,7 @@
 
 mod facts;
 mod samples;
+mod tracking;
 
 use std::fmt;
 

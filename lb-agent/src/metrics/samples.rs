@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use super::{Family, Labels, Sample, Value, facts, facts::Fact};
+use super::{Family, Labels, Sample, Value, facts, facts::Fact, tracking};
 use crate::{
     inspect::{BackendView, Count, Inspection, MapUse, ServiceView},
     status::AgentStatus,
@@ -45,6 +45,9 @@ fn of_agent(status: &AgentStatus) -> Vec<Family> {
             "service",
             status.services.iter().map(|service| (service.service.clone(), flag(service.probes_believed))),
         ),
+        tracking::slots(status),
+        single(facts::SCAN_DURATION, Value::Durations(status.scans.seconds, status.scans.count)),
+        single(facts::FLOWS_EXPIRED, Value::Count(status.scans.expired)),
     ]
 }
 
@@ -86,6 +89,9 @@ fn of_maps(maps: &Inspection) -> Vec<Family> {
         services(facts::SERVICE_BYTES, maps, |service| service.bytes),
         backends(facts::BACKEND_PACKETS, maps, |backend| backend.packets),
         backends(facts::BACKEND_BYTES, maps, |backend| backend.bytes),
+        tracking::recorded(maps),
+        tracking::limits(maps),
+        tracking::refused(maps),
         // What is not for a VIP is not counted, so that a zero would mislead.
         counts(facts::VERDICTS, "verdict", maps.verdicts.get(1..).unwrap_or_default()),
         counts(facts::DROPS, "reason", &maps.drops),
@@ -118,7 +124,7 @@ fn backends(fact: &'static Fact, maps: &Inspection, value: fn(&BackendView) -> u
     Family { fact, samples: maps.services.iter().flat_map(of_service).collect() }
 }
 
-fn service_labels(service: &ServiceView) -> Labels {
+pub(super) fn service_labels(service: &ServiceView) -> Labels {
     vec![
         ("service", service.name.clone()),
         ("vip", service.vip.to_string()),
@@ -145,6 +151,6 @@ fn flag(is_set: bool) -> Value {
     Value::Gauge(i64::from(is_set))
 }
 
-fn gauge(value: u64) -> Value {
+pub(super) fn gauge(value: u64) -> Value {
     Value::Gauge(i64::try_from(value).unwrap_or(i64::MAX))
 }

@@ -1,6 +1,11 @@
 //! What the probes say of each backend.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use serde::Serialize;
 
@@ -22,6 +27,15 @@ pub struct BackendAddress {
     pub address: IpAddr,
     /// Port, 0 for every port.
     pub port: u16,
+}
+
+impl fmt::Display for BackendAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.port, self.address) {
+            (0, address) => address.fmt(f),
+            (port, address) => SocketAddr::new(address, port).fmt(f),
+        }
+    }
 }
 
 /// What the probes of one target say.

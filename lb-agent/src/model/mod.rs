@@ -1,7 +1,9 @@
 //! What is wanted and what is known, as plain ordered values: no I/O, no clocks, no sockets.
 
 pub mod desired;
+pub mod drain;
 pub mod health;
+pub mod moment;
 pub mod network;
 pub mod probe;
 
@@ -9,6 +11,7 @@ pub use desired::{
     Affinity, AnnounceWhen, Announcement, AnnouncerKind, Backend, Delivery, DesiredState, MssClamp, Node, Peer,
     Protocol, RingSize, Service,
 };
+pub use drain::{Drain, DrainAnswer, DrainError, DrainRequest, Drained, Drains, NamedBackend};
 pub use health::{BackendAddress, HealthReport, ProbeState, ProbeTarget};
 pub use network::{Interface, InterfaceKind, MacAddr, Network, NextHop};
 pub use probe::{ExpectedStatus, HttpProbe, Probe, ProbeKind, TlsProbe, Trust};

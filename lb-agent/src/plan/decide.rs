@@ -22,13 +22,13 @@ use lb_common::{
 use serde::Serialize;
 
 use super::{
-    clamp,
+    clamp, drain,
     slow_start::{self, Start, Takers},
     state::{TargetBackend, TargetService, TargetState},
 };
 use crate::model::{
-    AnnounceWhen, Announcement, Backend, BackendAddress, Delivery, DesiredState, HealthReport, InterfaceKind, MacAddr,
-    Network, ProbeState, ProbeTarget, Protocol, Service,
+    AnnounceWhen, Announcement, Backend, BackendAddress, Delivery, DesiredState, Drain, Drained, Drains, HealthReport,
+    InterfaceKind, MacAddr, Network, ProbeState, ProbeTarget, Protocol, Service,
 };
 
 /// All that a decision depends on.
@@ -43,6 +43,13 @@ pub struct Inputs<'a> {
     pub hash_key: HashKey,
     /// Backends that an earlier agent had found failing: out of the ring until a probe of this one says otherwise.
     pub distrusted: &'a BTreeSet<(String, BackendAddress)>,
+    /// What operators drain.
+    pub drains: &'a Drains,
+    /// Nanoseconds of `CLOCK_MONOTONIC`, in which deadlines of drains are.
+    pub monotonic: u64,
+    /// Backends on this node, if this agent found no maps: other directors may have been here all the time, and may have
+    /// given flows of their slots to others.
+    pub unproven: &'a BTreeSet<(String, BackendAddress)>,
     /// Time since any moment that stays the same for all decisions; it never goes back.
     pub now: Duration,
     /// What the decision before left in [`Decision::takers`].
@@ -100,6 +107,8 @@ pub struct BackendDecision {
     pub takes_flows: bool,
     /// How its packets leave this node.
     pub mode: &'static str,
+    /// How an operator drains it.
+    pub drain: Option<Drain>,
     /// Why it is as it is.
     pub reason: String,
 }
@@ -120,7 +129,8 @@ pub struct AnnounceDecision {
 #[must_use]
 pub fn decide(inputs: &Inputs<'_>) -> Decision {
     let mut decision = Decision::default();
-    let judged: Vec<Judged> = inputs.desired.services.iter().map(|service| judge(inputs, service)).collect();
+    let drained = inputs.drains.drained(inputs.desired);
+    let judged: Vec<Judged> = inputs.desired.services.iter().map(|service| judge(inputs, &drained, service)).collect();
     for (service, judged) in inputs.desired.services.iter().zip(&judged) {
         if judged.verdicts.iter().any(|verdict| verdict.holds) {
             decision.held.extend(&service.vips);
@@ -134,8 +144,9 @@ pub fn decide(inputs: &Inputs<'_>) -> Decision {
         enter_service(inputs, &mut decision, service, judged, &start);
     }
     for announcement in &inputs.desired.announcements {
-        announce(&mut decision, inputs.desired, announcement, &judged);
+        announce(&mut decision, inputs, announcement, &judged);
     }
+    decision.next_change = decision.next_change.into_iter().chain(drain::next_end(inputs)).min();
     addresses_and_peers(inputs, &mut decision.target);
     decision
 }
@@ -152,31 +163,43 @@ struct Judged {
 struct Verdict {
     health: ProbeState,
     takes_flows: bool,
+    /// Whether this node has to hear from it before it announces the VIP.
+    is_unproven: bool,
     /// Whether flows that it has may stay.
     keeps_flows: bool,
     /// Whether the node holds the service's VIPs on account of this backend.
     holds: bool,
+    drain: Option<Drain>,
     hop: Hop,
     reason: String,
 }
 
 /// Judges the backends of a service. When the probes fail all of them, the probes are not believed.
-fn judge(inputs: &Inputs<'_>, service: &Service) -> Judged {
+fn judge(inputs: &Inputs<'_>, drained: &Drained<'_>, service: &Service) -> Judged {
     let health: Vec<_> = service.backends.iter().map(|backend| health(inputs, service, backend)).collect();
-    let weighted = || service.backends.iter().zip(&health).filter(|(backend, _)| backend.weight > 0);
+    let drain = |of: &Backend| drained.of(&service.name, BackendAddress { address: of.address, port: of.port });
+    let is_candidate = |backend: &Backend| backend.weight > 0 && drain(backend).is_none();
+    let weighted = || service.backends.iter().zip(&health).filter(|(backend, _)| is_candidate(backend));
     let none_believed = weighted().count() > 0 && weighted().all(|(_, state)| !state.takes_flows());
     let verdict = |(backend, state): (&Backend, ProbeState)| {
         let is_local = inputs.desired.node.addresses.contains(&backend.address);
         let believed = state.takes_flows() || none_believed;
         let (hop, way) = hop(inputs, service, backend, is_local);
         let allowed = is_local || service.delivery != Delivery::Local;
+        let drain = drain(backend);
+        let is_over = drain.is_some_and(|(drain, _)| drain.is_over(inputs.monotonic));
         Verdict {
-            takes_flows: believed && backend.weight > 0 && allowed,
+            takes_flows: believed && backend.weight > 0 && allowed && drain.is_none(),
+            is_unproven: state == ProbeState::Unknown && inputs.unproven.contains(&name(service, backend)),
             // A new datagram looks like one of an old flow: if old flows stayed, so would new ones.
-            keeps_flows: believed || service.protocol == Protocol::Tcp,
+            keeps_flows: (believed || service.protocol == Protocol::Tcp) && !is_over,
             // A server that says that it is not ready goes on serving the connections that it has.
             holds: is_local && (believed || state.serves()),
-            reason: reason(backend, &state, none_believed, allowed, &way),
+            reason: drain.map_or_else(
+                || reason(backend, &state, none_believed, allowed, &way),
+                |(drain, node)| drain::reason(&drain, node, is_over),
+            ),
+            drain: drain.map(|(drain, _)| drain),
             health: state,
             hop,
         }
@@ -189,13 +212,16 @@ fn health(inputs: &Inputs<'_>, service: &Service, backend: &Backend) -> ProbeSta
         return ProbeState::Healthy;
     };
     let state = inputs.health.state(&ProbeTarget { address: backend.address, probe: Arc::clone(probe) });
-    let name = (service.name.clone(), BackendAddress { address: backend.address, port: backend.port });
-    if state == ProbeState::Unknown && inputs.distrusted.contains(&name) {
+    if state == ProbeState::Unknown && inputs.distrusted.contains(&name(service, backend)) {
         // Its port can be open: what it serves is not cut on suspicion.
         let reason = "it had failed before this agent started".to_owned();
         return ProbeState::Failed { reason, port_open: true };
     }
     state
+}
+
+fn name(service: &Service, backend: &Backend) -> (String, BackendAddress) {
+    (service.name.clone(), BackendAddress { address: backend.address, port: backend.port })
 }
 
 fn reason(backend: &Backend, state: &ProbeState, none_believed: bool, allowed: bool, way: &str) -> String {
@@ -243,12 +269,9 @@ fn hop(inputs: &Inputs<'_>, service: &Service, backend: &Backend, is_local: bool
     };
     let source = inputs.desired.node.addresses.iter().find(|address| address.is_ipv4() == backend.address.is_ipv4());
     let hop = Hop {
-        tunnel_destination: if mode == Mode::L2 { IpAddr16::default() } else { backend.address.into() },
-        tunnel_source: if mode == Mode::L2 {
-            IpAddr16::default()
-        } else {
-            source.copied().map_or_else(IpAddr16::default, Into::into)
-        },
+        // Wherever it is, a tunnel leads there: a packet's second chance takes it.
+        tunnel_destination: backend.address.into(),
+        tunnel_source: source.copied().map_or_else(IpAddr16::default, Into::into),
         macs: eth::addresses(mac.0, interface.mac.0),
         interface: device,
         vlan,
@@ -274,6 +297,8 @@ fn mode(delivery: Delivery, on_link: bool, backend: IpAddr) -> Option<Mode> {
 fn enter_service(inputs: &Inputs<'_>, decision: &mut Decision, service: &Service, judged: &Judged, start: &Start) {
     let believed = !judged.none_believed;
     decision.services.push(ServiceDecision { service: service.name.clone(), probes_believed: believed });
+    let rejoins = service.protocol == Protocol::Tcp
+        && service.backends.iter().any(|backend| inputs.unproven.contains(&name(service, backend)));
     let mut backends = BTreeMap::new();
     let of_start = start.weights.iter().zip(&start.tenths);
     for ((backend, verdict), (weight, tenths)) in service.backends.iter().zip(&judged.verdicts).zip(of_start) {
@@ -287,6 +312,7 @@ fn enter_service(inputs: &Inputs<'_>, decision: &mut Decision, service: &Service
             health: verdict.health.clone(),
             takes_flows: verdict.takes_flows,
             mode: Mode::from_value(verdict.hop.mode).label(),
+            drain: verdict.drain,
             reason: format!("{}{starting}", verdict.reason),
         });
         if verdict.hop.interface != 0 {
@@ -296,6 +322,7 @@ fn enter_service(inputs: &Inputs<'_>, decision: &mut Decision, service: &Service
             weight: *weight,
             in_ring: verdict.takes_flows,
             keeps_flows: verdict.keeps_flows,
+            drain: verdict.drain,
             hop: verdict.hop,
         };
         backends.insert((backend.address.into(), Be16::new(backend.port)), wanted);
@@ -317,6 +344,7 @@ fn enter_service(inputs: &Inputs<'_>, decision: &mut Decision, service: &Service
                 name: service.name.clone(),
                 log2: service.ring_size.log2(),
                 held,
+                rejoins,
                 has_affinity: service.affinity.is_some(),
                 window: nanoseconds(service.affinity.map_or(service.flow_timeout, |affinity| affinity.timeout)),
                 backends: backends.clone(),
@@ -331,15 +359,24 @@ fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-fn announce(decision: &mut Decision, desired: &DesiredState, announcement: &Announcement, judged: &[Judged]) {
+fn announce(decision: &mut Decision, inputs: &Inputs<'_>, announcement: &Announcement, judged: &[Judged]) {
+    let desired = inputs.desired;
     let of_vip = || desired.services.iter().zip(judged).filter(|(service, _)| service.vips.contains(&announcement.vip));
-    let (announced, reason) = match announcement.when {
-        AnnounceWhen::Always => (true, "configured to announce always".to_owned()),
-        AnnounceWhen::LocalBackend => {
-            let serves = |judged: &Judged| judged.verdicts.iter().any(|verdict| verdict.holds && verdict.takes_flows);
-            let serving = of_vip().find(|(_, judged)| serves(judged));
+    let (announced, reason) = match (drain::withdraws(inputs), announcement.when) {
+        (Some(reason), _) => (false, reason),
+        (None, AnnounceWhen::Always) => (true, "configured to announce always".to_owned()),
+        (None, AnnounceWhen::LocalBackend) => {
+            let own = |judged: &Judged, is_unproven: bool| {
+                let mut own = judged.verdicts.iter().filter(|verdict| verdict.holds && verdict.takes_flows);
+                own.any(|verdict| verdict.is_unproven == is_unproven)
+            };
+            let serving = of_vip().find(|(_, judged)| own(judged, false));
             match serving {
                 Some((service, _)) => (true, format!("a backend of {} on this node takes flows", service.name)),
+                None if of_vip().any(|(_, judged)| own(judged, true)) => (
+                    false,
+                    "the backend on this node has not been probed since the agent started from nothing".to_owned(),
+                ),
                 None => (false, "no backend on this node takes flows".to_owned()),
             }
         }

@@ -22,8 +22,11 @@ struct World {
     network: Network,
     health: HealthReport,
     distrusted: BTreeSet<(String, BackendAddress)>,
+    unproven: BTreeSet<(String, BackendAddress)>,
     now: Duration,
     takers: Takers,
+    drains: Drains,
+    monotonic: u64,
 }
 
 impl World {
@@ -62,8 +65,11 @@ impl World {
             network: network(),
             health: HealthReport::default(),
             distrusted: BTreeSet::new(),
+            unproven: BTreeSet::new(),
             now: Duration::ZERO,
             takers: Takers::default(),
+            drains: Drains::default(),
+            monotonic: 0,
         }
     }
 
@@ -78,8 +84,11 @@ impl World {
             health: &self.health,
             hash_key: HashKey::new([7; 16]),
             distrusted: &self.distrusted,
+            unproven: &self.unproven,
             now: self.now,
             takers: &self.takers,
+            drains: &self.drains,
+            monotonic: self.monotonic,
         })
     }
 
@@ -289,6 +298,30 @@ fn what_an_earlier_agent_found_failed_stays_out_until_a_probe_succeeds() {
 }
 
 #[test]
+fn with_new_maps_a_vip_is_announced_when_the_own_backend_has_answered() {
+    let mut world = World::new(Delivery::Auto);
+    assert!(!world.decide().target.services.values().any(|service| service.rejoins));
+    world.unproven.insert(("api".to_owned(), BackendAddress { address: ip("10.0.0.1"), port: 6443 }));
+    let decision = world.decide();
+    assert!(decision.target.services.values().all(|service| service.rejoins));
+    assert_eq!(takers(&decision).len(), 3, "what others send here is served");
+    assert!(decision.announced.is_empty() && decision.held.contains(&ip(VIP)), "{decision:?}");
+    assert!(decision.announcements[0].reason.contains("not been probed"), "{decision:?}");
+    world.probe("10.0.0.1", ProbeState::Healthy);
+    assert!(world.decide().announced.contains_key(&ip(VIP)));
+}
+
+#[test]
+fn with_new_maps_a_vip_is_announced_when_all_probes_failed() {
+    let mut world = World::new(Delivery::Auto);
+    world.unproven.insert(("api".to_owned(), BackendAddress { address: ip("10.0.0.1"), port: 6443 }));
+    for address in ["10.0.0.1", "10.0.0.2", "10.0.9.3"] {
+        world.probe(address, failed());
+    }
+    assert!(world.decide().announced.contains_key(&ip(VIP)), "the first server is yet to start");
+}
+
+#[test]
 fn a_director_without_backends_announces_only_when_told_always() {
     let mut world = World::new(Delivery::Auto);
     world.desired.services[0].backends.remove(0);
@@ -325,3 +358,6 @@ fn errors_come_from_the_first_address_of_each_family() {
     world.desired.node.addresses = vec![ip("fd00::1")];
     assert_eq!(world.decide().target.settings.node, [IpAddr16::default(), ip("fd00::1").into()]);
 }
+
+#[path = "decide_drain_tests.rs"]
+mod drains;

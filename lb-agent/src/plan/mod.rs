@@ -7,6 +7,7 @@
 
 mod clamp;
 mod decide;
+mod drain;
 mod operations;
 mod ring_arena;
 mod settle;
@@ -14,6 +15,7 @@ mod slow_start;
 mod state;
 
 pub use decide::{AnnounceDecision, BackendDecision, Decision, Inputs, ServiceDecision, decide};
+pub use drain::{FlowsLeft, Recorded, flows_left};
 pub use operations::{CarriedOver, PlanError, Translation, carry_over, operations};
 pub use ring_arena::RingArena;
 pub use settle::{FlowScan, next_window, settle};

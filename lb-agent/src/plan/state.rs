@@ -18,6 +18,7 @@ use lb_common::{
 };
 
 use super::ring_arena::RingArena;
+use crate::model::Drain;
 
 /// What the maps should hold.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -45,6 +46,8 @@ pub struct TargetService {
     pub log2: u8,
     /// Whether this node terminates flows to the VIP.
     pub held: bool,
+    /// Whether a first ring may be that of a node that was away, and whose slots others had in the meantime.
+    pub rejoins: bool,
     /// Whether a client stays with its backend whatever port it comes from.
     pub has_affinity: bool,
     /// How long a recorded flow may be silent, and how long a slot whose owner changed is unsettled, in nanoseconds.
@@ -65,6 +68,8 @@ pub struct TargetBackend {
     /// Whether flows that it has may stay: not on a UDP backend that fails its probe, since a new datagram cannot be
     /// told from one of an old flow.
     pub keeps_flows: bool,
+    /// How an operator drains it.
+    pub drain: Option<Drain>,
     /// How its packets leave.
     pub hop: Hop,
 }
@@ -183,6 +188,8 @@ pub struct BackendState {
     pub in_ring: bool,
     /// Whether flows that it has may stay.
     pub keeps_flows: bool,
+    /// How an operator drains it.
+    pub drain: Option<Drain>,
     /// First word of its entry.
     pub head: Head,
     /// The hop in force.

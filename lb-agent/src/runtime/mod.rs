@@ -1,11 +1,13 @@
 //! Starts the parts, joins them, and orders their end: withdraw first, the data plane stays unless told otherwise.
 
+mod drains;
 mod interfaces;
 mod listeners;
 mod logging;
 mod notify;
 mod reconcile;
 mod report;
+mod sockets;
 mod sweep;
 
 use std::{
@@ -73,12 +75,13 @@ async fn serve(path: PathBuf, config: Config) -> Result<()> {
 
     let status = SharedStatus::default();
     let (listeners, requests) = mpsc::channel(1);
-    let mut servers = serve_status(&config.agent, &status, listeners, &cancel).await?;
+    let (commands, drains) = mpsc::channel(api::COMMANDS);
+    let mut servers = serve_status(&config.agent, &status, listeners, commands, &cancel).await?;
     let (source, outcomes) = FileSource::spawn(&path, cancel.clone()).context("watching the configuration")?;
     let agent = config.agent.clone();
     let outputs = reconcile::Outputs { wanted_hops, wanted_probes, wanted_announcements };
     let tracing = listeners::Tracing::new(requests);
-    let inputs = reconcile::Streams { network, health, announced: announced.clone(), tracing };
+    let inputs = reconcile::Streams { network, health, announced: announced.clone(), tracing, drains };
     let mut reconciler = Reconciler::open(&lock, &path, config, inputs, outputs, status.clone())?;
     let on_terminate = watch::Sender::new(agent.on_terminate);
     let ending = tokio::select! {
@@ -99,13 +102,14 @@ async fn serve_status(
     agent: &AgentConfig,
     status: &SharedStatus,
     listeners: mpsc::Sender<Request>,
+    drains: mpsc::Sender<api::DrainCommand>,
     cancel: &CancellationToken,
 ) -> Result<mpsc::Receiver<Result<()>>> {
     let (failed, failures) = mpsc::channel(2);
     let shared = status.clone();
     let source: StatusSource = Arc::new(move || shared.lock().unwrap_or_else(PoisonError::into_inner).clone());
     let socket = api::bind(&agent.socket)?;
-    let serving = api::serve(socket, source.clone(), listeners, cancel.clone());
+    let serving = api::serve(socket, source.clone(), listeners, drains, cancel.clone());
     let report = failed.clone();
     tokio::spawn(async move {
         if let Err(error) = serving.await {

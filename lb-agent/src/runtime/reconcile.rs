@@ -1,12 +1,15 @@
 //! The loop in the middle: whenever anything that a plan depends on changes, decide anew and perform what differs.
 
+mod drains;
 mod settle;
+mod start;
+mod wanted;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     path::Path,
-    sync::{Arc, MutexGuard, PoisonError},
+    sync::{MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -14,12 +17,17 @@ use anyhow::{Result, anyhow};
 use lb_common::{hash::HashKey, maps::addresses::AddressEntry};
 use tokio::sync::{mpsc, watch};
 
-use super::{SharedStatus, checked, interfaces, listeners::Tracing, notify, pending_restart, report, sweep::Sweeper};
+pub use self::wanted::{wanted_hops, wanted_probes};
+use super::{
+    SharedStatus, checked, drains::DrainBook, interfaces, listeners::Tracing, notify, pending_restart, report,
+    sweep::Sweeper,
+};
 use crate::{
     announce::{AnnounceStatus, DesiredAnnouncements},
+    api::DrainCommand,
     config::{Config, ConfigErrors, OnTerminate},
     dataplane::{Dataplane, DataplaneError, Kernel, PinLock, monotonic},
-    model::{BackendAddress, Delivery, DesiredState, HealthReport, Network, ProbeTarget},
+    model::{BackendAddress, Delivery, HealthReport, Network, ProbeTarget},
     plan::{self, Decision, Inputs, MapOp, MapState, Sizes, Takers},
     status::AgentStatus,
 };
@@ -40,6 +48,8 @@ pub struct Streams {
     pub announced: watch::Receiver<AnnounceStatus>,
     /// Who wants to hear of packets.
     pub tracing: Tracing,
+    /// What operators want drained.
+    pub drains: mpsc::Receiver<DrainCommand>,
 }
 
 /// What the loop tells the other parts.
@@ -59,6 +69,7 @@ pub struct Reconciler {
     kernel: Kernel,
     state: MapState,
     distrusted: BTreeSet<(String, BackendAddress)>,
+    unproven: BTreeSet<(String, BackendAddress)>,
     /// Whether the program is on its interfaces. Before that nothing is held or announced: if an interface refuses it,
     /// the agent ends, and nobody would take back what draws traffic here.
     is_attached: bool,
@@ -67,6 +78,7 @@ pub struct Reconciler {
     /// Where the time that plans know begins.
     began: Instant,
     takers: Takers,
+    drains: DrainBook,
     /// When the latest decision becomes another by itself.
     next_change: Option<Instant>,
     /// What was said of interfaces on which segment sizes cannot be bounded.
@@ -74,25 +86,6 @@ pub struct Reconciler {
     streams: Streams,
     outputs: Outputs,
     status: SharedStatus,
-}
-
-/// Addresses whose way a plan depends on.
-pub fn wanted_hops(desired: &DesiredState) -> BTreeSet<IpAddr> {
-    let backends = desired.services.iter().flat_map(|service| service.backends.iter().map(|backend| backend.address));
-    let peers = desired.peers.iter().flat_map(|peer| peer.addresses.iter().copied());
-    backends.chain(peers).filter(|address| !desired.node.addresses.contains(address)).collect()
-}
-
-/// What has to be probed.
-pub fn wanted_probes(desired: &DesiredState) -> BTreeSet<ProbeTarget> {
-    let of_service = |service: &crate::model::Service| {
-        let targets = service.backends.iter().filter_map(|backend| {
-            let probe = Arc::clone(service.probe.as_ref()?);
-            Some(ProbeTarget { address: backend.address, probe })
-        });
-        targets.collect::<Vec<_>>()
-    };
-    desired.services.iter().flat_map(of_service).collect()
 }
 
 impl Reconciler {
@@ -119,7 +112,9 @@ impl Reconciler {
         };
         let kernel = Kernel::open(lock, sizes)?;
         let state = kernel.state()?;
-        let distrusted = failed_before(&state);
+        let distrusted = start::failed_before(&state);
+        let unproven = start::unproven(&state, &config.desired);
+        let drains = DrainBook::adopted(&config.desired, &state, kernel.node_drain()?);
         let running = config.agent.clone();
         let reconciler = Self {
             config,
@@ -127,10 +122,12 @@ impl Reconciler {
             kernel,
             state,
             distrusted,
+            unproven,
             is_attached: false,
             flows_recorded: true, // an earlier agent may have left some
             began: Instant::now(),
             takers: Takers::default(),
+            drains,
             next_change: None,
             unclamped: Vec::new(),
             streams,
@@ -171,6 +168,14 @@ impl Reconciler {
                     failed |= self.settle(None).await?;
                     continue;
                 }
+                Some(command) = self.streams.drains.recv() => {
+                    failed |= self.command(command).await?;
+                    continue;
+                }
+                () = self.drains.due(), if !self.drains.drains.is_empty() => {
+                    self.report_drains();
+                    continue;
+                }
                 scanned = sweeper.scanned() => {
                     failed |= self.scanned(scanned).await?;
                     continue;
@@ -203,7 +208,7 @@ impl Reconciler {
             return Err(refused.into());
         }
         self.kernel.commit()?;
-        self.kernel.sign(&self.config.desired.node.name)?;
+        self.sign()?;
         self.is_attached = true;
         let failed = self.reconcile().await?;
         self.status().ready = true;
@@ -231,6 +236,8 @@ impl Reconciler {
         }
         report::decision(&mut self.status(), &decision);
         self.report_announced();
+        self.drains.decided(&decision);
+        self.report_drains();
         Ok(false)
     }
 
@@ -244,6 +251,9 @@ impl Reconciler {
             health: &health,
             hash_key: HashKey::new(self.config.agent.secret.bytes()),
             distrusted: &self.distrusted,
+            drains: &self.drains.drains,
+            monotonic: monotonic(),
+            unproven: &self.unproven,
             now: now.duration_since(self.began),
             takers: &self.takers,
         });
@@ -341,6 +351,7 @@ impl Reconciler {
                 self.await_ways(&wanted_hops(&config.desired)).await;
                 on_terminate.send_replace(config.agent.on_terminate);
                 report::configured(&mut self.status(), &config.desired.node.name, &config.agent, pending);
+                self.drains.drains.retain(&config.desired);
                 self.config = config;
             }
             Err(errors) => {
@@ -391,14 +402,4 @@ async fn due(at: Option<Instant>) {
     if let Some(at) = at {
         tokio::time::sleep_until(at.into()).await;
     }
-}
-
-/// Backends that the maps' last agent kept out of the ring though they have a weight.
-fn failed_before(state: &MapState) -> BTreeSet<(String, BackendAddress)> {
-    let of_service = |service: &plan::ServiceState| {
-        let failed = service.backends.iter().filter(|(_, backend)| !backend.in_ring && backend.weight > 0);
-        let named = failed.map(|((address, port), _)| BackendAddress { address: (*address).into(), port: port.get() });
-        named.map(|backend| (service.name.clone(), backend)).collect::<Vec<_>>()
-    };
-    state.services.values().flat_map(of_service).collect()
 }

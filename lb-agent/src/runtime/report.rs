@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::{
     announce::AnnounceStatus,
     config::AgentConfig,
+    dataplane::Scanned,
     model::ProbeState,
     plan::{Decision, ServiceDecision},
     status::{AgentStatus, AnnouncementStatus, BackendStatus, ServiceStatus},
@@ -38,6 +39,7 @@ pub fn decision(status: &mut AgentStatus, decision: &Decision) {
             takes_flows: one.takes_flows,
             mode: one.mode.to_owned(),
             reason: one.reason.clone(),
+            drain: None, // `drains::enter` fills it
         })
         .collect();
 }
@@ -78,6 +80,15 @@ pub fn configured(status: &mut AgentStatus, node: &str, agent: &AgentConfig, pen
     status.config.refused = None;
     status.config.pending_restart = pending_restart;
     status.config.secret_fingerprint = agent.secret.fingerprint();
+}
+
+/// Enters a scan of the tables of flows.
+pub fn scanned(status: &mut AgentStatus, scanned: &Scanned) {
+    let scans = &mut status.scans;
+    scans.count += 1;
+    scans.last_seconds = scanned.took.as_secs_f64();
+    scans.seconds += scanned.took.as_secs_f64();
+    scans.expired += scanned.expired as u64;
 }
 
 fn health(state: &ProbeState) -> &'static str {

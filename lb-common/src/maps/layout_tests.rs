@@ -36,8 +36,8 @@ fn pinned_layouts_are_those_of_this_version() {
         FlowEntry { backend, slot_bits, deadline, service, stage }
         Tracking { 0 }
         ServiceInfo { key, used, name }
-        BackendInfo { address, service, port, weight, used, in_ring, generation }
-        AgentInfo { started, pid, layout, node, version }
+        BackendInfo { address, service, port, weight, used, in_ring, generation, drained_since, drain_deadline, drained_with_node, pad }
+        AgentInfo { started, pid, layout, drained_since, drain_deadline, node, version }
         FragmentKey { source, destination, identification, protocol }
         FragmentEntry { time, source_port, destination_port, pad }
     );
@@ -93,7 +93,7 @@ fn pinned_layouts_are_those_of_this_version() {
         0 key
        20 used
        24 name
-    BackendInfo: 32 bytes, alignment 4
+    BackendInfo: 56 bytes, alignment 8
         0 address
        16 service
        20 port
@@ -101,12 +101,18 @@ fn pinned_layouts_are_those_of_this_version() {
        24 used
        28 in_ring
        30 generation
-    AgentInfo: 112 bytes, alignment 8
+       32 drained_since
+       40 drain_deadline
+       48 drained_with_node
+       52 pad
+    AgentInfo: 128 bytes, alignment 8
         0 started
         8 pid
        12 layout
-       16 node
-       80 version
+       16 drained_since
+       24 drain_deadline
+       32 node
+       96 version
     FragmentKey: 40 bytes, alignment 4
         0 source
        16 destination

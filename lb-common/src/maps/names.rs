@@ -37,6 +37,14 @@ pub struct BackendInfo {
     pub in_ring: u16,
     /// Generation of the entry, or the last one it had: the next to use the index takes the next generation.
     pub generation: u16,
+    /// Since when an operator drains it, seconds of Unix time; 0 if nobody does.
+    pub drained_since: u64,
+    /// When the flows that are left are cut, nanoseconds of `CLOCK_MONOTONIC`; 0 for never.
+    pub drain_deadline: u64,
+    /// 1 if it is drained since its whole node is, else 0.
+    pub drained_with_node: u32,
+    /// Zero.
+    pub pad: u32,
 }
 
 impl ServiceInfo {
@@ -45,4 +53,4 @@ impl ServiceInfo {
         Self { key: VipKey::new(IpAddr16::v6([0; 4]), Be16::new(0), 0), used: 0, name: [0; NAME_LEN] };
 }
 
-pod!(ServiceInfo: 20 + 4 + 64, BackendInfo: 16 + 4 + 2 + 2 + 4 + 2 + 2);
+pod!(ServiceInfo: 20 + 4 + 64, BackendInfo: 16 + 4 + 2 + 2 + 4 + 2 + 2 + 8 + 8 + 4 + 4);

@@ -4,7 +4,7 @@
 /// Word of `PUBLISHED`.
 ///
 /// Bits 0..32 offset of the ring in `RINGS`, 32..37 log2 of its slots, 37 held, 38 affinity, 39 has source
-/// ranges, 40..64 generation. The offset 0 is
+/// ranges, 40 has slots that are not settled, 41..64 generation. The offset 0 is
 /// never given to a ring: it says that the service has no backend.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[repr(transparent)]
@@ -16,8 +16,8 @@ impl RingWord {
     /// The word of a ring of `1 << log2` slots at `offset`; `held`: this node terminates flows to the service's VIP.
     #[must_use]
     pub const fn new(offset: u32, log2: u8, held: bool, generation: u32) -> Self {
-        let generation = (generation & 0xff_ffff) as u64;
-        Self(offset as u64 | ((log2 & 31) as u64) << 32 | (held as u64) << 37 | generation << 40)
+        let generation = (generation & 0x7f_ffff) as u64;
+        Self(offset as u64 | ((log2 & 31) as u64) << 32 | (held as u64) << 37 | generation << 41)
     }
 
     /// The same word, saying that only sources within the service's ranges are admitted.
@@ -73,6 +73,25 @@ impl RingWord {
         self.0 >> 38 & 1 == 1
     }
 
+    /// The same word in another generation, modulo 2^23.
+    #[must_use]
+    pub const fn with_generation(self, generation: u32) -> Self {
+        Self(self.0 & ((1 << 41) - 1) | (generation as u64) << 41)
+    }
+
+    /// The same word of a service that has slots which are not settled.
+    #[must_use]
+    pub const fn with_changes(self, has_changes: bool) -> Self {
+        Self(self.0 & !(1 << 40) | (has_changes as u64) << 40)
+    }
+
+    /// Whether the service has slots that are not settled.
+    #[must_use]
+    #[inline(always)]
+    pub const fn has_changes(self) -> bool {
+        self.0 >> 40 & 1 == 1
+    }
+
     /// Whether only sources within the service's ranges are admitted.
     #[must_use]
     #[inline(always)]
@@ -87,10 +106,10 @@ impl RingWord {
         self.offset() == 0
     }
 
-    /// Counts the publications of the service, modulo 2^24.
+    /// Counts the publications of the service, modulo 2^23.
     #[must_use]
     pub const fn generation(self) -> u32 {
-        (self.0 >> 40) as u32
+        (self.0 >> 41) as u32
     }
 }
 
@@ -100,8 +119,8 @@ mod tests {
 
     #[test]
     fn a_word_keeps_its_parts_apart() {
-        let word = RingWord::new(u32::MAX, 20, true, 0xff_fffe);
-        assert_eq!((word.offset(), word.log2(), word.is_held(), word.generation()), (u32::MAX, 20, true, 0xff_fffe));
+        let word = RingWord::new(u32::MAX, 20, true, 0x7f_fffe);
+        assert_eq!((word.offset(), word.log2(), word.is_held(), word.generation()), (u32::MAX, 20, true, 0x7f_fffe));
         assert!(!word.is_empty());
         assert!(RingWord::new(0, 0, false, 7).is_empty());
         let ranged = word.with_source_ranges(true);
@@ -109,7 +128,7 @@ mod tests {
         assert_eq!(ranged.with_source_ranges(false), word);
         assert_eq!(
             (ranged.offset(), ranged.log2(), ranged.is_held(), ranged.generation()),
-            (u32::MAX, 20, true, 0xff_fffe)
+            (u32::MAX, 20, true, 0x7f_fffe)
         );
     }
 }

@@ -15,8 +15,10 @@ pub mod history;
 pub mod model;
 
 #[cfg(test)]
+mod directors_tests;
+#[cfg(test)]
 mod tests;
 
 pub use packets::{Choice, Kind, Record, hit, lifetime, miss, stage};
-pub use resolve::{FlowTables, NoRoom, OnSlot, resolve};
+pub use resolve::{FlowTables, NoRoom, OnSlot, recorded, resolve};
 pub use slots::transition;

@@ -23,7 +23,7 @@ pub struct Director {
     transition: Transition,
     log2: u32,
     slots: Vec<Slot>,
-    /// When the window of each slot that is unsettled ends.
+    /// When the window of each slot that is not settled ends.
     windows: Vec<u64>,
     /// Backends that are there; whether each takes new flows.
     backends: BTreeMap<BackendId, bool>,
@@ -75,11 +75,17 @@ impl Director {
         for (at, slot) in self.slots.iter_mut().enumerate() {
             let new = owner(at >> (self.log2 - log2));
             let after = (self.transition)(*slot, new, &serves);
-            if after.state() == SlotState::Unsettled && after.current() != slot.current() {
+            if after.state() != SlotState::Settled && after.current() != slot.current() {
                 self.windows[at] = until;
             }
             *slot = after;
         }
+    }
+
+    /// Puts a ring in force as it is.
+    pub fn adopt(&mut self, backends: BTreeMap<BackendId, bool>, log2: u32, slots: Vec<Slot>) {
+        self.windows = alloc::vec![self.now.get() + self.window; slots.len()];
+        (self.backends, self.log2, self.slots) = (backends, log2, slots);
     }
 
     /// Whether the ring is a smaller one, repeated and settled.
@@ -95,8 +101,8 @@ impl Director {
         self.log2 = log2;
     }
 
-    /// What the agent's sweep does: removes what has expired, and settles slots that no live flow of another backend is
-    /// on.
+    /// What the agent's sweep does: removes what has expired, and settles slots whose window is over and that no live flow
+    /// of another backend is on.
     pub fn sweep(&mut self) {
         let now = self.now.get();
         let mut elsewhere = alloc::vec![false; self.slots.len()];
@@ -109,7 +115,7 @@ impl Director {
             }
         }
         for (at, slot) in self.slots.iter_mut().enumerate() {
-            if slot.state() == SlotState::Settling && !elsewhere[at] {
+            if slot.state() == SlotState::Settling && !elsewhere[at] && self.windows[at] <= now {
                 *slot = Slot::settled(slot.current());
             }
         }

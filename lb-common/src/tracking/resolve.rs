@@ -108,6 +108,16 @@ pub fn resolve<T: FlowTables>(tables: &T, packet: &OnSlot<'_>) -> Result<Backend
     if tables.insert(is_new, key, &entry) || !is_new { Ok(choice.backend) } else { Err(NoRoom) }
 }
 
+/// The backend that is recorded of a flow, asked without leaving a trace; [`BackendId::NONE`] if none is, or if it is
+/// gone.
+#[inline(always)]
+pub fn recorded<T: FlowTables>(tables: &T, tuple: &Tuple) -> BackendId {
+    match tables.find(tuple).and_then(|place| live(tables, place, tables.now())) {
+        Some((entry, _)) => entry.backend(),
+        None => BackendId::NONE,
+    }
+}
+
 /// What is recorded at a place, with whether its backend takes new flows; `None` if it has expired or the backend is
 /// gone.
 #[inline(always)]

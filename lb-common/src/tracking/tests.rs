@@ -129,6 +129,8 @@ fn slots_change_as_the_table_says() {
     assert_eq!(transition(settled, n, gone), Slot::settled(n));
     assert_eq!(transition(settling, n, gone), Slot::unsettled(n, n));
     assert_eq!(transition(unsettled, n, gone), Slot::unsettled(n, o));
+    assert_eq!(transition(unsettled, o, all), Slot::unsettled(o, c).settling(), "the old owner is back");
+    assert_eq!(transition(unsettled, o, gone), Slot::unsettled(o, o));
     let old_gone = |id: BackendId| id != o;
     assert_eq!(transition(unsettled, n, old_gone), Slot::unsettled(n, n), "an old owner that goes is replaced");
     assert_eq!(transition(unsettled, c, old_gone), Slot::unsettled(c, c));

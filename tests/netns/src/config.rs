@@ -67,6 +67,8 @@ pub struct ServiceConfig {
     pub question: String,
     /// Time until a backend that joins others has its whole weight, whole seconds; 0 for at once.
     pub slow_start: Duration,
+    /// How long a recorded flow may be silent, whole seconds; `None` for the agent's default.
+    pub flow_timeout: Option<Duration>,
     /// Prefixes of clients that are admitted; none admits everybody.
     pub source_ranges: Vec<String>,
 }
@@ -155,6 +157,7 @@ impl ServiceConfig {
             probe: (protocol == Protocol::Tcp).then_some(probe),
             question: String::new(),
             slow_start: Duration::ZERO,
+            flow_timeout: None,
             source_ranges: Vec::new(),
         }
     }
@@ -193,8 +196,14 @@ impl fmt::Display for ServiceConfig {
         writeln!(f, "    protocol: {}\n    delivery: {}", self.protocol, self.delivery)?;
         writeln!(f, "    ringSize: {}", self.ring_size)?;
         writeln!(f, "    dropUnmatched: {}\n    slowStart: {}s", self.drop_unmatched, self.slow_start.as_secs())?;
+        if let Some(timeout) = self.flow_timeout {
+            writeln!(f, "    flowTimeout: {}s", timeout.as_secs())?;
+        }
         writeln!(f, "    mssClamp: {}", self.mss_clamp)?;
         writeln!(f, "    sourceRanges: {:?}", self.source_ranges)?;
+        if let Some(timeout) = self.flow_timeout {
+            writeln!(f, "    flowTimeout: {}s", timeout.as_secs())?;
+        }
         writeln!(f, "    backends:{}", if self.backends.is_empty() { " []" } else { "" })?;
         for (address, weight) in &self.backends {
             writeln!(f, "      - {{address: \"{address}\", weight: {weight}}}")?;

@@ -25,3 +25,4 @@ pub mod server;
 pub mod topology;
 pub mod traffic;
 pub mod wait;
+pub mod watches;

@@ -5,13 +5,13 @@
 
 /// Most instructions that the verifier may follow, for each program of the object.
 pub const CEILINGS: [(&str, u32); 8] = [
-    ("levee", 150_000),
+    ("levee", 300_000),
     ("levee_egress", 30_000),
-    ("levee_frags", 150_000),
+    ("levee_frags", 300_000),
     ("levee_lookup", 150_000),
     ("levee_lookup_frags", 150_000),
-    ("levee_trace", 200_000),
-    ("levee_trace_frags", 200_000),
+    ("levee_trace", 300_000),
+    ("levee_trace_frags", 300_000),
     ("pass", 100),
 ];
 
@@ -37,9 +37,9 @@ mod tests {
 
     #[test]
     fn a_program_beyond_its_ceiling_is_named_with_figure_and_ceiling() {
-        assert_eq!(check("levee", Some(150_000)), Ok(()));
-        let expected = "levee takes 150001 verified instructions, more than the ceiling of 150000";
-        assert_eq!(check("levee", Some(150_001)), Err(expected.to_owned()));
+        assert_eq!(check("levee", Some(300_000)), Ok(()));
+        let expected = "levee takes 300001 verified instructions, more than the ceiling of 300000";
+        assert_eq!(check("levee", Some(300_001)), Err(expected.to_owned()));
     }
 
     #[test]

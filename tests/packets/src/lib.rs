@@ -31,6 +31,6 @@ pub use frame::{Frame, MacBytes, arp};
 pub use icmp::{IcmpError, answer, icmp_error};
 pub use link::{BESIDE, IN, OUT, enter as enter_link};
 pub use oracle::flow_hash;
-pub use packet::{Packet, echo_request, gue, gue_with_header, ipip, raw, tcp, udp};
+pub use packet::{Packet, echo_request, gue, gue_with_header, ipip, marked_gue, raw, tcp, udp};
 pub use random::Random;
 pub use world::{Service, Way, World, addresses, service, world};

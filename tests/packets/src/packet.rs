@@ -94,17 +94,24 @@ pub fn gue(source: IpAddr, destination: IpAddr, source_port: u16, inner: &Packet
     gue_with_header(source, destination, source_port, header, inner)
 }
 
+/// As [`gue`], with the mark of a second chance: private data of one word (draft-ietf-intarea-gue section 3.4).
+#[must_use]
+pub fn marked_gue(source: IpAddr, destination: IpAddr, source_port: u16, inner: &Packet) -> Packet {
+    let header = [1, inner.tunnel_number(), 0, 0, b'L', b'V', b'2', b'c'];
+    gue_with_header(source, destination, source_port, header, inner)
+}
+
 /// As [`gue`], with a GUE header of one's own.
 #[must_use]
-pub fn gue_with_header(
+pub fn gue_with_header<const N: usize>(
     source: IpAddr,
     destination: IpAddr,
     source_port: u16,
-    header: [u8; 4],
+    header: [u8; N],
     inner: &Packet,
 ) -> Packet {
     let payload =
-        Payload::Udp { ports: (source_port, PORT), has_checksum: false, data: [&header, &inner.bytes()[..]].concat() };
+        Payload::Udp { ports: (source_port, PORT), has_checksum: false, data: [&header[..], &inner.bytes()].concat() };
     let mut packet = Packet::new(source, destination, payload);
     packet.identification = 0;
     packet

@@ -284,13 +284,14 @@ impl Service {
 
     fn target(&self) -> TargetService {
         let backend = |(address, (hop, in_ring)): (&IpAddr, &(Hop, bool))| {
-            let backend = TargetBackend { weight: 1, in_ring: *in_ring, keeps_flows: true, hop: *hop };
+            let backend = TargetBackend { weight: 1, in_ring: *in_ring, keeps_flows: true, drain: None, hop: *hop };
             ((IpAddr16::from(*address), Be16::new(self.port)), backend)
         };
         TargetService {
             name: self.name(),
             log2: self.log2,
             held: self.held,
+            rejoins: false,
             has_affinity: self.has_affinity,
             window: u64::try_from(self.window.as_nanos()).expect("at most centuries"),
             backends: self.backends.iter().map(backend).collect(),

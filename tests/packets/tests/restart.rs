@@ -2,7 +2,8 @@
 
 use lb_agent::{
     dataplane::{Dataplane, DataplaneError, Kernel, Tables},
-    plan::{MapState, RingOrigin, Sizes, operations},
+    model::Drain,
+    plan::{MapState, RingOrigin, Sizes, TargetState, operations},
 };
 use lb_common::verdict::Verdict;
 use packets_tests::{Bed, Counts, IN, SIZES, Way, World, addresses::*, dump, run_program, service, tcp, world};
@@ -72,6 +73,61 @@ fn a_change_after_a_restart_keeps_the_ids_of_what_stays() {
     assert_eq!(after.services[&key].backends[&identity].id, adopted.services[&key].backends[&identity].id);
 }
 
+/// Turns what the maps hold into `target`.
+fn perform(kernel: &mut Kernel, target: &TargetState) {
+    let (steps, _) = operations(&kernel.state().unwrap(), target, kernel.rings(), 0).unwrap();
+    for step in &steps {
+        kernel.perform(step).unwrap();
+    }
+}
+
+/// How many of the flows behind their SYN go to the backend behind [`DRAINED_MAC`].
+fn kept(kernel: &mut Kernel) -> usize {
+    let frames = (1..200).map(|port| tcp(CLIENT4, port, VIP4, 80).frame().bytes());
+    let program = kernel.program().unwrap();
+    frames.filter(|frame| run_program(program, frame, IN).frame[..6] == DRAINED_MAC).count()
+}
+
+const DRAINED_MAC: [u8; 6] = [2, 0, 0, 0, 0, 99];
+
+#[test]
+fn a_drain_survives_a_restart_and_its_deadline_cuts_what_is_recorded() {
+    let web = service(VIP4, 80).backend(A4, Way::l2()).backend(B4, Way::l2().next(DRAINED_MAC));
+    let (key, serving) = (web.key(), world().with(web));
+    let drain = Drain { since: 7, deadline: Some(u64::MAX), with_node: true };
+    let drained = |keeps_flows| {
+        let mut target = serving.target();
+        let backends = &mut target.services.get_mut(&key).unwrap().backends;
+        let backend = backends.get_mut(&(B4.into(), lb_common::addr::Be16::new(80))).unwrap();
+        (backend.in_ring, backend.keeps_flows, backend.drain) = (false, keeps_flows, Some(drain));
+        target
+    };
+    let bed = Bed::holding(&serving);
+    let mut first = Kernel::open(bed.lock(), SIZES).unwrap();
+    perform(&mut first, &drained(true));
+    first.sign("node-a", Some(drain)).unwrap();
+    let before = kept(&mut first);
+    assert!(before > 50, "{before} of 199 flows are the drained backend's");
+    let syn = tcp(CLIENT4, 1_000, VIP4, 80).syn().frame().bytes();
+    let all_syns = |kernel: &mut Kernel| run_program(kernel.program().unwrap(), &syn, IN).frame[..6] == DRAINED_MAC;
+    assert!(!all_syns(&mut first));
+    drop(first);
+
+    let mut again = Kernel::open(bed.lock(), SIZES).unwrap();
+    let state = again.state().unwrap();
+    let found: Vec<_> = state.services[&key].backends.values().map(|backend| backend.drain).collect();
+    assert!(found.contains(&Some(drain)) && found.contains(&None), "{found:?}");
+    assert_eq!(again.node_drain().unwrap(), Some(drain));
+    let (steps, _) = operations(&state, &drained(true), again.rings(), 0).unwrap();
+    assert_eq!(steps, [], "the drain goes on as it was");
+    assert_eq!(kept(&mut again), before, "and its flows stay");
+
+    perform(&mut again, &drained(false));
+    assert_eq!(kept(&mut again), 0, "the deadline is over: recorded or not, they are cut");
+    again.sign("node-a", None).unwrap();
+    assert_eq!(again.node_drain().unwrap(), None);
+}
+
 #[test]
 fn other_sizes_are_built_beside_and_put_in_force_by_commit() {
     let bed = used();
@@ -110,7 +166,7 @@ fn a_set_that_was_never_committed_is_given_up() {
 #[test]
 fn a_second_agent_is_refused_by_the_name_of_the_first() {
     let mut bed = used();
-    bed.kernel().sign("node-a").unwrap();
+    bed.kernel().sign("node-a", None).unwrap();
     assert!(bed.pins().is_locked());
     let refused = bed.pins().lock().err().unwrap();
     assert!(matches!(refused, DataplaneError::Locked { .. }), "{refused:?}");

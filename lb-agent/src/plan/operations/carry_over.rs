@@ -10,6 +10,7 @@ use lb_common::{
     addr::BackendId,
     maps::{
         flows::FlowEntry,
+        published::RingWord,
         rings::{Slot, SlotState},
         services::VipKey,
     },
@@ -107,7 +108,8 @@ impl Plan<'_> {
         service.ring = RingOrigin::Adopted;
         service.marks.clone_from(&old.marks);
         self.source_ranges(service.index, true, &target.source_ranges);
-        self.publish(&mut service, target, offset, target.log2);
+        let word = RingWord::new(offset, target.log2, target.held, 0).with_changes(old.word.has_changes());
+        self.publish(&mut service, target, word);
         self.tracking(&mut service, target);
         self.before.push(MapOp::Service { key, index: service.index });
         self.state.services.insert(key, service);
@@ -121,12 +123,14 @@ fn target_of(old: &MapState) -> TargetState {
         weight: state.weight,
         in_ring: state.in_ring,
         keeps_flows: state.keeps_flows,
+        drain: state.drain,
         hop: state.hop,
     };
     let service = |service: &ServiceState| TargetService {
         name: service.name.clone(),
         log2: u8::try_from(service.word.log2()).unwrap_or_default(), // five bits
         held: service.word.is_held(),
+        rejoins: false,
         has_affinity: service.word.has_affinity(),
         window: service.tracking.0,
         source_ranges: old.source_ranges.get(&service.index).cloned().unwrap_or_default(),

@@ -6,6 +6,7 @@ use lb_common::{
     addr::BackendId,
     maglev::{self, Member},
     maps::{
+        backends::Mode,
         published::RingWord,
         rings::{Slot, SlotState},
     },
@@ -13,7 +14,7 @@ use lb_common::{
 };
 
 use super::{Plan, PlanError};
-use crate::plan::state::{MapOp, Mark, RingOrigin, ServiceState, TargetService};
+use crate::plan::state::{BackendState, MapOp, Mark, RingOrigin, ServiceState, TargetService};
 
 /// A ring, and which of its slots are not settled.
 struct Ring {
@@ -50,19 +51,18 @@ impl Plan<'_> {
             service.marks = after.marks;
             service.ring = origin;
         }
-        self.publish(service, target, offset, log2);
+        let word = RingWord::new(offset, log2, target.held, 0).with_changes(!service.marks.is_empty());
+        self.publish(service, target, word);
         Ok(())
     }
 
-    pub(super) fn publish(&mut self, service: &mut ServiceState, target: &TargetService, offset: u32, log2: u8) {
-        let word = |generation| {
-            let word = RingWord::new(offset, log2, target.held, generation)
-                .with_source_ranges(!target.source_ranges.is_empty());
-            if target.has_affinity { word.with_affinity() } else { word }
-        };
+    /// Publishes the word of a service, its generation apart, if it is another than the one in force.
+    pub(super) fn publish(&mut self, service: &mut ServiceState, target: &TargetService, word: RingWord) {
+        let word = word.with_source_ranges(!target.source_ranges.is_empty());
+        let word = if target.has_affinity { word.with_affinity() } else { word };
         let generation = service.word.generation();
-        if service.word != word(generation) {
-            service.word = word(generation.wrapping_add(1));
+        if service.word != word.with_generation(generation) {
+            service.word = word.with_generation(generation.wrapping_add(1));
             self.before.push(MapOp::Publish { service: service.index, word: service.word });
         }
     }
@@ -97,13 +97,16 @@ impl Plan<'_> {
         let was = |at: usize| {
             if log2 >= before.log2 { at >> (log2 - before.log2) } else { at << (before.log2 - log2) }
         };
-        let slots: Vec<_> = (0..1usize << log2)
+        let mut slots: Vec<_> = (0..1usize << log2)
             .map(|at| {
                 let owner = owners.get(at >> (log2 - target.log2));
                 let new = owner.map_or(BackendId::NONE, |owner| ids[*owner as usize]);
                 tracking::transition(before.slots[was(at)], new, |id| serving.contains(&id))
             })
             .collect();
+        if target.rejoins && before.slots.iter().all(|slot| *slot == Slot::default()) {
+            self.name_those_in_between(service, log2, &mut slots);
+        }
         let known: BTreeMap<u32, Mark> = before.marks.iter().map(|mark| (mark.slot, *mark)).collect();
         let marks = (0u32..).zip(&slots).filter_map(|(at, slot)| {
             let was = was(at as usize);
@@ -111,6 +114,19 @@ impl Plan<'_> {
             mark(at, before.slots[was], *slot, known, self.now, target.window)
         });
         Ring { log2, marks: marks.collect(), slots }
+    }
+
+    /// Names, on the slots of this node's backends, who had them while the node was away. No flow of theirs is recorded
+    /// here, so its own backends come first: a slot that settles sends there what it does not know.
+    fn name_those_in_between(&mut self, service: &ServiceState, log2: u8, slots: &mut [Slot]) {
+        let own: BTreeSet<_> =
+            service.backends.values().filter(|state| is_local(state)).map(|state| state.id).collect();
+        let (members, ids) = takers(service);
+        let (members, ids): (Vec<_>, Vec<_>) = members.into_iter().zip(ids).filter(|(_, id)| !own.contains(id)).unzip();
+        let owners = self.build(members, log2);
+        for (slot, owner) in slots.iter_mut().zip(owners).filter(|(slot, _)| own.contains(&slot.current())) {
+            *slot = Slot::unsettled(slot.current(), ids[*owner as usize]).settling();
+        }
     }
 
     /// The ring of these members, each slot the index of its owner.
@@ -148,6 +164,10 @@ impl Ring {
     }
 }
 
+fn is_local(state: &BackendState) -> bool {
+    state.hop.mode == Mode::Local as u8
+}
+
 /// What is to be remembered of a slot that was `before` and is `after`, and of which `known` was remembered so far.
 fn mark(slot: u32, before: Slot, after: Slot, known: Option<Mark>, now: u64, window: u64) -> Option<Mark> {
     let goes_on = before.state() == after.state() && before.current() == after.current();
@@ -157,7 +177,10 @@ fn mark(slot: u32, before: Slot, after: Slot, known: Option<Mark>, now: u64, win
         SlotState::Unsettled => {
             Some(Mark { slot, is_settling: false, at: known.map_or(now.saturating_add(window), |mark| mark.at) })
         }
-        SlotState::Settling => Some(Mark { slot, is_settling: true, at: known.map_or(now, |mark| mark.at) }),
+        // The owner is back: flows of the one in between that only others recorded can be silent for a window.
+        SlotState::Settling => {
+            Some(Mark { slot, is_settling: true, at: known.map_or(now.saturating_add(window), |mark| mark.at) })
+        }
     }
 }
 

@@ -71,6 +71,10 @@ impl Plan<'_> {
             let known = service.backends.get(identity).copied();
             lost_any |= known.is_some_and(|known| known.keeps_flows) && !wanted.keeps_flows;
             let state = match known {
+                Some(known) if self.is_cut(&known, wanted) => {
+                    self.forget_backend(known.id);
+                    self.new_backend(service.index, *identity, wanted)?
+                }
                 Some(known) => self.change_backend(service.index, *identity, known, wanted),
                 None => self.new_backend(service.index, *identity, wanted)?,
             };
@@ -84,6 +88,12 @@ impl Plan<'_> {
             }
         }
         Ok(lost_any)
+    }
+
+    /// Whether flows of a drained backend end now: it gets a new id, so that what was recorded of them names nobody.
+    fn is_cut(&self, known: &BackendState, wanted: &TargetBackend) -> bool {
+        let ends = known.keeps_flows && !wanted.keeps_flows && wanted.drain.is_some();
+        ends && !self.state.free_backends.is_empty()
     }
 
     fn new_backend(
@@ -105,6 +115,7 @@ impl Plan<'_> {
             weight: wanted.weight,
             in_ring: wanted.in_ring,
             keeps_flows: wanted.keeps_flows,
+            drain: wanted.drain,
             head: Head::new(generation, 0).taking(takes),
             hop: wanted.hop,
         })
@@ -128,10 +139,10 @@ impl Plan<'_> {
             self.before.push(MapOp::Head { index: state.id.index(), head });
         }
         state.keeps_flows = wanted.keeps_flows;
-        if (state.weight, state.in_ring) != (wanted.weight, wanted.in_ring) {
+        if (state.weight, state.in_ring, state.drain) != (wanted.weight, wanted.in_ring, wanted.drain) {
             let info = backend_info(service, identity, wanted, state.id);
             self.before.push(MapOp::BackendInfo { index: state.id.index(), info });
-            (state.weight, state.in_ring) = (wanted.weight, wanted.in_ring);
+            (state.weight, state.in_ring, state.drain) = (wanted.weight, wanted.in_ring, wanted.drain);
         }
         state
     }
@@ -175,5 +186,9 @@ fn backend_info(service: u32, identity: (IpAddr16, Be16), wanted: &TargetBackend
         used: 1,
         in_ring: u16::from(wanted.in_ring),
         generation: id.generation(),
+        drained_since: wanted.drain.map_or(0, |drain| drain.since),
+        drain_deadline: wanted.drain.and_then(|drain| drain.deadline).unwrap_or(0),
+        drained_with_node: wanted.drain.map_or(0, |drain| u32::from(drain.with_node)),
+        pad: 0,
     }
 }

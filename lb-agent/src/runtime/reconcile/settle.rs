@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::Reconciler;
+use super::{super::report, Reconciler};
 use crate::{
     dataplane::{DataplaneError, Scanned, monotonic},
     plan::{self, FlowScan},
@@ -34,7 +34,10 @@ impl Reconciler {
     pub(super) async fn scanned(&mut self, scanned: Result<Scanned, DataplaneError>) -> Result<bool> {
         let failed = match scanned {
             Ok(scanned) => {
+                self.drains.scanned(&scanned);
                 let failed = self.settle(Some(&scanned.flows)).await?;
+                report::scanned(&mut self.status(), &scanned);
+                self.report_drains();
                 tracing::debug!(flows = scanned.recorded, expired = scanned.expired, took = ?scanned.took, "flows scanned");
                 self.flows_recorded = scanned.recorded > 0;
                 failed

@@ -1,0 +1,152 @@
+//! A packet that is for this node has no socket here, and the owner of its slot has changed: it goes on to the slot's
+//! other owner, marked, so that it is delivered there and goes no further. Directors probe and read their configuration
+//! each on its own, so for a moment they can send a flow that moves between them to different owners.
+#![expect(
+    unsafe_code,
+    reason = "sockets are looked up through a helper, and the verifier knows global functions by name"
+)]
+
+use aya_ebpf::{
+    bindings::{BPF_F_CURRENT_NETNS, bpf_sock_tuple, xdp_md},
+    helpers::generated::{bpf_sk_release, bpf_skc_lookup_tcp},
+};
+use lb_common::{
+    addr::{BackendId, WireWord},
+    hash::Tuple,
+    maps::{
+        backends::{Hop, Mode},
+        rings::Slot,
+    },
+    parse::{self, Payload},
+    tracking::Kind,
+    verdict::{DropReason, Verdict},
+    wire::protocol,
+};
+
+use crate::{act, encap, maglev, packet::Packet, stats, tracking};
+
+/// State of a socket that only waits for connections (`enum` of include/net/tcp_states.h).
+const LISTEN: u32 = 10;
+
+/// Whether a packet can belong to a flow of another node: it is of a TCP connection that has begun.
+#[inline(always)]
+pub fn is_possible(tuple: &Tuple, kind: Kind) -> bool {
+    tuple.to.protocol == protocol::TCP && matches!(kind, Kind::Segment | Kind::Fin | Kind::Reset)
+}
+
+/// Who else has the flow, if this node has no socket for it: the backend that is recorded, or the slot's other owner, if
+/// it is elsewhere; else [`BackendId::NONE`].
+#[inline(always)]
+pub fn other_owner(packet: &Packet, tuple: &Tuple, is_ipv4: bool, slot: Slot) -> BackendId {
+    BackendId::from_bits(find(packet.context(), tuple, slot.bits(), u32::from(is_ipv4)))
+}
+
+#[inline(never)]
+fn find(ctx: *mut xdp_md, tuple: &Tuple, slot: u64, is_ipv4: u32) -> u32 {
+    let slot = Slot::from_bits(slot);
+    if has_socket(ctx, tuple, is_ipv4 != 0) {
+        return BackendId::NONE.bits();
+    }
+    let recorded = tracking::recorded(tuple);
+    if is_elsewhere(recorded) {
+        recorded.bits()
+    } else if is_elsewhere(slot.current()) {
+        slot.current().bits()
+    } else if is_elsewhere(slot.old()) {
+        slot.old().bits()
+    } else {
+        BackendId::NONE.bits()
+    }
+}
+
+/// Whether a backend is on a node that a tunnel leads to.
+#[inline(always)]
+fn is_elsewhere(id: BackendId) -> bool {
+    maglev::hop(id).is_some_and(|hop| hop.mode > Mode::Local as u8 && hop.tunnel_destination.words() != [0; 4])
+}
+
+/// Whether the kernel knows the connection. One that listens is not enough: it would answer with a reset.
+#[inline(always)]
+fn has_socket(ctx: *mut xdp_md, tuple: &Tuple, is_ipv4: bool) -> bool {
+    let (source, destination) = (tuple.source.words(), tuple.to.address.words());
+    let ([s0, s1], [d0, d1]) = (tuple.source_port.wire(), tuple.to.port.wire());
+    let ports = WireWord::from_ne_bytes([s0, s1, d0, d1]);
+    let (words, length): ([WireWord; 9], u32) = if is_ipv4 {
+        ([source[3], destination[3], ports, 0, 0, 0, 0, 0, 0], 12)
+    } else {
+        let ([a, b, c, d], [e, f, g, h]) = (source, destination);
+        ([a, b, c, d, e, f, g, h, ports], 36)
+    };
+    // SAFETY: `struct bpf_sock_tuple` begins with addresses and ports of either family as they are on the wire; the helper
+    // reads `length` bytes of it. What it returns is read while it is held, and released.
+    unsafe {
+        let tuple = (&raw const words).cast::<bpf_sock_tuple>().cast_mut();
+        let socket = bpf_skc_lookup_tcp(ctx.cast(), tuple, length, BPF_F_CURRENT_NETNS as u64, 0);
+        if socket.is_null() {
+            return false;
+        }
+        let state = (*socket).state;
+        bpf_sk_release(socket.cast());
+        state != LISTEN
+    }
+}
+
+/// Where a packet goes that gets a second chance.
+pub struct Again {
+    /// Offset of the outermost network header.
+    pub outer_l3: usize,
+    /// Offset of the network header of the packet for the VIP: the same if it came without a tunnel.
+    pub l3: usize,
+    /// IPv4 or IPv6.
+    pub is_ipv4: bool,
+    /// The backend.
+    pub to: BackendId,
+    /// Source port of the tunnel.
+    pub entropy: u16,
+}
+
+/// Strips the tunnel header if there is one, and sends the packet on, marked. Returns an `xdp_action`.
+///
+/// # Errors
+/// Why it is dropped.
+#[inline(always)]
+pub fn send_on(packet: &Packet, again: &Again) -> Result<u32, DropReason> {
+    let numbers = again.outer_l3 as u64 & 0xff
+        | (again.l3 as u64 & 0xff) << 8
+        | u64::from(again.is_ipv4) << 16
+        | u64::from(again.entropy) << 32;
+    let result = levee_send_on(packet.context(), numbers, again.to.bits());
+    match result >> 16 {
+        0 => Ok(result),
+        _ => Err(DropReason::from_index(result & 0xffff).unwrap_or(DropReason::NotLinear)),
+    }
+}
+
+/// As [`send_on`]: `numbers` holds `outer_l3`, `l3`, whether the packet is IPv4, and in its upper half the entropy. An action,
+/// or with bit 16 a reason. A global function: the verifier looks at it once and not once per way to it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn levee_send_on(ctx: *mut xdp_md, numbers: u64, to: u32) -> u32 {
+    let mut packet = Packet::linear(ctx);
+    match perform(&mut packet, numbers, BackendId::from_bits(to)) {
+        Ok(action) => action,
+        Err(reason) => 1 << 16 | reason as u32,
+    }
+}
+
+#[inline(always)]
+fn perform(packet: &mut Packet, numbers: u64, to: BackendId) -> Result<u32, DropReason> {
+    let (outer_l3, l3) = ((numbers & 0x1f) as usize, (numbers >> 8 & 0x7f) as usize);
+    let is_ipv4 = numbers >> 16 & 1 == 1;
+    if l3 > outer_l3 {
+        encap::strip(packet, outer_l3, &Payload::new(l3, is_ipv4))?;
+    }
+    let network = parse::network(packet, outer_l3, is_ipv4).ok_or(DropReason::NotLinear)?;
+    if network.ttl <= 1 {
+        return Err(DropReason::TtlExpired);
+    }
+    let hop: &Hop = maglev::hop(to).ok_or(DropReason::StaleBackend)?;
+    encap::forward_marked(packet, &network, hop, (numbers >> 32) as u16)?;
+    stats::verdict(Verdict::SecondChance);
+    act::leave(packet, hop)
+}
