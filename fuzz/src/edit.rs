@@ -188,7 +188,7 @@ fn field_values() -> Vec<Vec<u8>> {
         std::net::IpAddr::V6(v6) => v6.octets().to_vec(),
     };
     let mut values: Vec<Vec<u8>> = addresses.into_iter().map(octets).collect();
-    let others: [&[u8]; 14] = [
+    let others: [&[u8]; 16] = [
         &[0x08, 0x00],
         &[0x86, 0xdd],
         &[0x08, 0x06],
@@ -201,6 +201,8 @@ fn field_values() -> Vec<Vec<u8>> {
         &[0, 4, 0, 0],
         &[0, 41, 0, 0],
         &[0x20, 0],
+        b"LV2c",
+        b"\x01\x04\0\0LV2c",
         &PEER_MAC,
         &[44, 0, 0, 1, 0, 0, 0, 9],
     ];

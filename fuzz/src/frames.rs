@@ -4,7 +4,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use lb_common::wire::protocol;
 use packets_tests::{
-    Frame, IcmpError, Packet, addresses::*, arp, echo_request, gue, gue_with_header, icmp_error, ipip, raw, tcp, udp,
+    Frame, IcmpError, Packet, addresses::*, arp, echo_request, gue, gue_with_header, icmp_error, ipip, marked_gue, raw,
+    tcp, udp,
 };
 
 use crate::world::{OPEN4, RANGED4, RANGED6};
@@ -118,6 +119,8 @@ fn tunnels(of: Family) -> Vec<(&'static str, Packet)> {
         ("gue-of-error", gue(peer, node, 50_000, &error)),
         ("gue-of-echo", gue(peer, node, 50_000, &echo_request(CLIENT4, VIP4))),
         ("gue-of-fragment", gue(peer, node, 50_000, &Family::V4.udp().fragment(5, false))),
+        ("gue-marked-of-ipv4", marked_gue(peer, node, 50_000, &Family::V4.tcp())),
+        ("gue-marked-of-ipv6", marked_gue(peer, node, 50_000, &tcp(CLIENT6, 1, RANGED6, 80))),
         ("gue-bad", gue_with_header(peer, node, 50_000, [0x40, 4, 0, 1], &Family::V4.tcp())),
         ("ipip-of-stranger", ipip(of.pick(STRANGER4, STRANGER6), node, &Family::V4.tcp())),
         ("ipip-elsewhere", ipip(peer, of.pick(STRANGER4, STRANGER6), &Family::V4.tcp())),

@@ -39,7 +39,8 @@ fn the_program_decides_as_its_model_does() {
     let fed = fed(Target::Program, 20_000);
     assert!(fed.ours * 4 > fed.inputs, "most edits miss every VIP: {fed:?}");
     // A second chance is for slots that are not settled.
-    let verdicts = Verdict::ALL.iter().filter(|verdict| **verdict != Verdict::SecondChance).map(|verdict| verdict.label());
+    let verdicts =
+        Verdict::ALL.iter().filter(|verdict| **verdict != Verdict::SecondChance).map(|verdict| verdict.label());
     let drops = DropReason::ALL.iter().filter(|reason| !OUT_OF_REACH.contains(reason)).map(|reason| reason.label());
     let missed: Vec<_> = verdicts.chain(drops).filter(|end| !fed.ends.contains(end)).collect();
     assert_eq!(missed, [""; 0], "no frame came to these ends");
