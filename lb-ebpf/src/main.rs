@@ -25,6 +25,7 @@ mod maps;
 mod packet;
 mod peers;
 mod second_chance;
+mod socket;
 mod sources;
 mod stats;
 mod trace;

@@ -179,6 +179,39 @@ pub fn backend(index: u32) -> Option<(u64, &'static Backend)> {
     BACKENDS.get(index).map(|backend| (once(&backend.head), backend))
 }
 
+/// Where a flow is recorded among the new ones.
+#[inline(always)]
+pub fn new_flow(key: &Tuple) -> Option<FlowPlace> {
+    NEW_FLOWS.get_ptr_mut(key).map(FlowPlace)
+}
+
+/// Where a flow is recorded among the old ones.
+#[inline(always)]
+pub fn old_flow(key: &Tuple) -> Option<FlowPlace> {
+    OLD_FLOWS.get_ptr_mut(key).map(FlowPlace)
+}
+
+/// An entry of a table of flows.
+#[derive(Clone, Copy)]
+pub struct FlowPlace(*mut FlowEntry);
+
+impl FlowPlace {
+    /// What is recorded there.
+    #[inline(always)]
+    pub fn read(self) -> FlowEntry {
+        // SAFETY: a value of a preallocated map, valid while the program runs, even if the entry is removed meanwhile;
+        // other CPUs store its fields in one piece each.
+        unsafe { self.0.read_volatile() }
+    }
+
+    /// Replaces it.
+    #[inline(always)]
+    pub fn write(self, entry: &FlowEntry) {
+        // SAFETY: as in `read`.
+        unsafe { self.0.write_volatile(*entry) };
+    }
+}
+
 /// The entry of `TRACKING` of a service.
 #[inline(always)]
 pub fn tracking(service: u32) -> Option<TrackingWords> {

@@ -1,17 +1,11 @@
 //! A packet that is for this node has no socket here, and the owner of its slot has changed: it goes on to the slot's
 //! other owner, marked, so that it is delivered there and goes no further. Directors probe and read their configuration
 //! each on its own, so for a moment they can send a flow that moves between them to different owners.
-#![expect(
-    unsafe_code,
-    reason = "sockets are looked up through a helper, and the verifier knows global functions by name"
-)]
+#![expect(unsafe_code, reason = "the verifier knows global functions by the names that the linker sees")]
 
-use aya_ebpf::{
-    bindings::{BPF_F_CURRENT_NETNS, bpf_sock_tuple, xdp_md},
-    helpers::generated::{bpf_sk_release, bpf_skc_lookup_tcp},
-};
+use aya_ebpf::bindings::xdp_md;
 use lb_common::{
-    addr::{BackendId, WireWord},
+    addr::BackendId,
     hash::Tuple,
     maps::{
         backends::{Hop, Mode},
@@ -23,10 +17,7 @@ use lb_common::{
     wire::protocol,
 };
 
-use crate::{act, encap, maglev, packet::Packet, stats, tracking};
-
-/// State of a socket that only waits for connections (`enum` of include/net/tcp_states.h).
-const LISTEN: u32 = 10;
+use crate::{act, encap, maglev, packet::Packet, socket, stats, tracking};
 
 /// Whether a packet can belong to a flow of another node: it is of a TCP connection that has begun.
 #[inline(always)]
@@ -44,7 +35,7 @@ pub fn other_owner(packet: &Packet, tuple: &Tuple, is_ipv4: bool, slot: Slot) ->
 #[inline(never)]
 fn find(ctx: *mut xdp_md, tuple: &Tuple, slot: u64, is_ipv4: u32) -> u32 {
     let slot = Slot::from_bits(slot);
-    if has_socket(ctx, tuple, is_ipv4 != 0) {
+    if socket::is_known(ctx, tuple, is_ipv4 != 0) {
         return BackendId::NONE.bits();
     }
     let recorded = tracking::recorded(tuple);
@@ -63,32 +54,6 @@ fn find(ctx: *mut xdp_md, tuple: &Tuple, slot: u64, is_ipv4: u32) -> u32 {
 #[inline(always)]
 fn is_elsewhere(id: BackendId) -> bool {
     maglev::hop(id).is_some_and(|hop| hop.mode > Mode::Local as u8 && hop.tunnel_destination.words() != [0; 4])
-}
-
-/// Whether the kernel knows the connection. One that listens is not enough: it would answer with a reset.
-#[inline(always)]
-fn has_socket(ctx: *mut xdp_md, tuple: &Tuple, is_ipv4: bool) -> bool {
-    let (source, destination) = (tuple.source.words(), tuple.to.address.words());
-    let ([s0, s1], [d0, d1]) = (tuple.source_port.wire(), tuple.to.port.wire());
-    let ports = WireWord::from_ne_bytes([s0, s1, d0, d1]);
-    let (words, length): ([WireWord; 9], u32) = if is_ipv4 {
-        ([source[3], destination[3], ports, 0, 0, 0, 0, 0, 0], 12)
-    } else {
-        let ([a, b, c, d], [e, f, g, h]) = (source, destination);
-        ([a, b, c, d, e, f, g, h, ports], 36)
-    };
-    // SAFETY: `struct bpf_sock_tuple` begins with addresses and ports of either family as they are on the wire; the helper
-    // reads `length` bytes of it. What it returns is read while it is held, and released.
-    unsafe {
-        let tuple = (&raw const words).cast::<bpf_sock_tuple>().cast_mut();
-        let socket = bpf_skc_lookup_tcp(ctx.cast(), tuple, length, BPF_F_CURRENT_NETNS as u64, 0);
-        if socket.is_null() {
-            return false;
-        }
-        let state = (*socket).state;
-        bpf_sk_release(socket.cast());
-        state != LISTEN
-    }
 }
 
 /// Where a packet goes that gets a second chance.

@@ -1,7 +1,5 @@
 //! Slots whose owner changed: the flow tables behind `lb_common::tracking`.
-#![expect(unsafe_code, reason = "flow entries are reached through raw pointers into their map")]
 
-use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use lb_common::{
     addr::BackendId,
     hash::Tuple,
@@ -14,7 +12,7 @@ use lb_common::{
     verdict::DropReason,
 };
 
-use crate::maps::{self, NEW_FLOWS, OLD_FLOWS};
+use crate::maps::{self, FlowPlace, NEW_FLOWS, OLD_FLOWS};
 
 /// Chooses the backend of a packet on a slot that is not settled, and records what has to be. A function of its own,
 /// so that its variables take no room on the stack beside those of the common path.
@@ -48,24 +46,21 @@ pub fn recorded(tuple: &Tuple) -> BackendId {
 struct Tables;
 
 impl FlowTables for Tables {
-    type Place = *mut FlowEntry;
+    type Place = FlowPlace;
 
     #[inline(always)]
-    fn find(&self, key: &Tuple) -> Option<*mut FlowEntry> {
-        NEW_FLOWS.get_ptr_mut(key).or_else(|| OLD_FLOWS.get_ptr_mut(key))
+    fn find(&self, key: &Tuple) -> Option<FlowPlace> {
+        maps::new_flow(key).or_else(|| maps::old_flow(key))
     }
 
     #[inline(always)]
-    fn read(&self, place: *mut FlowEntry) -> FlowEntry {
-        // SAFETY: a value of a preallocated map, valid while the program runs, even if the entry is removed meanwhile;
-        // other CPUs store its fields in one piece each.
-        unsafe { place.read_volatile() }
+    fn read(&self, place: FlowPlace) -> FlowEntry {
+        place.read()
     }
 
     #[inline(always)]
-    fn write(&self, place: *mut FlowEntry, entry: &FlowEntry) {
-        // SAFETY: as in `read`.
-        unsafe { place.write_volatile(*entry) };
+    fn write(&self, place: FlowPlace, entry: &FlowEntry) {
+        place.write(entry);
     }
 
     #[inline(always)]
@@ -93,8 +88,7 @@ impl FlowTables for Tables {
 
     #[inline(always)]
     fn now(&self) -> u64 {
-        // SAFETY: the helper reads a clock and takes nothing.
-        unsafe { bpf_ktime_get_ns() }
+        maps::now()
     }
 
     #[inline(always)]

@@ -94,7 +94,10 @@ impl<'t> Iterator for Lines<'t> {
 mod tests {
     use super::*;
 
-    fn parts(text: &str) -> Option<(String, u64, Vec<(u64, &str)>)> {
+    /// What is left of a text, the line of its services, and each of them with the line it begins at.
+    type Split<'t> = (String, u64, Vec<(u64, &'t str)>);
+
+    fn parts(text: &str) -> Option<Split<'_>> {
         split(text).map(|Parts { rest, line, items }| (rest, line, items))
     }
 

@@ -63,7 +63,7 @@ impl Dataplane for FakeDataplane {
             MapOp::RemoveAddress(address) => assert!(self.addresses.remove(address).is_some()),
             MapOp::Backend { id, info, hop, .. } => self.enter(*id, *info, *hop),
             MapOp::Head { index, head } => {
-                self.backends.get_mut(index).expect("only backends in use take flows").0 = *head
+                self.backends.get_mut(index).expect("only backends in use take flows").0 = *head;
             }
             MapOp::Slots(changes) => self.change_slots(changes),
             MapOp::Hop { index, head, hop } => self.change_hop(*index, *head, *hop),

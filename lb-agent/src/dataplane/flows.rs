@@ -73,9 +73,9 @@ impl FlowTables {
             let table = if word == NEW { &mut self.new } else { &mut self.old };
             let (expired, counts) = look(name, table, &mut scanned)?;
             if !self.is_counted {
-                for service in 0..self.services {
-                    let count = counts.get(&(service as u32)).copied().unwrap_or(0);
-                    self.tracking.store(service * WORDS + word, count)?;
+                for (service, index) in (0u32..).zip(0..self.services) {
+                    let count = counts.get(&service).copied().unwrap_or(0);
+                    self.tracking.store(index * WORDS + word, count)?;
                 }
             }
             for (key, service) in expired {

@@ -1,5 +1,9 @@
+use lb_common::wire::eth;
+
 use super::*;
-use crate::model::{AnnouncerKind, Interface, MssClamp, NextHop, Node, Peer, Probe, ProbeKind, Protocol, RingSize};
+use crate::model::{
+    AnnouncerKind, Interface, InterfaceKind, MssClamp, NextHop, Node, Peer, Probe, ProbeKind, Protocol, RingSize,
+};
 
 const VIP: &str = "192.0.2.10";
 

@@ -8,6 +8,7 @@
 mod clamp;
 mod decide;
 mod drain;
+mod hop;
 mod operations;
 mod ring_arena;
 mod settle;

@@ -158,9 +158,9 @@ async fn no_packet_is_lost_while_listeners_come_and_go_or_die() {
         };
         wait::until("packets to be told of", PATIENCE, look).await.unwrap();
         if turn % 2 == 0 {
-            listener.kill().unwrap()
+            listener.kill().unwrap();
         } else {
-            listener.terminate().unwrap()
+            listener.terminate().unwrap();
         }
         wait_for_program(&bed.agents[0], false, &listener).await;
     }

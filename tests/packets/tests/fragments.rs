@@ -77,8 +77,8 @@ fn every_fragment_goes_to_the_backend_of_its_service() {
     let whole = FAMILIES.into_iter().flat_map(|(client, vip)| {
         [datagram(client, 40_000, vip), tcp(client, 40_000, vip, 80).data(&[0x5a; 3_000]), sctp(client, vip, 3_000)]
     });
-    let cases = whole.enumerate().flat_map(|(at, packet)| {
-        let fragments = packet.fragments(at as u16, 1_400);
+    let cases = (0u16..).zip(whole).flat_map(|(at, packet)| {
+        let fragments = packet.fragments(at, 1_400);
         assert_eq!(fragments.len(), 3);
         fragments.into_iter().map(move |fragment| {
             let backend = backend_of(&fragment);
@@ -201,7 +201,7 @@ fn a_fragment_that_is_cut_is_dropped() {
     let cases = FAMILIES.into_iter().flat_map(|(client, vip)| {
         let fragments = datagram(client, 40_000, vip).fragments(1, 1_400);
         fragments.into_iter().map(move |fragment| {
-            let mut claimed = fragment.clone().frame();
+            let mut claimed = fragment.frame();
             let at = if vip.is_ipv4() { 2 } else { 4 };
             claimed = claimed.patched(at, &1_480_u16.to_be_bytes());
             Case::new(format!("to {vip}")).given(&serving()).send(claimed).expect_drop(DropReason::Truncated)

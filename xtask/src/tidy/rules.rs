@@ -17,9 +17,10 @@ pub struct ImportRule {
 pub const MAX_LINES: usize = 400;
 
 /// The only files with `unsafe` code; a trailing slash stands for every file of a folder.
-pub const UNSAFE_FILES: [&str; 7] = [
+pub const UNSAFE_FILES: [&str; 8] = [
     "lb-ebpf/src/packet.rs",
     "lb-ebpf/src/maps.rs",
+    "lb-ebpf/src/socket.rs",
     "lb-ebpf/src/stats.rs",
     "lb-common/src/maps/",
     "lb-agent/src/dataplane/arena.rs",

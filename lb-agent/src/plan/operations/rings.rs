@@ -1,4 +1,5 @@
 //! Steps on rings.
+#![expect(clippy::cast_possible_truncation, reason = "a ring has at most 2^20 slots")]
 
 use std::collections::{BTreeMap, BTreeSet};
 
