@@ -110,7 +110,7 @@ impl Actor for Live {
         if !maps::may_answer() {
             return Err(DropReason::AnswerLimit);
         }
-        if !icmp::answer(packet, network.l3, mtu, &settings.node) {
+        if !icmp::answer(packet, network, mtu, &settings.node) {
             return Err(untold);
         }
         stats::verdict(told);

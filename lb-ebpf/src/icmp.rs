@@ -47,7 +47,8 @@ pub fn class(packet: &Packet, network: &Network, transport: &Transport) -> Resul
         icmp::Kind::Neighbour => return Ok(Class::Neighbour),
         icmp::Kind::Other => return Err(DropReason::IcmpUnwanted),
     }
-    let quoted = levee_quote(packet.context(), network.l3 as u32, transport.l4 as u32, transport.end as u32);
+    let family = if network.is_ipv4 { IS_IPV4 } else { 0 };
+    let quoted = levee_quote(packet.context(), network.l3 as u32 | family, transport.l4 as u32, transport.end as u32);
     match quoted as u8 {
         FLOW => {}
         OTHER => return Ok(Class::Echo),
@@ -70,7 +71,11 @@ const FLOW: u8 = 0;
 const OTHER: u8 = 1;
 const BAD: u8 = 2;
 
-/// Reads what the error at `l4` in the packet at `l3` quotes. Bytes of the result, the lowest first: what it is, the
+/// Beside the offset of a network header: it is one of IPv4. What the frame says counts, not the version in the header.
+const IS_IPV4: u32 = 1 << 8;
+const _: () = assert!(MAX_L3 < IS_IPV4 as usize);
+
+/// Reads what the error at `l4` in the packet at `l3` ([`IS_IPV4`] beside it) quotes. Bytes of the result, the lowest first: what it is, the
 /// protocol, two of zero, the port of the VIP and that of the client as they are on the wire.
 ///
 /// A global function: the verifier looks at it once and not once per way to it.
@@ -78,9 +83,8 @@ const BAD: u8 = 2;
 #[inline(never)]
 #[expect(unsafe_code, reason = "the verifier knows global functions by the names that the linker sees")]
 pub extern "C" fn levee_quote(ctx: *mut xdp_md, l3: u32, l4: u32, end: u32) -> u64 {
+    let is_ipv4 = l3 & IS_IPV4 != 0;
     let (packet, l3, l4) = (Packet::linear(ctx), l3 as usize & MAX_L3, l4 as usize & MAX_L4);
-    let Some([word]) = packet.words(l3) else { return u64::from(BAD) };
-    let is_ipv4 = u32::from_be(word) >> 28 == 4;
     let vip = if is_ipv4 {
         packet.words(l3 + 16).map(|[address]| IpAddr16::v4(address))
     } else {
@@ -101,13 +105,15 @@ pub extern "C" fn levee_quote(ctx: *mut xdp_md, l3: u32, l4: u32, end: u32) -> u
 /// from the address of its family in `node`; where that is zero, from the VIP. False if the sender cannot or may not be
 /// told: the packet is to be dropped.
 #[inline(always)]
-pub fn answer(packet: &mut Packet, l3: usize, mtu: u16, node: &[IpAddr16; 2]) -> bool {
-    let numbers = packet.length() as u64 & 0xffff_ffff | u64::from(mtu) << 32 | (l3 as u64) << 48;
+pub fn answer(packet: &mut Packet, network: &Network, mtu: u16, node: &[IpAddr16; 2]) -> bool {
+    let place = network.l3 as u64 | u64::from(if network.is_ipv4 { IS_IPV4 } else { 0 });
+    let numbers = packet.length() as u64 & 0xffff_ffff | u64::from(mtu) << 32 | place << 48;
     let [a, b, c, d] = node[1].words().map(u64::from);
     levee_answer(packet.context(), numbers, node[0].last(), a | b << 32, c | d << 32) == 1
 }
 
-/// As [`answer`]: `numbers` holds the length of the frame, in bits 32..48 the MTU and above them `l3`; `ipv4`, `high` and
+/// As [`answer`]: `numbers` holds the length of the frame, in bits 32..48 the MTU and above them where the network
+/// header is, with [`IS_IPV4`]; `ipv4`, `high` and
 /// `low` hold the node's addresses. 1 for true. A global function, as [`levee_quote`] is.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -116,10 +122,12 @@ pub extern "C" fn levee_answer(ctx: *mut xdp_md, numbers: u64, ipv4: WireWord, h
     let mut packet = Packet::linear(ctx);
     let (length, mtu) = (numbers as u32 as usize, (numbers >> 32) as u16);
     let node = Node { ipv4, ipv6: [high as u32, (high >> 32) as u32, low as u32, (low >> 32) as u32] };
-    let answered = match (numbers >> 48) as usize {
-        eth::LEN => answer_at::<{ eth::LEN }>(&mut packet, length, mtu, &node),
-        ONE_TAG => answer_at::<ONE_TAG>(&mut packet, length, mtu, &node),
-        eth::MAX_LEN => answer_at::<{ eth::MAX_LEN }>(&mut packet, length, mtu, &node),
+    let place = (numbers >> 48) as u32;
+    let is_ipv4 = place & IS_IPV4 != 0;
+    let answered = match place as usize & MAX_L3 {
+        eth::LEN => answer_at::<{ eth::LEN }>(&mut packet, is_ipv4, length, mtu, &node),
+        ONE_TAG => answer_at::<ONE_TAG>(&mut packet, is_ipv4, length, mtu, &node),
+        eth::MAX_LEN => answer_at::<{ eth::MAX_LEN }>(&mut packet, is_ipv4, length, mtu, &node),
         _ => None,
     };
     u32::from(answered.is_some())
@@ -135,17 +143,12 @@ struct Node {
 const ONE_TAG: usize = eth::LEN + eth::VLAN_LEN;
 
 #[inline(always)]
-fn answer_at<const L3: usize>(packet: &mut Packet, length: usize, mtu: u16, node: &Node) -> Option<()> {
+fn answer_at<const L3: usize>(packet: &mut Packet, is_ipv4: bool, length: usize, mtu: u16, node: &Node) -> Option<()> {
     let [to] = packet.words(0)?;
     if to.to_ne_bytes()[0] & 1 == 1 {
         return None; // a frame for many would be answered by many
     }
-    let [word] = packet.words(L3)?;
-    if u32::from_be(word) >> 28 == 4 {
-        answer_ipv4::<L3>(packet, length, mtu, node)
-    } else {
-        answer_ipv6::<L3>(packet, length, mtu, node)
-    }
+    if is_ipv4 { answer_ipv4::<L3>(packet, length, mtu, node) } else { answer_ipv6::<L3>(packet, length, mtu, node) }
 }
 
 #[inline(always)]

@@ -11,6 +11,7 @@
 mod apt;
 mod bench;
 mod build;
+mod fuzz;
 mod linker;
 mod lint;
 mod packages;
@@ -100,6 +101,13 @@ enum Verb {
         #[arg(long)]
         write_docs: bool,
     },
+    /// Feed hostile input to the parser, the configuration and the loaded program (the last needs root)
+    #[command(disable_help_flag = true)]
+    Fuzz {
+        /// parser, config or program (all in turn unless named), and options: `fuzz --help` lists them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
     /// Check format, clippy, dependencies, documentation and layout
     Lint,
     /// Check which module imports what, where `unsafe` stands and how long files are
@@ -127,6 +135,7 @@ fn perform(workspace: &Workspace, verb: Verb) -> Result<()> {
         Verb::Demo { args } => test::demo(workspace, &args),
         Verb::Vm { kernels, test } => vm::vm(workspace, &kernels, &test),
         Verb::Bench { part, quick, write_docs } => bench::bench(workspace, part, quick, write_docs),
+        Verb::Fuzz { args } => fuzz::fuzz(workspace, &args),
         Verb::Lint => lint::lint(workspace),
         Verb::Tidy => tidy::check(workspace),
     }

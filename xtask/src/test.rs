@@ -106,7 +106,9 @@ fn packet_tests(workspace: &Workspace, args: &[String]) -> Result<Outcome> {
     build_ebpf(workspace)?;
     let mut command = embedding_cargo(workspace);
     command.env(OBJECTS_VARIABLE, build_bench_objects(workspace)?);
-    command.args(["test", "-p", "packets-tests", "-p", "levee-bench"]).args(harness_args(args, None));
+    command
+        .args(["test", "-p", "packets-tests", "-p", "levee-bench", "-p", "levee-fuzz"])
+        .args(harness_args(args, None));
     tests("running the packet tests", &mut command)
 }
 

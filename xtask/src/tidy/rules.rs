@@ -29,7 +29,7 @@ pub const UNSAFE_FILES: [&str; 8] = [
 ];
 
 /// Folder of each crate and its name in paths.
-pub const CRATES: [(&str, &str); 7] = [
+pub const CRATES: [(&str, &str); 8] = [
     ("lb-common", "lb_common"),
     ("lb-ebpf", "lb_ebpf"),
     ("lb-agent", "lb_agent"),
@@ -37,10 +37,11 @@ pub const CRATES: [(&str, &str); 7] = [
     ("tests/packets", "packets_tests"),
     ("tests/netns", "netns_tests"),
     ("bench", "levee_bench"),
+    ("fuzz", "levee_fuzz"),
 ];
 
 /// The import table.
-pub const IMPORT_RULES: [ImportRule; 18] = [
+pub const IMPORT_RULES: [ImportRule; 19] = [
     ImportRule {
         modules: &["lb_agent::model", "lb_agent::plan", "lb_agent::proto"],
         except: &[],
@@ -187,6 +188,12 @@ pub const IMPORT_RULES: [ImportRule; 18] = [
         except: &[],
         never: &["std", "tokio", "futures"],
         why: "this code runs in the kernel too: `core` only (`alloc` behind feature `user`)",
+    },
+    ImportRule {
+        modules: &["levee_fuzz::model", "levee_fuzz::packet"],
+        except: &[],
+        never: &["lb_common::parse", "lb_common::quote", "packets_tests"],
+        why: "the model proves something only if it shares no reading of frames with the program",
     },
     ImportRule {
         modules: &["lb_ebpf::vip", "lb_ebpf::maglev", "lb_ebpf::conntrack", "lb_ebpf::stats"],
