@@ -14,7 +14,7 @@ use netns_tests::{
     cluster::Cluster,
     config::{AgentConfig, ServiceConfig},
     echo::{self, Kind},
-    observe::{Counters, wait_for_hops},
+    observe::{Counters, wait_for_hops, wait_until_settled},
     scope::Scope,
     topology::{CLIENT, Fabric, Topology, UPLINK, VIPS},
     wait,
@@ -48,6 +48,7 @@ async fn build(fabric: Fabric, delivery: Delivery, mss_clamp: &'static str) -> C
     for agent in &bed.agents {
         wait_for_hops(agent, PATIENCE).await.unwrap();
     }
+    wait_until_settled(&bed.agents, PATIENCE).await.unwrap();
     for (family, vip) in VIPS.into_iter().enumerate() {
         bed.topology.enter_by(vip, &[DIRECTOR]).unwrap();
         send_icmp_to(&bed.topology, vip, bed.topology.nodes[OTHER].addresses[family]);
@@ -61,6 +62,7 @@ fn complete(topology: &Topology, config: AgentConfig, delivery: Delivery, mss_cl
     config.with_service(ServiceConfig {
         delivery,
         mss_clamp,
+        flow_timeout: Some(Duration::from_secs(1)), // soon every slot is settled, and nothing gets a second chance
         backends: vec![(topology.nodes[BACKEND].addresses[0], 1)],
         ..ServiceConfig::on_all_nodes(topology, "echo", &VIPS, Protocol::Tcp, PORT)
     })
