@@ -148,7 +148,7 @@ fn recall(key: &FragmentKey) -> Option<FragmentEntry> {
 fn record(key: &FragmentKey, source_port: Be16, destination_port: Be16) {
     let entry = FragmentEntry { time: maps::now(), source_port, destination_port, pad: 0 };
     // Without room the later fragments are unknown, which is counted then.
-    let _ = FRAGMENTS.insert(key, &entry, u64::from(BPF_ANY));
+    let _ = FRAGMENTS.insert(key, entry, u64::from(BPF_ANY));
 }
 
 #[inline(never)]

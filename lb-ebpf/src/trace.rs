@@ -227,6 +227,7 @@ fn note_arp(packet: &Packet, l3: usize, event: &mut Event) {
 }
 
 /// Tells the event that was noted, if the filter and the rate allow it.
+#[expect(clippy::needless_borrows_for_generic_args, reason = "by value it would be copied through the stack")]
 #[inline(never)]
 fn tell() {
     let (Some(event), Some(counts)) = (maps::scratch(), maps::trace_counts()) else { return };

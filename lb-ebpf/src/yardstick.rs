@@ -28,15 +28,16 @@ const INSERTS: u32 = 1;
 /// The backend of a flow: the one that it has in the table, or the one that `choose` says, which is recorded.
 #[inline(always)]
 pub fn backend(flow: &Flow, choose: impl FnOnce() -> Result<BackendId, DropReason>) -> Result<BackendId, DropReason> {
+    let key = &flow.tuple;
     if !matches!(flow.kind, Kind::Syn) {
         // SAFETY: the value of this CPU, which nobody else writes while the program runs.
-        if let Some(bits) = unsafe { LRU_FLOWS.get(&flow.tuple) } {
+        if let Some(bits) = unsafe { LRU_FLOWS.get(key) } {
             return Ok(BackendId::from_bits(*bits as u32));
         }
         count(MISSES);
     }
     let id = choose()?;
-    if LRU_FLOWS.insert(&flow.tuple, u64::from(id.bits()), 0).is_ok() {
+    if LRU_FLOWS.insert(key, u64::from(id.bits()), 0).is_ok() {
         count(INSERTS);
     }
     Ok(id)

@@ -102,3 +102,17 @@ pub async fn wait_until_settled(agents: &[Agent], limit: Duration) -> Result<()>
     wait::until("settled rings", limit, look).await?;
     Ok(())
 }
+
+/// The counters of these agents when no packet is under way any more: two readings in a row are the same.
+///
+/// # Errors
+/// After `limit`.
+pub async fn counters_at_rest(agents: &[Agent], limit: Duration) -> Result<Vec<Counters>> {
+    let read = || agents.iter().map(Counters::of).collect::<Result<Vec<_>>>();
+    let look = || async {
+        let (first, second) = (read()?, read()?);
+        ensure!(first == second, "packets are still counted: {first:?}, then {second:?}");
+        Ok(second)
+    };
+    Ok(wait::until("packets to come to rest", limit, look).await?.0)
+}

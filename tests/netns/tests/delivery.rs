@@ -14,7 +14,7 @@ use netns_tests::{
     cluster::{Cluster, PORT},
     config::{AgentConfig, ServiceConfig},
     echo,
-    observe::{Counters, backends, wait_for_hops, wait_until_settled},
+    observe::{Counters, backends, counters_at_rest, wait_for_hops, wait_until_settled},
     scope::{Scope, residue},
     topology::{CLIENT, Fabric, Topology, VIPS},
     traffic::{Tally, burst},
@@ -64,12 +64,12 @@ async fn build(fabric: Fabric, delivery: Delivery, family: usize) -> Cluster {
 /// where a backend's node counts `taken`.
 async fn every_backend_answers(fabric: Fabric, delivery: Delivery, family: usize, sent: &str, taken: &str) {
     let mut bed = build(fabric, delivery, family).await;
-    let before = counters(&bed);
+    let before = counters(&bed).await;
     for vip in VIPS {
         answers_over_udp(&mut bed, vip).await;
         answers_over_tls(&bed, vip).await;
     }
-    let grown: Vec<_> = counters(&bed).iter().zip(&before).map(|(now, then)| now.since(then)).collect();
+    let grown: Vec<_> = counters(&bed).await.iter().zip(&before).map(|(now, then)| now.since(then)).collect();
     // Probes connect to the nodes' addresses, not to the VIP, so every packet that is counted is the client's.
     let own = ["local", sent].map(|label| grown[0].get(label));
     assert!(own.iter().all(|&packets| packets > 0), "the director: {grown:?}");
@@ -91,8 +91,8 @@ async fn every_backend_answers(fabric: Fabric, delivery: Delivery, family: usize
     assert_eq!(residue(&prefix), Vec::<String>::new());
 }
 
-fn counters(bed: &Cluster) -> Vec<Counters> {
-    bed.agents.iter().map(|agent| Counters::of(agent).unwrap()).collect()
+async fn counters(bed: &Cluster) -> Vec<Counters> {
+    counters_at_rest(&bed.agents, PATIENCE).await.unwrap()
 }
 
 async fn answers_over_udp(bed: &mut Cluster, vip: IpAddr) {

@@ -14,7 +14,7 @@ use netns_tests::{
     cluster::Cluster,
     config::{AgentConfig, ServiceConfig},
     echo::{self, Kind},
-    observe::{Counters, wait_for_hops, wait_until_settled},
+    observe::{Counters, counters_at_rest, wait_for_hops, wait_until_settled},
     scope::Scope,
     topology::{CLIENT, Fabric, Topology, UPLINK, VIPS},
     wait,
@@ -78,11 +78,11 @@ fn send_icmp_to(topology: &Topology, vip: IpAddr, node: IpAddr) {
 /// 10 MB go either way over each family; `sent` is what directors count, `taken` what the backend's node does.
 async fn ten_megabytes_go_either_way(mut bed: Cluster, sent: &str, taken: &str, is_told: bool) {
     for vip in VIPS {
-        let before = counters(&bed);
+        let before = counters(&bed).await;
         let (size, count) = MESSAGES;
         let exchange = || echo::exchange_tcp(SocketAddr::new(vip, PORT), size, count, LIMIT);
         let server = bed.topology.client.enter(exchange).unwrap();
-        let grown: Vec<_> = counters(&bed).iter().zip(&before).map(|(now, then)| now.since(then)).collect();
+        let grown: Vec<_> = counters(&bed).await.iter().zip(&before).map(|(now, then)| now.since(then)).collect();
         let server = server.unwrap_or_else(|error| panic!("{vip}: {error:#}\n{grown:#?}\n{}", bed.log_tails()));
         assert_eq!(server, bed.topology.nodes[BACKEND].name);
         // The other director saw errors and nothing else, and sent each to the backend.
@@ -95,8 +95,8 @@ async fn ten_megabytes_go_either_way(mut bed: Cluster, sent: &str, taken: &str, 
     }
 }
 
-fn counters(bed: &Cluster) -> Vec<Counters> {
-    bed.agents.iter().map(|agent| Counters::of(agent).unwrap()).collect()
+async fn counters(bed: &Cluster) -> Vec<Counters> {
+    counters_at_rest(&bed.agents, PATIENCE).await.unwrap()
 }
 
 #[tokio::test]
@@ -177,12 +177,12 @@ async fn segment_sizes_stay_bounded_while_the_agent_is_away() {
 async fn a_traceroute_ends_at_the_vip() {
     let bed = build(Fabric::Routed, Delivery::Gue, "auto").await;
     for (family, vip) in VIPS.into_iter().enumerate() {
-        let before = counters(&bed);
+        let before = counters(&bed).await;
         let hops: Vec<IpAddr> = (1..=3).map(|ttl| bed.topology.client.enter(|| hop(vip, ttl)).unwrap()).collect();
         let router = if vip.is_ipv4() { "10.9.0.1" } else { "fd00:9::1" };
         let director = bed.topology.nodes[DIRECTOR].addresses[family];
         assert_eq!(hops, [router.parse().unwrap(), director, vip]);
-        let grown = counters(&bed)[DIRECTOR].since(&before[DIRECTOR]);
+        let grown = counters(&bed).await[DIRECTOR].since(&before[DIRECTOR]);
         assert_eq!(grown.get("time_exceeded_told"), 1, "{grown:?}");
     }
 }
