@@ -17,6 +17,9 @@ impl KernelVersion {
     pub const FRAGS: Self = Self(5, 18);
     /// Links for tc programs.
     pub const TCX: Self = Self(6, 6);
+    /// The tracing program: kernels before count each function's stack in steps of 32 bytes, and it does not fit. Tried on
+    /// 6.1 and 6.12; what lies between was not.
+    pub const TRACING: Self = Self(6, 12);
 
     /// The version of the kernel that runs; 0.0 if its release is not understood.
     #[must_use]

@@ -63,6 +63,12 @@ impl TracingLoader {
     /// # Errors
     /// [`DataplaneError`] if the kernel refuses it.
     pub fn load(&self) -> Result<LoadedTracing, DataplaneError> {
+        let running = KernelVersion::running();
+        if running < KernelVersion::TRACING {
+            let reason =
+                format!("it needs Linux {}, this is {running}: its stack does not fit", KernelVersion::TRACING);
+            return Err(DataplaneError::Load { program: "levee_trace", reason });
+        }
         let (tracing, reader) = load(&self.pins)?;
         Ok(LoadedTracing { tracing, reader })
     }

@@ -9,6 +9,8 @@ pub enum Ability {
     Context,
     /// Frames of more than one page, for multi-buffer programs.
     Buffers,
+    /// The tracing program.
+    Tracing,
 }
 
 impl Ability {
@@ -19,6 +21,7 @@ impl Ability {
         let (since, what) = match self {
             Self::Context => (KernelVersion(5, 15), "a context with a frame"),
             Self::Buffers => (KernelVersion::FRAGS, "frames of several buffers"),
+            Self::Tracing => (KernelVersion::TRACING, "the tracing program"),
         };
         let is_there = KernelVersion::running() >= since;
         if !is_there {

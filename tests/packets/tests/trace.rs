@@ -11,8 +11,8 @@ use lb_common::{
     wire::protocol,
 };
 use packets_tests::{
-    Bed, Counts, Frame, IN, Outcome, Way, World, addresses::*, arp, echo_request, gue, ipip, raw, run_program, service,
-    tcp, udp, world,
+    Ability, Bed, Counts, Frame, IN, Outcome, Way, World, addresses::*, arp, echo_request, gue, ipip, raw, run_program,
+    service, tcp, udp, world,
 };
 
 /// Services that end packets in every way.
@@ -127,6 +127,9 @@ fn tracing(bed: &mut Bed) -> EventReader {
 
 #[test]
 fn every_packet_for_a_vip_is_told_as_the_dry_entry_decides_on_it() {
+    if !Ability::Tracing.is_there("every_packet_for_a_vip_is_told_as_the_dry_entry_decides_on_it") {
+        return;
+    }
     let mut bed = Bed::holding(&serving());
     let mut reader = tracing(&mut bed);
     let mut last = 0;
@@ -152,6 +155,9 @@ fn every_packet_for_a_vip_is_told_as_the_dry_entry_decides_on_it() {
 
 #[test]
 fn an_arp_request_for_a_vip_is_told_with_both_addresses() {
+    if !Ability::Tracing.is_there("an_arp_request_for_a_vip_is_told_with_both_addresses") {
+        return;
+    }
     let mut bed = Bed::holding(&serving());
     let mut reader = tracing(&mut bed);
     let (_, events) = send(&mut bed, &mut reader, &arp(1, [198, 51, 100, 10].into()));
@@ -165,6 +171,9 @@ fn an_arp_request_for_a_vip_is_told_with_both_addresses() {
 
 #[test]
 fn nothing_is_told_of_packets_for_nobody() {
+    if !Ability::Tracing.is_there("nothing_is_told_of_packets_for_nobody") {
+        return;
+    }
     let mut bed = Bed::holding(&serving());
     let mut reader = tracing(&mut bed);
     for frame in frames_for_nobody() {
@@ -175,6 +184,9 @@ fn nothing_is_told_of_packets_for_nobody() {
 
 #[test]
 fn tracing_changes_neither_packets_nor_counters() {
+    if !Ability::Tracing.is_there("tracing_changes_neither_packets_nor_counters") {
+        return;
+    }
     let frames = || told().into_iter().map(|told| told.frame).chain(frames_for_nobody());
     let through = |send: &mut dyn FnMut(&mut Bed, &Frame) -> Outcome, bed: &mut Bed| -> (Vec<Outcome>, Counts) {
         let before = bed.counts();
@@ -190,6 +202,9 @@ fn tracing_changes_neither_packets_nor_counters() {
 
 #[test]
 fn the_filter_is_asked_in_the_kernel() {
+    if !Ability::Tracing.is_there("the_filter_is_asked_in_the_kernel") {
+        return;
+    }
     let mut bed = Bed::holding(&serving());
     let mut reader = tracing(&mut bed);
     let frames: Vec<_> = told().into_iter().map(|told| told.frame).collect();
@@ -220,6 +235,9 @@ fn the_filter_is_asked_in_the_kernel() {
 
 #[test]
 fn what_exceeds_the_rate_or_the_buffer_is_counted_as_lost() {
+    if !Ability::Tracing.is_there("what_exceeds_the_rate_or_the_buffer_is_counted_as_lost") {
+        return;
+    }
     let mut bed = Bed::holding(&serving());
     let mut reader = tracing(&mut bed);
     let frame = tcp(CLIENT4, 40_000, VIP4, 80).frame().bytes();
@@ -245,6 +263,9 @@ fn what_exceeds_the_rate_or_the_buffer_is_counted_as_lost() {
 
 #[test]
 fn the_tracing_program_goes_with_the_last_listener() {
+    if !Ability::Tracing.is_there("the_tracing_program_goes_with_the_last_listener") {
+        return;
+    }
     let mut bed = Bed::holding(&serving());
     assert!(bed.kernel().tracing_program().unwrap().is_none());
     drop(tracing(&mut bed));
