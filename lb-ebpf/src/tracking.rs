@@ -15,10 +15,7 @@ use lb_common::{
 use crate::maps::{self, FlowPlace, NEW_FLOWS, OLD_FLOWS};
 
 /// Chooses the backend of a packet on a slot that is not settled, and records what has to be. A function of its own,
-/// so that its variables take no room on the stack beside those of the common path.
-///
-/// # Errors
-/// [`DropReason::FlowTableFull`] if a flow that begins cannot be recorded.
+/// so that its variables take no room on the stack beside those of the common path. [`chosen`] reads the result.
 #[inline(never)]
 pub fn choose(packet: &OnSlot<'_>) -> u64 {
     match tracking::resolve(&Tables, packet) {
@@ -31,6 +28,9 @@ pub fn choose(packet: &OnSlot<'_>) -> u64 {
 const NO_ROOM: u64 = u64::MAX;
 
 /// The backend that [`choose`] named.
+///
+/// # Errors
+/// [`DropReason::FlowTableFull`] if a flow that begins cannot be recorded.
 #[inline(always)]
 pub fn chosen(result: u64) -> Result<BackendId, DropReason> {
     if result == NO_ROOM { Err(DropReason::FlowTableFull) } else { Ok(BackendId::from_bits(result as u32)) }
