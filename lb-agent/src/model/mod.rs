@@ -3,8 +3,10 @@
 pub mod desired;
 pub mod drain;
 pub mod health;
+pub mod inventory;
 pub mod moment;
 pub mod network;
+pub mod pool;
 pub mod probe;
 
 pub use desired::{
@@ -13,5 +15,7 @@ pub use desired::{
 };
 pub use drain::{Drain, DrainAnswer, DrainError, DrainRequest, Drained, Drains, NamedBackend};
 pub use health::{BackendAddress, HealthReport, ProbeState, ProbeTarget};
+pub use inventory::{ClusterNode, ClusterService, Inventory, IpFamily, ObjectName, Origin, Snapshot};
 pub use network::{Interface, InterfaceKind, MacAddr, Network, NextHop};
+pub use pool::{AddressRange, AnnounceNodes, AnnouncePolicy, Pool};
 pub use probe::{ExpectedStatus, HttpProbe, Probe, ProbeKind, TlsProbe, Trust};

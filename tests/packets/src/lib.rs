@@ -20,6 +20,7 @@ mod link;
 mod oracle;
 mod packet;
 mod random;
+mod thin;
 mod world;
 
 pub use ability::Ability;
@@ -33,4 +34,5 @@ pub use link::{BESIDE, IN, OUT, enter as enter_link};
 pub use oracle::flow_hash;
 pub use packet::{Packet, echo_request, gue, gue_with_header, ipip, marked_gue, raw, tcp, udp};
 pub use random::Random;
+pub use thin::every;
 pub use world::{Service, Way, World, addresses, service, world};

@@ -43,7 +43,7 @@ pub const CRATES: [(&str, &str); 8] = [
 /// The import table.
 pub const IMPORT_RULES: [ImportRule; 19] = [
     ImportRule {
-        modules: &["lb_agent::model", "lb_agent::plan", "lb_agent::proto"],
+        modules: &["lb_agent::model", "lb_agent::plan", "lb_agent::cluster", "lb_agent::proto"],
         except: &[],
         never: &[
             "tokio",
@@ -76,9 +76,10 @@ pub const IMPORT_RULES: [ImportRule; 19] = [
         why: "pure code: no I/O, no clock, no randomness; pass the result or the time in as a value",
     },
     ImportRule {
-        modules: &["lb_agent::model", "lb_agent::plan"],
+        modules: &["lb_agent::model", "lb_agent::plan", "lb_agent::cluster"],
         except: &[],
         never: &[
+            "lb_agent::kubernetes",
             "lb_agent::sources",
             "lb_agent::dataplane",
             "lb_agent::netlink",
@@ -106,9 +107,14 @@ pub const IMPORT_RULES: [ImportRule; 19] = [
     },
     ImportRule {
         modules: &["lb_agent"],
-        except: &["lb_agent::sources::kubernetes", "lb_agent::election::lease", "lb_agent::controller"],
+        except: &[
+            "lb_agent::kubernetes",
+            "lb_agent::sources::kubernetes",
+            "lb_agent::election::lease",
+            "lb_agent::controller",
+        ],
         never: &["kube", "k8s_openapi"],
-        why: "only one source, the lease and the controller speak to the API server",
+        why: "only one source, the lease and the controller speak to the API server, all through `kubernetes`",
     },
     ImportRule {
         modules: &["lb_agent"],

@@ -23,8 +23,8 @@ use binaries::Binary;
 use kernels::Kernel;
 use report::{Report, table};
 
-/// How long a guest may take: four times what it takes on an idle machine of two cores.
-const LIMIT: Duration = Duration::from_mins(20);
+/// How long a guest may take: some times what it takes on an idle machine of two cores.
+const LIMIT: Duration = Duration::from_mins(90);
 
 /// Runs the tests on each of these kernels, named by version such as `6.1`; on all that are known if none is named. Test
 /// programs other than `only` are left out, unless that is empty.
