@@ -21,7 +21,7 @@ use super::{Dataplane, fake::FakeDataplane};
 use crate::model::Drain;
 use crate::plan::{
     FlowScan, MapOp, MapState, PlanError, RingArena, RingOrigin, Sizes, TargetBackend, TargetService, TargetState,
-    operations, settle,
+    operations, portion, settle,
 };
 
 const SIZES: Sizes = Sizes {
@@ -87,6 +87,7 @@ proptest! {
     #[test]
     fn after_every_step_of_any_history_each_packet_finds_its_way(
         history in prop::collection::vec(prop::collection::btree_map(0u8..6, backends(), 0..6), 1..12),
+        slots in prop::sample::select(vec![1, 100, usize::MAX]),
     ) {
         let mut maps = FakeDataplane::default();
         let mut state = MapState::empty(SIZES);
@@ -96,12 +97,15 @@ proptest! {
                 maps.assert_consistent();
             }
             let wanted = target(&services);
-            let (steps, after) = operations(&state, &wanted, &maps, now).unwrap();
-            for step in &steps {
-                maps.perform(step).unwrap();
-                maps.assert_consistent();
+            let mut is_last = false;
+            while !is_last {
+                let next = portion(&state, &wanted, &maps, now, slots).unwrap();
+                for step in &next.steps {
+                    maps.perform(step).unwrap();
+                    maps.assert_consistent();
+                }
+                (state, is_last) = (next.after, next.is_last);
             }
-            state = after;
             prop_assert_eq!(maps.services.len(), wanted.services.len());
             for (key, service) in &wanted.services {
                 let owners = maps.owners(key);

@@ -17,7 +17,7 @@ mod state;
 
 pub use decide::{AnnounceDecision, BackendDecision, Decision, Inputs, ServiceDecision, decide};
 pub use drain::{FlowsLeft, Recorded, flows_left};
-pub use operations::{CarriedOver, PlanError, Translation, carry_over, operations};
+pub use operations::{CarriedOver, PlanError, Portion, Translation, carry_over, operations, portion};
 pub use ring_arena::RingArena;
 pub use settle::{FlowScan, next_window, settle};
 pub use slow_start::Takers;

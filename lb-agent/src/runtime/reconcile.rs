@@ -29,12 +29,15 @@ use crate::{
     config::{Config, ConfigErrors, OnTerminate},
     dataplane::{Dataplane, DataplaneError, Kernel, PinLock, monotonic},
     model::{BackendAddress, Delivery, HealthReport, Network, ProbeTarget},
-    plan::{self, Decision, Inputs, MapOp, MapState, Sizes, Takers},
+    plan::{self, Decision, Inputs, MapOp, MapState, Portion, Sizes, Takers, TargetState},
     status::AgentStatus,
 };
 
 /// How long to wait before a failed plan is tried again.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// Slots of rings that are planned at a time: 8 MB.
+const PORTION: usize = 1 << 20;
 
 /// How long to wait for neighbours to answer before backends take flows.
 const WAYS: Duration = Duration::from_secs(1);
@@ -223,14 +226,8 @@ impl Reconciler {
         let started = Instant::now();
         let decision = self.decide();
         self.announce_less(&decision);
-        let planned = plan::operations(&self.state, &decision.target, self.kernel.rings(), monotonic());
-        let planning = started.elapsed();
-        match planned {
-            Ok((steps, after)) => match tokio::task::block_in_place(|| self.perform(&steps, planning)) {
-                Ok(()) => self.state = after,
-                Err(error) => return self.plan_failed(&error.to_string()),
-            },
-            Err(error) => return self.plan_failed(&error.to_string()),
+        if let Err(error) = self.fulfil(&decision.target, started) {
+            return self.plan_failed(&error);
         }
         if self.is_attached {
             self.announce_all(&decision);
@@ -240,6 +237,22 @@ impl Reconciler {
         self.drains.decided(&decision);
         self.report_drains();
         Ok(false)
+    }
+
+    /// Plans and performs portion by portion. `began`: when the planning of the first did.
+    fn fulfil(&mut self, target: &TargetState, mut began: Instant) -> Result<(), String> {
+        loop {
+            let planned = plan::portion(&self.state, target, self.kernel.rings(), monotonic(), PORTION);
+            let Portion { steps, after, is_last } = planned.map_err(|error| error.to_string())?;
+            let planning = began.elapsed();
+            tokio::task::block_in_place(|| self.perform(&steps, planning)).map_err(|error| error.to_string())?;
+            self.state = after;
+            if is_last {
+                return Ok(());
+            }
+            notify::alive();
+            began = Instant::now();
+        }
     }
 
     fn decide(&mut self) -> Decision {

@@ -65,6 +65,8 @@ fn compile(workspace: &Workspace, arguments: &[&str]) -> Result<Vec<(String, Pat
     let mut command = embedding_cargo(workspace);
     command.args(arguments).args(["--target", TARGET, "--message-format=json-render-diagnostics"]);
     command.env("RUSTFLAGS", "-C target-feature=+crt-static").env("CARGO_TARGET_DIR", folder(workspace).join("build"));
+    // Emulated, what loads programs takes minutes if it is not optimized. Assertions stay.
+    command.env("CARGO_PROFILE_DEV_OPT_LEVEL", "1").env("CARGO_PROFILE_DEV_DEBUG", "0");
     println!("    $ {}", shown(&command));
     let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output();
     let output = output.with_context(|| format!("starting `{}`", shown(&command)))?;

@@ -54,6 +54,16 @@ pub enum PlanError {
     },
 }
 
+/// Steps towards a target.
+pub struct Portion {
+    /// The steps.
+    pub steps: Vec<MapOp>,
+    /// The state after them.
+    pub after: MapState,
+    /// Whether that is the target.
+    pub is_last: bool,
+}
+
 /// Lists the steps that turn `state` into `target`, and the state after them. `rings` are those in force, `now` is in
 /// nanoseconds of `CLOCK_MONOTONIC`.
 ///
@@ -65,19 +75,45 @@ pub fn operations(
     rings: &dyn Rings,
     now: u64,
 ) -> Result<(Vec<MapOp>, MapState), PlanError> {
+    portion(state, target, rings, now, usize::MAX).map(|portion| (portion.steps, portion.after))
+}
+
+/// As [`operations`], but ends with the service whose ring makes the steps write `slots` slots: rings of thousands of
+/// services at once would take gigabytes. The rest is for the next portion, from the state after this one.
+///
+/// # Errors
+/// [`PlanError`] if a map is too small; then nothing is to be done.
+pub fn portion(
+    state: &MapState,
+    target: &TargetState,
+    rings: &dyn Rings,
+    now: u64,
+    slots: usize,
+) -> Result<Portion, PlanError> {
     check_sizes(state, target)?;
     let mut plan = Plan::new(state.clone(), rings, now);
     plan.addresses(target);
     plan.devices_and_peers(target);
-    for (key, service) in &target.services {
+    let mut services = target.services.iter();
+    for (key, service) in services.by_ref() {
         plan.service(*key, service)?;
+        if plan.slots_written >= slots {
+            break;
+        }
+    }
+    if services.next().is_some() {
+        let (steps, after) = plan.finish();
+        return Ok(Portion { steps, after, is_last: false });
     }
     let gone: Vec<VipKey> = state.services.keys().filter(|key| !target.services.contains_key(*key)).copied().collect();
     for key in gone {
         plan.remove_service(key);
     }
     plan.forget_source_ranges();
-    Ok(plan.finish())
+    plan.forget_addresses(target);
+    plan.forget_devices_and_peers(target);
+    let (steps, after) = plan.finish();
+    Ok(Portion { steps, after, is_last: true })
 }
 
 fn check_sizes(state: &MapState, target: &TargetState) -> Result<(), PlanError> {
@@ -121,6 +157,8 @@ struct Plan<'a> {
     given: Vec<(u32, u32)>,
     /// Whether a packet under way may still refer to what `before` took out of force.
     grace: bool,
+    /// Slots of rings that `before` writes.
+    slots_written: usize,
     /// Rings built in this plan, so that services with the same backends share the work.
     rings: BTreeMap<(Vec<Member>, u8), Vec<u32>>,
 }
@@ -135,6 +173,7 @@ impl<'a> Plan<'a> {
             after: Vec::new(),
             given: Vec::new(),
             grace: false,
+            slots_written: 0,
             rings: BTreeMap::new(),
         }
     }
@@ -150,43 +189,68 @@ impl<'a> Plan<'a> {
         (self.before, self.state)
     }
 
+    /// Enters addresses; what is a VIP stays one until [`Self::forget_addresses`].
     fn addresses(&mut self, target: &TargetState) {
+        let is_vip = |flags: u32| AddressEntry { flags }.has(AddressEntry::VIP);
+        let bits = filter_bits(&self.state.addresses);
         for (address, flags) in &target.addresses {
-            if self.state.addresses.get(address) != Some(flags) {
-                self.before.push(MapOp::Address(*address, AddressEntry { flags: *flags }));
+            let known = self.state.addresses.get(address);
+            if known != Some(flags) && !known.is_some_and(|known| is_vip(*known) && !is_vip(*flags)) {
+                self.enter_address(*address, *flags);
             }
         }
-        let (old, new) = (filter_bits(&self.state.addresses), filter_bits(&target.addresses));
-        self.before.extend(new.difference(&old).map(|bit| MapOp::FilterAdd(*bit)));
-        self.after.extend(old.difference(&new).map(|bit| MapOp::FilterRemove(*bit)));
+        self.before.extend(filter_bits(&target.addresses).difference(&bits).map(|bit| MapOp::FilterAdd(*bit)));
+    }
+
+    fn enter_address(&mut self, address: IpAddr16, flags: u32) {
+        self.before.push(MapOp::Address(address, AddressEntry { flags }));
+        self.state.addresses.insert(address, flags);
+    }
+
+    /// Lets go of addresses that no service needs any more.
+    fn forget_addresses(&mut self, target: &TargetState) {
+        let bits = filter_bits(&self.state.addresses);
+        for (address, flags) in &target.addresses {
+            if self.state.addresses.get(address) != Some(flags) {
+                self.enter_address(*address, *flags);
+            }
+        }
+        self.after.extend(bits.difference(&filter_bits(&target.addresses)).map(|bit| MapOp::FilterRemove(*bit)));
         for address in self.state.addresses.keys().filter(|address| !target.addresses.contains_key(*address)) {
             self.after.push(MapOp::RemoveAddress(*address));
         }
         self.state.addresses.clone_from(&target.addresses);
     }
 
+    /// Enters settings, devices and peers.
     fn devices_and_peers(&mut self, target: &TargetState) {
         let state = &mut self.state;
         self.before.extend(target.devices.difference(&state.devices).map(|device| MapOp::Device(*device)));
-        self.after.extend(state.devices.difference(&target.devices).map(|device| MapOp::RemoveDevice(*device)));
         for (address, id) in &target.peers {
-            if state.peers.get(address) != Some(id) {
+            if state.peers.insert(*address, *id) != Some(*id) {
                 self.before.push(MapOp::Peer(*address, *id));
             }
         }
         for (mac, id) in &target.peer_macs {
-            if state.peer_macs.get(mac) != Some(id) {
+            if state.peer_macs.insert(*mac, *id) != Some(*id) {
                 self.before.push(MapOp::PeerMac(*mac, *id));
             }
         }
         if state.settings != target.settings {
             self.before.push(MapOp::Settings(target.settings));
         }
+        state.settings = target.settings;
+        state.devices.extend(&target.devices);
+    }
+
+    /// Lets go of devices and peers that are not needed any more.
+    fn forget_devices_and_peers(&mut self, target: &TargetState) {
+        let state = &mut self.state;
+        self.after.extend(state.devices.difference(&target.devices).map(|device| MapOp::RemoveDevice(*device)));
         let gone = |keep: bool, op| if keep { None } else { Some(op) };
         self.after.extend(state.peers.keys().filter_map(|a| gone(target.peers.contains_key(a), MapOp::RemovePeer(*a))));
         let macs = state.peer_macs.keys();
         self.after.extend(macs.filter_map(|mac| gone(target.peer_macs.contains_key(mac), MapOp::RemovePeerMac(*mac))));
-        state.settings = target.settings;
         state.devices.clone_from(&target.devices);
         state.peers.clone_from(&target.peers);
         state.peer_macs.clone_from(&target.peer_macs);

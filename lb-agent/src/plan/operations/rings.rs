@@ -139,6 +139,7 @@ impl Plan<'_> {
     fn place_ring(&mut self, service: &ServiceState, ring: &Ring) -> Result<(u32, u8), PlanError> {
         self.give_ring(service);
         let offset = self.take_region(1 << ring.log2)?;
+        self.slots_written += ring.slots.len();
         self.before.push(MapOp::Ring { offset, slots: ring.slots.clone() });
         Ok((offset, ring.log2))
     }
