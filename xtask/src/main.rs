@@ -17,6 +17,7 @@ mod lint;
 mod packages;
 mod privilege;
 mod process;
+mod promises;
 mod setup;
 mod summary;
 mod tally;

@@ -13,6 +13,7 @@ use std::{env, str};
 
 use anyhow::{Context, Result, bail};
 
+use crate::promises::FILE_VARIABLE;
 use crate::tally::Tally;
 use crate::workspace::Workspace;
 
@@ -67,6 +68,7 @@ pub fn host_cargo(workspace: &Workspace) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     remove_variables(&mut command, is_set_by_cargo_run);
     command.current_dir(workspace.root()).env("CARGO_TARGET_DIR", workspace.target());
+    command.env(FILE_VARIABLE, workspace.promises());
     command
 }
 

@@ -10,6 +10,7 @@ use crate::bench::OBJECTS_VARIABLE;
 use crate::build::{build, build_bench_objects, build_ebpf, embedding_cargo};
 use crate::privilege::require_kernel_access;
 use crate::process::{ask, foreign, host_cargo, observe, run, say};
+use crate::promises;
 use crate::setup::{Group, ensure};
 use crate::summary::{Outcome, Phase, print_summary};
 use crate::tally::Tally;
@@ -27,12 +28,14 @@ const NETNS_THREADS: &str = "--test-threads=2";
 pub fn test(workspace: &Workspace, keep_going: bool) -> Result<()> {
     require_kernel_access("test")?;
     ensure(workspace, &[Group::Build, Group::Test])?;
+    promises::forget(&workspace.promises())?;
     let mut phases = Vec::new();
     for (name, phase) in [
         ("host", host_tests as fn(&Workspace) -> Result<Outcome>),
         ("miri", miri),
         ("packets", |workspace| packet_tests(workspace, &[])),
         ("netns", |workspace| netns_tests(workspace, &[])),
+        ("promises", promises),
     ] {
         let started = Instant::now();
         let outcome = if !keep_going && phases.iter().any(Phase::failed) {
@@ -120,6 +123,13 @@ fn netns_tests(workspace: &Workspace, args: &[String]) -> Result<Outcome> {
     command.env(BINARIES_VARIABLE, workspace.binaries(Profile::Debug));
     command.args(["test", "-p", "netns-tests"]).args(harness_args(args, Some(NETNS_THREADS)));
     tests("running the namespace tests", &mut command)
+}
+
+/// What the phases before showed to be kept.
+fn promises(workspace: &Workspace) -> Result<Outcome> {
+    let (passed, red) = promises::report(&workspace.promises())?;
+    let tally = Tally { passed, failed: u32::try_from(red.len())?, ignored: 0 };
+    if red.is_empty() { Ok(Outcome::Passed(tally)) } else { Ok(Outcome::Failed(tally, red.join(", "))) }
 }
 
 /// Arguments for `cargo test`: filters and flags go to the test harness, with a default number of threads.

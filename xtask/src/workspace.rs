@@ -61,6 +61,11 @@ impl Workspace {
         self.target.join("bench")
     }
 
+    /// Where tests note which promises they showed to be kept.
+    pub fn promises(&self) -> PathBuf {
+        self.target.join("promises.tsv")
+    }
+
     /// The BPF objects that only the benchmark loads.
     pub fn bench_objects(&self) -> PathBuf {
         self.bench().join("objects")

@@ -1,0 +1,71 @@
+//! The promises, and which of them a test has to show.
+
+use Standing::{Kept, Open};
+
+/// How a promise stands.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Standing {
+    /// A test shows it in every run.
+    Kept,
+    /// No test shows it yet.
+    Open,
+}
+
+/// A promise: its id, what it says, how it stands. `S0` is a static route kept by a leader, `S1` service addresses on
+/// `lo`, `F` what went wrong elsewhere.
+pub const ROWS: &[(&str, &str, Standing)] = &[
+    ("S0-01", "the VIP stands on every control-plane node, whoever leads", Open),
+    ("S0-02", "the API's endpoints are the next hops of one route", Open),
+    ("S0-03", "the route's requests are those of the Policy API", Open),
+    ("S0-04", "the route reaches the routers beyond the gateway", Open),
+    ("S0-05", "every API server takes part", Open),
+    ("S0-06", "an anonymous request through the VIP gets the API's own answer", Open),
+    ("S0-07", "only the leader writes", Open),
+    ("S0-08", "a change of leader is an event and a log line", Open),
+    ("S0-09", "a node that dies leaves the next hops", Open),
+    ("S0-10", "a node that returns joins them, with no empty list in between", Open),
+    ("S0-11", "every setting of the former controller has an equal", Open),
+    ("S0-12", "log lines carry the endpoints and the hops", Open),
+    ("S0-13", "metrics count updates and hops", Open),
+    ("S0-14", "a lease that cannot be read is survived", Open),
+    ("S0-15", "cleanup removes the route and the VIP", Open),
+    ("S0-16", "no empty route, no hop that is not ready, no unverified peer", Open),
+    ("S1-01", "a service's address stands only where a pod of it is", Open),
+    ("S1-02", "a changed address is assumed, the old one forfeited", Open),
+    ("S1-03", "FRR beside the agent announces the addresses", Open),
+    ("S1-04", "BIRD and unnumbered sessions do as well", Open),
+    ("S1-05", "several nodes are one ECMP route", Open),
+    ("S1-06", "a drained node forfeits, another assumes", Open),
+    ("S1-07", "services of one node do not disturb each other", Open),
+    ("S1-08", "only ready pods count", Open),
+    ("S1-09", "load balancers, external addresses and requested ones", Open),
+    ("S1-10", "any selector, and none", Open),
+    ("S1-11", "stale addresses go at the start, foreign ones stay", Open),
+    ("S1-12", "the time of a reconciliation is measured", Open),
+    ("S1-13", "it runs as a plain process and from the manifests", Open),
+    ("S1-14", "an API outage changes nothing", Open),
+    ("S1-15", "a backend sees the client's address", Open),
+    ("S1-16", "work is bounded at 2,000 services", Open),
+    ("F01", "all API servers are down, and nothing moves", Open),
+    ("F03", "a node that loses the API alone lets go before another takes over", Open),
+    ("F05", "a killed agent leaves no address for ever", Open),
+    ("F06", "a hung agent loses its address and takes nothing back", Open),
+    ("F07", "what is to be withdrawn at the end is withdrawn at once", Open),
+    ("F08", "a node without its API server is announced no longer", Open),
+    ("F09", "a rolling restart withdraws nothing", Open),
+    ("F10", "a probe that fails by chance moves no VIP", Open),
+    ("F11", "a server that stops gracefully keeps its connections", Open),
+    ("F12", "a server comes back after enough good probes, every time", Open),
+    ("F14", "a node that is only told not ready keeps the control plane", Open),
+    ("F15", "a lost link is noticed at once", Open),
+    ("F16", "a VIP is never taken for a node's own address", Open),
+    ("F17", "a node's own address is never taken for a VIP", Open),
+    ("F18", "one address has one purpose", Open),
+    ("F20", "what changed while the agent slept is right afterwards", Open),
+    ("F21", "a flushed address comes back", Open),
+    ("F23", "a restarted controller changes no address", Open),
+    ("F24", "a reloaded FRR loses no address", Open),
+    ("F25", "a bad edit leaves the last good state", Open),
+    ("F26", "what is for no VIP passes, kube-proxy's ports too", Open),
+    ("F27", "at rest the API is asked for next to nothing", Open),
+];
