@@ -29,13 +29,14 @@ pub const UNSAFE_FILES: [&str; 8] = [
 ];
 
 /// Folder of each crate and its name in paths.
-pub const CRATES: [(&str, &str); 8] = [
+pub const CRATES: [(&str, &str); 9] = [
     ("lb-common", "lb_common"),
     ("lb-ebpf", "lb_ebpf"),
     ("lb-agent", "lb_agent"),
     ("xtask", "xtask"),
     ("tests/packets", "packets_tests"),
     ("tests/netns", "netns_tests"),
+    ("tests/kube", "kube_tests"),
     ("bench", "levee_bench"),
     ("fuzz", "levee_fuzz"),
 ];
