@@ -41,7 +41,10 @@ impl Mirror {
         let file = directory.join("sources.list");
         fs::write(&file, sources(suite, archives)).with_context(|| format!("writing {}", file.display()))?;
         let mirror = Self { directory: directory.to_owned() };
-        run(&format!("fetching the package lists of {suite}"), mirror.command("apt-get").args(["--quiet=2", "update"]))?;
+        run(
+            &format!("fetching the package lists of {suite}"),
+            mirror.command("apt-get").args(["--quiet=2", "update"]),
+        )?;
         Ok(mirror)
     }
 

@@ -80,7 +80,8 @@ mod tests {
 
     #[test]
     fn versions_are_read_as_the_programs_write_them() {
-        let etcd = "etcd Version: 3.4.23\nGit SHA: Not provided (use ./build instead of go build)\nGo Version: go1.19.8\n";
+        let etcd =
+            "etcd Version: 3.4.23\nGit SHA: Not provided (use ./build instead of go build)\nGo Version: go1.19.8\n";
         let expected = Versions { server: (1, 20), etcd: (3, 4) };
         assert_eq!(Versions::parse("Kubernetes v1.20.2\n", etcd), Some(expected));
         let expected = Versions { server: (1, 34), etcd: (3, 6) };
@@ -91,7 +92,11 @@ mod tests {
     #[test]
     fn abilities_follow_the_versions() {
         let of = |server, etcd| -> Vec<_> {
-            Ability::ALL.into_iter().filter(|ability| ability.is_in(Versions { server, etcd })).map(Ability::name).collect()
+            Ability::ALL
+                .into_iter()
+                .filter(|ability| ability.is_in(Versions { server, etcd }))
+                .map(Ability::name)
+                .collect()
         };
         assert_eq!(of((1, 20), (3, 4)), Vec::<&str>::new());
         assert_eq!(of((1, 25), (3, 5)), ["slices", "load_balancer_class", "rules"]);

@@ -118,7 +118,8 @@ impl Access {
     pub async fn client(&self, user: &User) -> Result<Client> {
         let document = Kubeconfig::from_yaml(&self.document(user).to_string()).context("reading our own kubeconfig")?;
         let options = KubeConfigOptions::default();
-        let mut config = Config::from_custom_kubeconfig(document, &options).await.context("using our own kubeconfig")?;
+        let mut config =
+            Config::from_custom_kubeconfig(document, &options).await.context("using our own kubeconfig")?;
         config.default_retry = false;
         Client::try_from(config).context("making a client")
     }

@@ -240,8 +240,9 @@ fn probe(keys: &Keys, place: &Place, port: u16) -> Vec<String> {
     let url = format!("https://{}/readyz", SocketAddr::new(place.own_address(), port));
     let identity = &keys.admin_identity;
     let (certificate, key) = (path(&identity.certificate), path(&identity.key));
-    let words = ["--silent", "--max-time", "2", "--cacert", &path(&keys.ca), "--cert", &certificate, "--key", &key, &url];
-    words.map(str::to_owned).to_vec()
+    let ca = path(&keys.ca);
+    let words = ["--silent", "--show-error", "--max-time", "2", "--cacert", &ca, "--cert", &certificate, "--key", &key];
+    words.into_iter().chain([url.as_str()]).map(str::to_owned).collect()
 }
 
 /// Lines of token, user, id and groups.

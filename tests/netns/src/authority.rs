@@ -54,6 +54,8 @@ impl Authority {
     pub fn issue_for(&self, scope: &Scope, file: &str, names: &[&str], addresses: &[IpAddr]) -> Result<Identity> {
         let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
         let mut parameters = CertificateParams::new(names).context("naming a certificate")?;
+        // With the name of its CA, OpenSSL takes it for one that signed itself.
+        parameters.distinguished_name.push(DnType::CommonName, file);
         parameters.subject_alt_names.extend(addresses.iter().copied().map(SanType::IpAddress));
         self.sign(scope, file, &parameters)
     }

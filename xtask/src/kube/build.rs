@@ -86,7 +86,8 @@ impl Site {
         let go = self.path("go").join(GO_ROOT);
         let mut command = Command::new("nice");
         command.args(["-n", "10", "make", "WHAT=cmd/kube-apiserver"]).current_dir(self.sources()).env_clear();
-        command.env("PATH", format!("{}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", go.display()));
+        command
+            .env("PATH", format!("{}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", go.display()));
         command.env("HOME", home).env("GOROOT", go).env("GOPATH", self.path("gopath"));
         command.env("GOCACHE", self.path("go-cache")).env("CGO_ENABLED", "0").env("KUBE_GIT_VERSION_FILE", version);
         run("compiling kube-apiserver", &mut command)

@@ -1,7 +1,6 @@
 //! One request: who asks for what, which fault is on, and the answer.
 
 use std::{
-    convert::Infallible,
     net::SocketAddr,
     sync::{
         Arc,
@@ -10,18 +9,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::stream;
-use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
+use http_body_util::BodyExt;
 use hyper::{
     Method, Request, Response,
-    body::{Bytes, Frame, Incoming},
-    header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER},
+    body::{Bytes, Incoming},
+    header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT},
 };
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::{
+    answer::{Answer, Body, Content},
     faults::{Fault, Verb},
+    query::Query,
     record::Record,
     resources::Target,
     selector::Selector,
@@ -32,9 +32,6 @@ use super::{
     write::{Draft, Written, write},
 };
 
-/// Body of an answer.
-pub type Body = UnsyncBoxBody<Bytes, Infallible>;
-
 /// Between two looks whether a request still has to wait.
 const PAUSE: Duration = Duration::from_millis(10);
 /// What is no JSON.
@@ -43,74 +40,6 @@ const GARBAGE: &[u8] = b"<html><body>502 Bad Gateway</body></html>\n";
 /// The connection is to be reset instead of an answer.
 #[derive(Debug)]
 pub struct Reset;
-
-/// Parameters of a request.
-#[derive(Clone, Debug, Default)]
-pub struct Query {
-    /// `watch`.
-    pub watch: bool,
-    /// `resourceVersion`, unless it is empty or 0.
-    pub version: Option<u64>,
-    /// `allowWatchBookmarks`.
-    pub bookmarks: bool,
-    /// `sendInitialEvents`.
-    pub initial_events: bool,
-    /// `timeoutSeconds`.
-    pub timeout: Option<Duration>,
-    limit: Option<usize>,
-    continuation: Option<String>,
-    labels: String,
-    fields: String,
-    manager: Option<String>,
-    force: bool,
-}
-
-impl Query {
-    fn parse(text: &str) -> Result<Self, Failure> {
-        let mut query = Self::default();
-        for (name, value) in text.split('&').filter_map(|pair| pair.split_once('=')) {
-            let value = unescape(value);
-            let truth = matches!(value.as_str(), "true" | "1");
-            let wrong = || Failure::bad_request(format!("{name}: {value:?} is no number"));
-            match name {
-                "watch" => query.watch = truth,
-                "resourceVersion" if value.is_empty() => {}
-                "resourceVersion" => {
-                    query.version = Some(value.parse().map_err(|_| wrong())?).filter(|&version| version > 0);
-                }
-                "allowWatchBookmarks" => query.bookmarks = truth,
-                "sendInitialEvents" => query.initial_events = truth,
-                "timeoutSeconds" => query.timeout = Some(Duration::from_secs(value.parse().map_err(|_| wrong())?)),
-                "limit" => query.limit = Some(value.parse().map_err(|_| wrong())?).filter(|&limit| limit > 0),
-                "continue" => query.continuation = Some(value).filter(|value| !value.is_empty()),
-                "labelSelector" => query.labels = value,
-                "fieldSelector" => query.fields = value,
-                "fieldManager" => query.manager = Some(value),
-                "force" => query.force = truth,
-                "dryRun" => return Err(Failure::bad_request("dryRun is not supported here")),
-                _ => {} // resourceVersionMatch, fieldValidation, pretty: all the same here
-            }
-        }
-        Ok(query)
-    }
-}
-
-/// `%2C` -> `,`.
-fn unescape(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, after @ ..] = rest {
-        let hex = |digits: &[u8]| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok();
-        (rest, _) = match (first, after) {
-            (b'%', [a, b, after @ ..]) if hex(&[*a, *b]).is_some() => {
-                (after, bytes.push(hex(&[*a, *b]).unwrap_or_default()))
-            }
-            (b'+', after) => (after, bytes.push(b' ')),
-            (&byte, after) => (after, bytes.push(byte)),
-        };
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
-}
 
 /// Answers a request.
 ///
@@ -124,18 +53,16 @@ pub async fn handle(
 ) -> Result<Response<Body>, Reset> {
     let (head, body) = request.into_parts();
     let bytes = body.collect().await.map_err(|_| Reset)?.to_bytes();
-    let path = head.uri.path().to_owned();
-    let target = Target::parse(&path);
-    let query = head.uri.query().unwrap_or_default();
-    let parsed = Query::parse(query);
-    let is_watch = parsed.as_ref().is_ok_and(|query| query.watch);
-    let verb = verb(&head.method, target.as_ref(), is_watch);
+    let (path, text) = (head.uri.path(), head.uri.query().unwrap_or_default());
+    let target = Target::parse(path);
+    let query = Query::parse(text);
+    let verb = verb(&head.method, target.as_ref(), query.as_ref().is_ok_and(|query| query.watch));
     let user = user(&shared, certificate.as_deref(), head.headers.get(AUTHORIZATION));
     let record = Record {
         at: Instant::now(),
         verb,
-        path: path.clone(),
-        query: query.to_owned(),
+        path: path.to_owned(),
+        query: text.to_owned(),
         resource: target.as_ref().map(|target| target.resource.plural.to_owned()).unwrap_or_default(),
         name: target.as_ref().and_then(|target| target.name.clone()).unwrap_or_default(),
         user: user.clone().unwrap_or_else(|| "unknown".to_owned()),
@@ -144,30 +71,15 @@ pub async fn handle(
         sent: Arc::new(AtomicU64::new(0)),
     };
     shared.records().push(record.clone());
-    while shared.faults().hangs(verb, &record.resource, &record.name) {
-        sleep(PAUSE).await;
-    }
-    let fault = shared.faults().take(verb, &record.resource, &record.name);
+    let (fault, early) = fault(&shared, &record).await?;
     let pace = if let Some(Fault::Slow(bytes, pause)) = fault { Some((bytes, pause)) } else { None };
-    let early = match &fault {
-        Some(Fault::Reset) => return Err(Reset),
-        Some(Fault::Late(delay)) => {
-            sleep(*delay).await;
-            None
-        }
-        Some(Fault::Fails(failure, retry_after)) => Some(failed(failure, *retry_after)),
-        Some(Fault::Garbage) => Some(Answer::of(200, Bytes::from_static(GARBAGE))),
-        _ => None,
-    };
-    let content_type = head.headers.get(CONTENT_TYPE).and_then(|it| it.to_str().ok()).unwrap_or_default();
-    let manager = head.headers.get("user-agent").and_then(|it| it.to_str().ok()).unwrap_or_default();
-    let answer = match (early, user, parsed) {
+    let answer = match (early, user, query) {
         (Some(answer), ..) => answer,
-        (_, None, _) => failed(&Failure::new(401, "Unauthorized", "Unauthorized"), None),
-        (.., Err(failure)) => failed(&failure, None),
+        (_, None, _) => Answer::failed(&Failure::new(401, "Unauthorized", "Unauthorized"), None),
+        (.., Err(failure)) => Answer::failed(&failure, None),
         (_, Some(_), Ok(query)) => {
-            let call = Call { shared: &shared, target, query, verb, bytes: &bytes, content_type, manager, address };
-            call.answer(&path, fault.as_ref()).unwrap_or_else(|failure| failed(&failure, None))
+            let call = Call { shared: &shared, target, query, verb, bytes: &bytes, headers: &head.headers, address };
+            call.answer(path, fault.as_ref()).unwrap_or_else(|failure| Answer::failed(&failure, None))
         }
     };
     if matches!(fault, Some(Fault::LostWrite)) && verb.writes() {
@@ -175,6 +87,26 @@ pub async fn handle(
     }
     record.code.store(answer.code.into(), Ordering::Relaxed);
     Ok(answer.into_response(record.sent, pace))
+}
+
+/// The fault that is on for a request, once it no longer hangs and is late enough; and the answer, if that is the fault's.
+async fn fault(shared: &Shared, record: &Record) -> Result<(Option<Fault>, Option<Answer>), Reset> {
+    let (verb, resource, name) = (record.verb, record.resource.as_str(), record.name.as_str());
+    while shared.faults().hangs(verb, resource, name) {
+        sleep(PAUSE).await;
+    }
+    let fault = shared.faults().take(verb, resource, name);
+    let early = match &fault {
+        Some(Fault::Reset) => return Err(Reset),
+        Some(Fault::Late(delay)) => {
+            sleep(*delay).await;
+            None
+        }
+        Some(Fault::Fails(failure, retry_after)) => Some(Answer::failed(failure, *retry_after)),
+        Some(Fault::Garbage) => Some(Answer::of(200, Bytes::from_static(GARBAGE))),
+        _ => None,
+    };
+    Ok((fault, early))
 }
 
 fn verb(method: &Method, target: Option<&Target>, watch: bool) -> Verb {
@@ -203,71 +135,6 @@ fn user(shared: &Shared, certificate: Option<&[u8]>, authorization: Option<&Head
     }
 }
 
-/// An answer before it is sent.
-struct Answer {
-    code: u16,
-    content: Content,
-    retry_after: Option<u64>,
-}
-
-enum Content {
-    Whole(Bytes),
-    Watch(Box<Watch>),
-}
-
-impl Answer {
-    fn of(code: u16, bytes: impl Into<Bytes>) -> Self {
-        Self { code, content: Content::Whole(bytes.into()), retry_after: None }
-    }
-
-    fn into_response(self, sent: Arc<AtomicU64>, pace: Option<(usize, Duration)>) -> Response<Body> {
-        let body = match (self.content, pace) {
-            (Content::Whole(bytes), None) => {
-                sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-                Full::new(bytes).boxed_unsync()
-            }
-            (Content::Whole(bytes), Some((piece, pause))) => slow(bytes, piece.max(1), pause, sent),
-            (Content::Watch(watch), pace) => lines(watch, pace.map(|(_, pause)| pause), sent),
-        };
-        let mut response = Response::new(body);
-        *response.status_mut() = hyper::StatusCode::from_u16(self.code).unwrap_or_default();
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if let Some(seconds) = self.retry_after {
-            response.headers_mut().insert(RETRY_AFTER, seconds.into());
-        }
-        response
-    }
-}
-
-fn failed(failure: &Failure, retry_after: Option<u64>) -> Answer {
-    Answer { retry_after, ..Answer::of(failure.code, failure.document().to_string()) }
-}
-
-/// A body in pieces.
-fn slow(bytes: Bytes, piece: usize, pause: Duration, sent: Arc<AtomicU64>) -> Body {
-    let pieces = stream::unfold((bytes, sent), move |(mut bytes, sent)| async move {
-        if bytes.is_empty() {
-            return None;
-        }
-        let part = bytes.split_to(piece.min(bytes.len()));
-        sleep(pause).await;
-        sent.fetch_add(part.len() as u64, Ordering::Relaxed);
-        Some((Ok::<_, Infallible>(Frame::data(part)), (bytes, sent)))
-    });
-    StreamBody::new(pieces).boxed_unsync()
-}
-
-/// A body that goes on as long as its watch.
-fn lines(watch: Box<Watch>, pause: Option<Duration>, sent: Arc<AtomicU64>) -> Body {
-    let lines = stream::unfold((watch, sent), move |(mut watch, sent)| async move {
-        let line = watch.next().await?;
-        sleep(pause.unwrap_or_default()).await;
-        sent.fetch_add(line.len() as u64, Ordering::Relaxed);
-        Some((Ok::<_, Infallible>(Frame::data(line)), (watch, sent)))
-    });
-    StreamBody::new(lines).boxed_unsync()
-}
-
 /// A request that nothing keeps from its answer.
 struct Call<'a> {
     shared: &'a Arc<Shared>,
@@ -275,8 +142,7 @@ struct Call<'a> {
     query: Query,
     verb: Verb,
     bytes: &'a Bytes,
-    content_type: &'a str,
-    manager: &'a str,
+    headers: &'a HeaderMap,
     address: SocketAddr,
 }
 
@@ -301,15 +167,20 @@ impl Call<'_> {
         }
     }
 
+    fn header(&self, name: &HeaderName) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+
     /// Paths that are no resource.
     fn other(&self, path: &str) -> Result<Answer, Failure> {
         match path {
             "/readyz" | "/livez" | "/healthz" => Ok(Answer::of(200, "ok")),
             "/version" => {
-                let version = json!({ "major": "1", "minor": "33", "gitVersion": "v1.33.0", "platform": "linux/amd64" });
+                let version =
+                    json!({ "major": "1", "minor": "33", "gitVersion": "v1.33.0", "platform": "linux/amd64" });
                 Ok(Answer::of(200, version.to_string()))
             }
-            _ => Err(Failure::new(404, "NotFound", "the server could not find the requested resource")),
+            _ => Ok(Answer::of(404, "404 page not found\n")),
         }
     }
 
@@ -371,7 +242,7 @@ impl Call<'_> {
     fn write(&self, target: &Target) -> Result<Answer, Failure> {
         let draft = self.draft(target)?;
         let manager = self.query.manager.clone().unwrap_or_else(|| {
-            let agent = self.manager.split('/').next().unwrap_or_default();
+            let agent = self.header(&USER_AGENT).split('/').next().unwrap_or_default();
             if agent.is_empty() { self.address.ip().to_string() } else { agent.to_owned() }
         });
         let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
@@ -404,14 +275,10 @@ impl Call<'_> {
         match self.verb {
             Verb::Create if target.name.is_none() => Ok(Draft::Create(body()?)),
             Verb::Update => Ok(Draft::Update(body()?)),
-            Verb::Patch => match self.content_type {
+            Verb::Patch => match self.header(&CONTENT_TYPE) {
                 "application/merge-patch+json" => Ok(Draft::Merge(body()?)),
                 "application/strategic-merge-patch+json" if !target.resource.custom => Ok(Draft::Merge(body()?)),
-                "application/apply-patch+yaml" if self.query.manager.is_none() => Err(Failure::new(
-                    422,
-                    "Invalid",
-                    "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
-                )),
+                "application/apply-patch+yaml" if self.query.manager.is_none() => Err(unmanaged()),
                 "application/apply-patch+yaml" => Ok(Draft::Apply(body()?, self.query.force)),
                 other => Err(Failure::new(
                     415,
@@ -424,7 +291,11 @@ impl Call<'_> {
                 let of = |field: &str| options["preconditions"][field].as_str().map(str::to_owned);
                 Ok(Draft::Delete { uid: of("uid"), version: of("resourceVersion") })
             }
-            _ => Err(Failure::new(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")),
+            _ => Err(Failure::new(
+                405,
+                "MethodNotAllowed",
+                "the server does not allow this method on the requested resource",
+            )),
         }
     }
 }
@@ -439,6 +310,14 @@ fn continued(token: &str) -> Result<(u64, Option<Key>), Failure> {
     }
 }
 
+/// 422 of an apply that does not say by whom.
+fn unmanaged() -> Failure {
+    let message = "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch";
+    let mut failure = Failure::new(422, "Invalid", message);
+    failure.details = json!({ "group": "meta.k8s.io", "kind": "PatchOptions" });
+    failure
+}
+
 fn deleted(target: &Target, object: &Value) -> Value {
     let resource = target.resource;
     let mut details =
@@ -447,17 +326,4 @@ fn deleted(target: &Target, object: &Value) -> Value {
         details["group"] = resource.group.into();
     }
     json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn parameters_are_read_unescaped() {
-        let query = Query::parse("labelSelector=a%3Db%2Cc&resourceVersion=7&watch=true&limit=0").unwrap();
-        assert_eq!((query.labels.as_str(), query.version, query.watch, query.limit), ("a=b,c", Some(7), true, None));
-        assert_eq!(Query::parse("resourceVersion=x").unwrap_err().code, 400);
-        assert_eq!(unescape("100%+a%zz"), "100% a%zz");
-    }
 }

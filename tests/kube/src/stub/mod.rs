@@ -4,9 +4,11 @@
 //! `tests/same.rs` compares on both. It neither validates objects nor asks for rights. A list is one field to server-side
 //! apply, and the pages of a list show each the present.
 
+mod answer;
 pub mod faults;
 mod handle;
 mod patch;
+mod query;
 pub mod record;
 pub mod resources;
 mod selector;
@@ -199,7 +201,8 @@ impl Stub {
         self.shared.store().version()
     }
 
-    /// Forgets the changes until now: whoever goes on from an earlier version gets 410.
+    /// Forgets the changes until now: whoever goes on from the last version or an earlier one gets 410, and watches that
+    /// are open an event `ERROR` of it.
     pub fn compact(&self) {
         self.shared.change(Store::compact);
     }

@@ -68,8 +68,11 @@ pub fn apply(
     if !force && !conflicts.is_empty() {
         return Err(conflicts);
     }
-    let unwanted: Vec<Path> =
-        owners.iter().filter(|(path, owner)| *owner == manager && !wanted.contains_key(*path)).map(|(path, _)| path.clone()).collect();
+    let unwanted: Vec<Path> = owners
+        .iter()
+        .filter(|(path, owner)| *owner == manager && !wanted.contains_key(*path))
+        .map(|(path, _)| path.clone())
+        .collect();
     for path in unwanted {
         owners.remove(&path);
         remove(object, &path);

@@ -9,7 +9,7 @@ use super::resources::Resource;
 pub struct Failure {
     /// Code of HTTP.
     pub code: u16,
-    /// One word for programs.
+    /// One word for programs; a server that does not know better says none.
     pub reason: &'static str,
     /// For people.
     pub message: String,
@@ -61,7 +61,10 @@ impl Failure {
     }
 
     fn of(code: u16, reason: &'static str, resource: &Resource, name: &str, message: &str) -> Self {
-        let mut details = json!({ "name": name, "kind": resource.plural });
+        let mut details = json!({ "kind": resource.plural });
+        if !name.is_empty() {
+            details["name"] = name.into();
+        }
         if !resource.group.is_empty() {
             details["group"] = resource.group.into();
         }
@@ -77,9 +80,11 @@ impl Failure {
             "metadata": {},
             "status": "Failure",
             "message": self.message,
-            "reason": self.reason,
             "code": self.code,
         });
+        if !self.reason.is_empty() {
+            document["reason"] = self.reason.into();
+        }
         if !self.details.is_null() {
             document["details"] = self.details.clone();
         }

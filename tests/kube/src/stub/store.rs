@@ -36,9 +36,11 @@ impl Object {
         let typed = value.as_object_mut().map(|fields| (fields.remove("kind"), fields.remove("apiVersion")));
         let tail = Bytes::from(value.to_string().split_off(1));
         if let (Some((kind, version)), Some(fields)) = (typed, value.as_object_mut()) {
-            fields.extend([("kind".to_owned(), kind), ("apiVersion".to_owned(), version)].into_iter().filter_map(
-                |(key, value)| Some((key, value?)),
-            ));
+            fields.extend(
+                [("kind".to_owned(), kind), ("apiVersion".to_owned(), version)]
+                    .into_iter()
+                    .filter_map(|(key, value)| Some((key, value?))),
+            );
         }
         Self { value, tail, owners }
     }
@@ -118,10 +120,10 @@ impl Store {
         *self = Self { life: self.life + 1, ..Self::default() };
     }
 
-    /// Forgets the changes until now: a watch from an earlier version gets 410.
+    /// Forgets the changes until now, the last version included: a watch from there gets 410, an open one too.
     pub fn compact(&mut self) {
-        self.version += 1; // so that whoever holds the last version is late as well
-        self.forgotten = self.version - 1;
+        self.version += 1;
+        self.forgotten = self.version;
         for collection in &mut self.collections {
             collection.changes.clear();
         }
@@ -134,7 +136,12 @@ impl Store {
     }
 
     /// The objects of a namespace, or of all, that come after `after`, in order.
-    pub fn list(&self, resource: &Resource, namespace: Option<&str>, after: Option<&Key>) -> impl Iterator<Item = (&Key, &Arc<Object>)> {
+    pub fn list(
+        &self,
+        resource: &Resource,
+        namespace: Option<&str>,
+        after: Option<&Key>,
+    ) -> impl Iterator<Item = (&Key, &Arc<Object>)> {
         let objects = self.collection(resource).objects.iter();
         objects
             .filter(move |(key, _)| namespace.is_none_or(|namespace| key.0 == namespace))
@@ -155,7 +162,14 @@ impl Store {
     }
 
     /// Keeps a new object, and gives it its identity.
-    pub fn insert(&mut self, resource: &Resource, key: Key, mut value: Value, owners: Owners, now: &str) -> Arc<Object> {
+    pub fn insert(
+        &mut self,
+        resource: &Resource,
+        key: Key,
+        mut value: Value,
+        owners: Owners,
+        now: &str,
+    ) -> Arc<Object> {
         self.made += 1;
         let metadata = metadata(&mut value);
         metadata.insert("uid".to_owned(), format!("00000000-0000-4000-8000-{:012x}", self.made).into());

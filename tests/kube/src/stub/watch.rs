@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::{
     faults::Verb,
-    handle::Query,
+    query::Query,
     resources::{Resource, Target},
     selector::Selector,
     shared::Shared,

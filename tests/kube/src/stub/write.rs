@@ -141,7 +141,7 @@ fn create(
     }
     let metadata = metadata(&mut value);
     if metadata.get("resourceVersion").and_then(Value::as_str).is_some_and(|version| !version.is_empty()) {
-        return Err(Failure::bad_request("resourceVersion should not be set on objects to be created"));
+        return Err(Failure::new(500, "", "resourceVersion should not be set on objects to be created"));
     }
     metadata.insert("name".to_owned(), key.1.clone().into());
     if let (true, Some(fields)) = (resource.status, value.as_object_mut()) {
@@ -244,14 +244,7 @@ fn settled(target: &Target, current: &Value, wanted: Value) -> Value {
 }
 
 /// Keeps the new state, unless it is the old one; an object that was only kept by its finalizers goes with the last.
-fn keep(
-    store: &mut Store,
-    target: &Target,
-    key: &Key,
-    current: &Object,
-    value: Value,
-    owners: Owners,
-) -> Written {
+fn keep(store: &mut Store, target: &Target, key: &Key, current: &Object, value: Value, owners: Owners) -> Written {
     let resource = target.resource;
     if !value["metadata"]["deletionTimestamp"].is_null() && !has_finalizers(&value) {
         store.replace(resource, key.clone(), value, owners);
@@ -285,7 +278,13 @@ fn delete(
     }
     if has_finalizers(&current.value) {
         let mut value = current.value.clone();
-        metadata(&mut value).entry("deletionTimestamp").or_insert_with(|| now.into());
+        let metadata = metadata(&mut value);
+        if !metadata.contains_key("deletionTimestamp") {
+            metadata.insert("deletionTimestamp".to_owned(), now.into());
+            if let Some(generation) = metadata.get("generation").and_then(Value::as_u64) {
+                metadata.insert("generation".to_owned(), (generation + 1).into());
+            }
+        }
         return Ok(Written::Updated(store.replace(resource, key.clone(), value, current.owners.clone())));
     }
     let removed = store.remove(resource, key);
