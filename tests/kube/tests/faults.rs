@@ -241,7 +241,7 @@ async fn bookmarks_and_lists_in_streams_come_as_they_are_asked_for() {
     bed.stub.bookmark();
     match timeout(PATIENCE, events.next()).await.unwrap().unwrap().unwrap() {
         WatchEvent::Bookmark(bookmark) => {
-            assert_eq!(bookmark.metadata.resource_version, bed.stub.version().to_string())
+            assert_eq!(bookmark.metadata.resource_version, bed.stub.version().to_string());
         }
         other => panic!("{other:?}"),
     }

@@ -60,7 +60,7 @@ pub fn write(store: &mut Store, target: &Target, draft: Draft, manager: &str, no
             let name = named()?;
             let value = checked(target, value)?;
             match store.get(resource, &key(name.clone())) {
-                Some(current) => update(store, target, &key(name), &current, value, manager),
+                Some(current) => update(store, target, &key(name), &current, &value, manager),
                 None if resource.create_on_update && !target.status => {
                     create(store, resource, key(name), value, manager, now).map(Written::Created)
                 }
@@ -73,7 +73,7 @@ pub fn write(store: &mut Store, target: &Target, draft: Draft, manager: &str, no
             let current = found.ok_or_else(|| Failure::not_found(resource, &name))?;
             let mut value = current.value.clone();
             patch::merge(&mut value, &changes);
-            update(store, target, &key(name), &current, checked(target, value)?, manager)
+            update(store, target, &key(name), &current, &checked(target, value)?, manager)
         }
         Draft::Apply(wanted, force) => apply(store, target, &key(named()?), &wanted, manager, force, now),
         Draft::Delete { uid, version } => {
@@ -162,7 +162,7 @@ fn update(
     target: &Target,
     key: &Key,
     current: &Object,
-    value: Value,
+    value: &Value,
     manager: &str,
 ) -> Result<Written, Failure> {
     let resource = target.resource;
@@ -215,13 +215,13 @@ fn apply(
         failure.details = json!({ "causes": conflicts.iter().map(cause).collect::<Vec<_>>() });
         failure
     })?;
-    let value = settled(target, &current.value, value);
+    let value = settled(target, &current.value, &value);
     Ok(keep(store, target, key, &current, value, owners))
 }
 
 /// `wanted` without what this path does not write: the status beside `/status`, all but the status on it, and what the
 /// server alone sets.
-fn settled(target: &Target, current: &Value, wanted: Value) -> Value {
+fn settled(target: &Target, current: &Value, wanted: &Value) -> Value {
     let mut value = if target.status { current.clone() } else { wanted.clone() };
     let set = |value: &mut Value, field: &str, to: &Value| {
         if let Some(fields) = value.as_object_mut() {
