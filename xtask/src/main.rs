@@ -12,8 +12,10 @@ mod apt;
 mod bench;
 mod build;
 mod fuzz;
+mod kube;
 mod linker;
 mod lint;
+mod mirror;
 mod packages;
 mod privilege;
 mod process;
@@ -58,7 +60,7 @@ enum Verb {
         #[arg(long)]
         release: bool,
     },
-    /// Run every test: host, packets, namespaces (needs root)
+    /// Run every test: host, packets, namespaces, API server (needs root)
     Test {
         /// Go on after a failure
         #[arg(long)]
@@ -76,6 +78,14 @@ enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Test against a real API server (needs root)
+    Kube {
+        /// Part of the tests' names, and arguments for the test harness after `--`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Build etcd and kube-apiserver for the tests, unless KUBEBUILDER_ASSETS names a folder with both
+    KubeAssets,
     /// Build everything and show it at work in network namespaces (needs root)
     Demo {
         /// Arguments for the demo; `--help` after `--` lists them
@@ -133,6 +143,8 @@ fn perform(workspace: &Workspace, verb: Verb) -> Result<()> {
         Verb::Test { keep_going } => test::test(workspace, keep_going),
         Verb::Packets { args } => test::packets(workspace, &args),
         Verb::Netns { args } => test::netns(workspace, &args),
+        Verb::Kube { args } => test::kube(workspace, &args),
+        Verb::KubeAssets => kube::kube_assets(workspace),
         Verb::Demo { args } => test::demo(workspace, &args),
         Verb::Vm { kernels, test } => vm::vm(workspace, &kernels, &test),
         Verb::Bench { part, quick, write_docs } => bench::bench(workspace, part, quick, write_docs),

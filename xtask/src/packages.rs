@@ -31,6 +31,12 @@ pub const TEST_PACKAGES: [Package; 6] = [
     Package { name: "iputils-ping", proof: "ping", why: "reachability and the fill of neighbour tables" },
 ];
 
+/// What kube-apiserver is built with, beside a compiler of its own.
+pub const KUBE_PACKAGES: [Package; 2] = [
+    Package { name: "make", proof: "make", why: "build of kube-apiserver" },
+    Package { name: "rsync", proof: "rsync", why: "build of kube-apiserver" },
+];
+
 /// What emulated guests are made of, beside the test packages.
 pub const VM_PACKAGES: [Package; 4] = [
     Package { name: "qemu-system-x86", proof: "qemu-system-x86_64", why: "emulator for other kernels" },

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::packages::{BENCH_PACKAGES, COMPILER_PACKAGES, Package, TEST_PACKAGES, VM_PACKAGES};
+use crate::packages::{BENCH_PACKAGES, COMPILER_PACKAGES, KUBE_PACKAGES, Package, TEST_PACKAGES, VM_PACKAGES};
 use crate::process::{ask, cargo_install, foreign, host_cargo, run, say};
 use crate::toolchain::{ClippySource, Toolchain};
 use crate::workspace::{Workspace, find_program};
@@ -27,9 +27,11 @@ pub enum Group {
     Vm,
     /// The end-to-end benchmark.
     Bench,
+    /// The build of kube-apiserver.
+    Kube,
 }
 
-/// Every group that `setup` installs. Guests and benchmarks install what they need themselves: few machines do.
+/// Every group that `setup` installs. Guests, benchmarks and the API server install what they need themselves: few machines do.
 pub const ALL: [Group; 3] = [Group::Build, Group::Test, Group::Lint];
 
 /// The version that `deny.toml` is written for, and its compatible range.
@@ -159,6 +161,9 @@ fn survey(workspace: &Workspace, groups: &[Group]) -> Vec<Need> {
     }
     if groups.contains(&Group::Bench) {
         needs.extend(missing(&BENCH_PACKAGES));
+    }
+    if groups.contains(&Group::Kube) {
+        needs.extend(missing(&KUBE_PACKAGES));
     }
     let toolchains = Toolchain::installed(workspace);
     let tools = BpfTools::among(workspace, &toolchains);

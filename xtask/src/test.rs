@@ -1,4 +1,5 @@
-//! Runs the tests: on the host, packets through the loaded program, traffic through namespaces. And the demo.
+//! Runs the tests: on the host, packets through the loaded program, traffic through namespaces, the API server. And the
+//! demo.
 
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitStatus};
@@ -8,6 +9,7 @@ use anyhow::{Error, Result};
 
 use crate::bench::OBJECTS_VARIABLE;
 use crate::build::{build, build_bench_objects, build_ebpf, embedding_cargo};
+use crate::kube::{ASSETS_VARIABLE, ensure as ensure_assets};
 use crate::privilege::require_kernel_access;
 use crate::process::{ask, foreign, host_cargo, observe, run, say};
 use crate::promises;
@@ -21,7 +23,7 @@ pub const BINARIES_VARIABLE: &str = "LEVEE_BIN_DIR";
 /// Namespace tests that run side by side unless told otherwise: their timing suffers from more.
 const NETNS_THREADS: &str = "--test-threads=2";
 
-/// Everything: host tests, miri where there is one, packets, namespaces; then a summary.
+/// Everything: host tests, miri where there is one, packets, namespaces, API server; then a summary.
 ///
 /// # Errors
 /// If anything failed. Without `keep_going` the first failure ends it.
@@ -35,6 +37,7 @@ pub fn test(workspace: &Workspace, keep_going: bool) -> Result<()> {
         ("miri", miri),
         ("packets", |workspace| packet_tests(workspace, &[])),
         ("netns", |workspace| netns_tests(workspace, &[])),
+        ("kube", |workspace| kube_tests(workspace, &[])),
         ("promises", promises),
     ] {
         let started = Instant::now();
@@ -56,6 +59,11 @@ pub fn packets(workspace: &Workspace, args: &[String]) -> Result<()> {
 /// `netns`: real traffic between network namespaces.
 pub fn netns(workspace: &Workspace, args: &[String]) -> Result<()> {
     single("netns", || netns_tests(workspace, args))
+}
+
+/// `kube`: with a real API server.
+pub fn kube(workspace: &Workspace, args: &[String]) -> Result<()> {
+    single("kube", || kube_tests(workspace, args))
 }
 
 /// `demo`: replaces this process by the demo, so that Ctrl-C and the exit status are the demo's own.
@@ -123,6 +131,17 @@ fn netns_tests(workspace: &Workspace, args: &[String]) -> Result<Outcome> {
     command.env(BINARIES_VARIABLE, workspace.binaries(Profile::Debug));
     command.args(["test", "-p", "netns-tests"]).args(harness_args(args, Some(NETNS_THREADS)));
     tests("running the namespace tests", &mut command)
+}
+
+fn kube_tests(workspace: &Workspace, args: &[String]) -> Result<Outcome> {
+    require_kernel_access("kube")?;
+    ensure(workspace, &[Group::Build, Group::Test])?;
+    let assets = ensure_assets(workspace)?;
+    build(workspace, Profile::Debug)?;
+    let mut command = embedding_cargo(workspace);
+    command.env(BINARIES_VARIABLE, workspace.binaries(Profile::Debug)).env(ASSETS_VARIABLE, &assets.folder);
+    command.args(["test", "-p", "kube-tests"]).args(harness_args(args, Some(NETNS_THREADS)));
+    tests(&format!("running the tests with {}", assets.server), &mut command)
 }
 
 /// What the phases before showed to be kept.

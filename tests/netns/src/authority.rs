@@ -3,7 +3,10 @@
 use std::{fs, net::IpAddr, path::PathBuf, sync::Arc};
 
 use anyhow::{Context, Result};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair, SanType,
+};
 use rustls::{ClientConfig, RootCertStore, client::Resumption, pki_types::CertificateDer};
 
 use crate::scope::Scope;
@@ -41,12 +44,41 @@ impl Authority {
     /// # Errors
     /// If a file cannot be written.
     pub fn issue(&self, scope: &Scope, name: &str, addresses: &[IpAddr]) -> Result<Identity> {
-        let mut parameters = CertificateParams::new([name.to_owned()]).context("naming a certificate")?;
+        self.issue_for(scope, name, &[name], addresses)
+    }
+
+    /// A server certificate for `names` and `addresses`, in files of the scope that begin with `file`.
+    ///
+    /// # Errors
+    /// If a name cannot stand in a certificate, or a file cannot be written.
+    pub fn issue_for(&self, scope: &Scope, file: &str, names: &[&str], addresses: &[IpAddr]) -> Result<Identity> {
+        let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
+        let mut parameters = CertificateParams::new(names).context("naming a certificate")?;
+        // With the name of its CA, OpenSSL takes it for one that signed itself.
+        parameters.distinguished_name.push(DnType::CommonName, file);
         parameters.subject_alt_names.extend(addresses.iter().copied().map(SanType::IpAddress));
+        self.sign(scope, file, &parameters)
+    }
+
+    /// A client certificate in files of the scope that begin with `file`, for a user of a group as Kubernetes reads
+    /// them: common name and organization.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn issue_client(&self, scope: &Scope, file: &str, user: &str, group: &str) -> Result<Identity> {
+        let mut parameters = CertificateParams::default();
+        parameters.distinguished_name = DistinguishedName::new();
+        parameters.distinguished_name.push(DnType::CommonName, user);
+        parameters.distinguished_name.push(DnType::OrganizationName, group);
+        parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        self.sign(scope, file, &parameters)
+    }
+
+    fn sign(&self, scope: &Scope, file: &str, parameters: &CertificateParams) -> Result<Identity> {
         let key = KeyPair::generate().context("making a key")?;
         let certificate = parameters.signed_by(&key, &self.issuer).context("signing a certificate")?;
         let identity =
-            Identity { certificate: scope.file(&format!("{name}.crt")), key: scope.file(&format!("{name}.key")) };
+            Identity { certificate: scope.file(&format!("{file}.crt")), key: scope.file(&format!("{file}.key")) };
         fs::write(&identity.certificate, certificate.pem()).context("writing a certificate")?;
         fs::write(&identity.key, key.serialize_pem()).context("writing a key")?;
         Ok(identity)

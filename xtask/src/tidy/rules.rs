@@ -29,7 +29,7 @@ pub const UNSAFE_FILES: [&str; 8] = [
 ];
 
 /// Folder of each crate and its name in paths.
-pub const CRATES: [(&str, &str); 9] = [
+pub const CRATES: [(&str, &str); 10] = [
     ("lb-common", "lb_common"),
     ("lb-ebpf", "lb_ebpf"),
     ("lb-agent", "lb_agent"),
@@ -37,6 +37,7 @@ pub const CRATES: [(&str, &str); 9] = [
     ("tests/packets", "packets_tests"),
     ("tests/netns", "netns_tests"),
     ("tests/promises", "promises"),
+    ("tests/kube", "kube_tests"),
     ("bench", "levee_bench"),
     ("fuzz", "levee_fuzz"),
 ];

@@ -8,10 +8,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
-use crate::process::{ask, run, say};
-use crate::workspace::{Workspace, find_program};
+use crate::mirror::{Archives, Mirror};
+use crate::process::{run, say};
+use crate::workspace::Workspace;
 
 use super::folder;
 
@@ -72,13 +73,10 @@ pub fn unpack(workspace: &Workspace, kernel: &Kernel) -> Result<Unpacked> {
         say(format!("Linux {}: {} lies in {path}; remove that to look for a newer one", kernel.version, unpacked.name));
         return Ok(unpacked);
     }
-    if find_program("apt-get").is_none() {
-        bail!("there is no apt-get to download Debian's kernels with; run this on Debian or Ubuntu");
-    }
-    let apt = Apt::prepare(folder(workspace).join("apt").join(kernel.suite), kernel.suite)?;
-    let name = newest(&apt.names(kernel.version), kernel.version)
+    let mirror = Mirror::prepare(&folder(workspace).join("apt").join(kernel.suite), kernel.suite, Archives::Binary)?;
+    let name = newest(&mirror.names(&format!("linux-image-{}.", kernel.version)), kernel.version)
         .with_context(|| format!("{} has no package linux-image-{}.*{FLAVOUR}", kernel.suite, kernel.version))?;
-    let archive = apt.download(&name)?;
+    let archive = mirror.download(&name)?;
     let beside = directory.with_file_name(format!("{}-new", kernel.version));
     let _ = fs::remove_dir_all(&beside);
     fs::create_dir_all(&beside).with_context(|| format!("creating {}", beside.display()))?;
@@ -116,70 +114,6 @@ fn newest(names: &[String], version: &str) -> Option<String> {
 /// Every number in a name, in order.
 fn numbers(name: &str) -> Vec<u64> {
     name.split(|c: char| !c.is_ascii_digit()).filter_map(|part| part.parse().ok()).collect()
-}
-
-/// apt with lists of its own.
-struct Apt {
-    directory: PathBuf,
-}
-
-impl Apt {
-    /// Fetches the lists of a release.
-    fn prepare(directory: PathBuf, suite: &str) -> Result<Self> {
-        for part in ["lists/partial", "cache/archives/partial"] {
-            let path = directory.join(part);
-            fs::create_dir_all(&path).with_context(|| format!("creating {}", path.display()))?;
-        }
-        let mirror = "http://deb.debian.org";
-        let sources = format!(
-            "deb [arch=amd64] {mirror}/debian {suite} main\n\
-             deb [arch=amd64] {mirror}/debian-security {suite}-security main\n"
-        );
-        let file = directory.join("sources.list");
-        fs::write(&file, sources).with_context(|| format!("writing {}", file.display()))?;
-        let apt = Self { directory };
-        run(&format!("fetching the package lists of {suite}"), apt.command("apt-get").args(["--quiet=2", "update"]))?;
-        Ok(apt)
-    }
-
-    /// `program` of apt on these lists.
-    fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(program);
-        let path = |name: &str| self.directory.join(name).display().to_string();
-        for setting in [
-            format!("Dir::Etc::sourcelist={}", path("sources.list")),
-            "Dir::Etc::sourceparts=/dev/null".to_owned(),
-            format!("Dir::State::lists={}", path("lists")),
-            "Dir::State::status=/dev/null".to_owned(),
-            format!("Dir::Cache={}", path("cache")),
-            "Acquire::Languages=none".to_owned(),
-            "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false".to_owned(),
-            "APT::Sandbox::User=root".to_owned(), // the lists lie where only we may write
-        ] {
-            command.args(["-o", &setting]);
-        }
-        command
-    }
-
-    /// Names of the packages of a version.
-    fn names(&self, version: &str) -> Vec<String> {
-        let listed = ask(self.command("apt-cache").args(["pkgnames", &format!("linux-image-{version}.")]));
-        listed.unwrap_or_default().lines().map(str::to_owned).collect()
-    }
-
-    /// Downloads a package; returns the archive.
-    fn download(&self, name: &str) -> Result<PathBuf> {
-        let mut command = self.command("apt-get");
-        command.args(["--quiet=2", "download", name]).current_dir(&self.directory);
-        run(&format!("downloading {name}"), &mut command)?;
-        let entries = fs::read_dir(&self.directory).with_context(|| format!("reading {}", self.directory.display()))?;
-        let start = format!("{name}_");
-        let found = entries.flatten().map(|entry| entry.path()).find(|path| {
-            path.file_name().is_some_and(|file| file.to_string_lossy().starts_with(&start))
-                && path.extension().is_some_and(|extension| extension == "deb")
-        });
-        found.with_context(|| format!("apt-get left no archive of {name} in {}", self.directory.display()))
-    }
 }
 
 #[cfg(test)]
