@@ -62,6 +62,7 @@ impl Keeper {
             self.status.routes.clear();
             return Ok(());
         }
+        self.status.attempts += 1;
         let result = self.routes(wanted).await;
         let result = match result {
             Ok(()) => self.advertising().await,

@@ -26,7 +26,9 @@ pub struct Status {
     pub hints: Vec<String>,
     /// Why the last comparison did not come to its end.
     pub error: Option<String>,
-    /// Comparisons that did.
+    /// Comparisons that were begun since the start.
+    pub attempts: u64,
+    /// Those that came to their end.
     pub passes: u64,
     /// Routes that were made, changed or removed since the start.
     pub updates: u64,
