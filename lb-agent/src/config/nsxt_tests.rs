@@ -91,3 +91,23 @@ fn mistakes_are_named() {
 fn a_file_without_the_key_has_none() {
     assert_eq!(parse_nsxt("f", "node: {}\n", Path::new("/")), Ok(None));
 }
+
+#[test]
+fn the_documented_file_is_good_and_has_every_key() {
+    let page = include_str!("../../../docs/nsxt.md");
+    let text = page.split("```yaml\n").nth(1).unwrap().split("```").next().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::default();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    std::fs::write(dir.path().join("nsxt-ca.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
+    let config = parse_nsxt("nsxt.md", text, dir.path()).unwrap().unwrap();
+    let default = parsed(LEAST).unwrap().unwrap();
+    assert_eq!(config.managers.len(), 2);
+    // What it shows of keys with a default is the default.
+    let NsxtConfig { managers, tier1, auth, trust, .. } = config.clone();
+    assert_eq!(config, NsxtConfig { managers, tier1, auth, trust, ..default });
+    for key in KEYS.iter().filter(|key| **key != "password") {
+        assert!(text.contains(key), "{key}");
+    }
+}
