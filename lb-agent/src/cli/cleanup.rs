@@ -104,7 +104,10 @@ mod tests {
         let report = CleanedUp { dry_run: true, ..cleaned(&["to-192.0.2.10"], &[]) };
         assert!(report.text(Style::PLAIN).contains("would remove  to-192.0.2.10\n"));
         let nothing = CleanedUp { gateway: None, ..cleaned(&[], &[]) };
-        assert_eq!((nothing.text(Style::PLAIN).as_str(), nothing.failed()), ("No routes of this cluster are there.\n", false));
+        assert_eq!(
+            (nothing.text(Style::PLAIN).as_str(), nothing.failed()),
+            ("No routes of this cluster are there.\n", false)
+        );
     }
 
     #[test]

@@ -135,7 +135,7 @@ impl Client {
         let mut at = self.pick(&tried);
         while let Some(index) = at {
             match self.ask(index, request).await? {
-                Outcome::Done(answer) => return self.reply(index, request, answer),
+                Outcome::Done(answer) => return self.reply(index, request, &answer),
                 Outcome::Next(cause) => {
                     tried[index] += 1;
                     tracing::debug!(manager = self.managers[index].url, %cause, "NSX-T manager does not serve");
@@ -251,7 +251,7 @@ impl Client {
         open.iter().find(|at| !is_down(at)).or(open.first()).copied()
     }
 
-    fn reply(&mut self, at: usize, request: &Request, answer: Answer) -> Result<Value, NsxtError> {
+    fn reply(&mut self, at: usize, request: &Request, answer: &Answer) -> Result<Value, NsxtError> {
         self.current = at;
         self.managers[at].down = None;
         self.pace.accepted();

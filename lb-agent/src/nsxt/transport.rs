@@ -1,6 +1,6 @@
 //! One request to one manager: what is sent, what comes back, and what can go wrong in between.
 
-use std::{error::Error as _, fmt, io, time::Duration};
+use std::{error::Error, fmt, io, time::Duration};
 
 use reqwest::{
     Method, Response,
@@ -179,8 +179,8 @@ async fn read(mut response: Response) -> Result<Answer, Fault> {
 
 fn session(headers: &HeaderMap) -> Option<Session> {
     let cookies = headers.get_all(SET_COOKIE).iter().filter_map(|value| value.to_str().ok());
-    let cookie = cookies.map(|cookie| cookie.split(';').next().unwrap_or_default().trim());
-    let cookie = cookie.filter(|cookie| cookie.starts_with(SESSION_COOKIE)).next_back()?;
+    let mut cookies = cookies.map(|cookie| cookie.split(';').next().unwrap_or_default().trim());
+    let cookie = cookies.rfind(|cookie| cookie.starts_with(SESSION_COOKIE))?;
     let sensitive = |mut value: HeaderValue| {
         value.set_sensitive(true);
         value
@@ -193,18 +193,23 @@ fn session(headers: &HeaderMap) -> Option<Session> {
 
 /// What is the matter with a request, without its URL.
 fn fault(error: &reqwest::Error) -> Fault {
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let tls = inner.downcast_ref::<rustls::Error>().or_else(|| {
-            inner.downcast_ref::<io::Error>().and_then(io::Error::get_ref).and_then(|inner| inner.downcast_ref())
-        });
-        match tls {
-            Some(rustls::Error::InvalidCertificate(cause)) => return Fault::NotTrusted(not_trusted(cause)),
-            Some(other) => return Fault::Unreachable(format!("TLS: {other}")),
-            None => cause = inner.source(),
-        }
+    match error.source().and_then(tls_cause) {
+        Some(rustls::Error::InvalidCertificate(cause)) => return Fault::NotTrusted(not_trusted(cause)),
+        Some(other) => return Fault::Unreachable(format!("TLS: {other}")),
+        None => {}
     }
     if error.is_connect() { Fault::Unreachable(reason(error)) } else { Fault::Lost(reason(error)) }
+}
+
+/// What TLS says, however deep it is wrapped: an `io::Error` does not name its content as its source.
+fn tls_cause<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e rustls::Error> {
+    if let Some(tls) = error.downcast_ref() {
+        return Some(tls);
+    }
+    match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        Some(inner) => tls_cause(inner),
+        None => tls_cause(error.source()?),
+    }
 }
 
 fn not_trusted(cause: &rustls::CertificateError) -> String {
@@ -212,7 +217,8 @@ fn not_trusted(cause: &rustls::CertificateError) -> String {
         rustls::CertificateError::ApplicationVerificationFailure => {
             "its certificate has another SHA-256 value than `thumbprint`".to_owned()
         }
-        rustls::CertificateError::UnknownIssuer => {
+        // A bad signature: an authority of that name is known, but with another key.
+        rustls::CertificateError::UnknownIssuer | rustls::CertificateError::BadSignature => {
             "its certificate is not signed by an authority in `caFile`".to_owned()
         }
         other => other.to_string(),

@@ -154,7 +154,9 @@ fn write(state: &mut State, user: &str, path: &str, is_there: bool, call: &Call)
     }
     let id = path.rsplit('/').next().unwrap_or_default().to_owned();
     if state.routes.get(path).is_some_and(Route::is_marked) {
-        let message = format!("The object path=[{path}] is marked for deletion. Either use another path or wait for the purge cycle.");
+        let message = format!(
+            "The object path=[{path}] is marked for deletion. Either use another path or wait for the purge cycle."
+        );
         return Reply::error(400, 500_045, "Policy", &message);
     }
     if !is_there {
@@ -173,13 +175,7 @@ fn write(state: &mut State, user: &str, path: &str, is_there: bool, call: &Call)
 }
 
 /// PUT has to name the current revision. PATCH wins over everybody.
-fn revision_problem(
-    state: &State,
-    path: &str,
-    id: &str,
-    fields: &Map<String, Value>,
-    is_put: bool,
-) -> Option<Reply> {
+fn revision_problem(state: &State, path: &str, id: &str, fields: &Map<String, Value>, is_put: bool) -> Option<Reply> {
     match fields.get("_revision").and_then(Value::as_i64) {
         _ if !is_put => None,
         Some(revision) if revision == state.routes[path].revision() => None,
@@ -210,7 +206,8 @@ fn realized(state: &mut State, call: &Call) -> Reply {
     }
     let end = if fails { "ERROR" } else { "REALIZED" };
     let found = if route.looks <= looks { "UNREALIZED" } else { end };
-    let alarms = if found == "ERROR" { json!([{"message": "No edge cluster is there for the gateway."}]) } else { json!([]) };
+    let alarms =
+        if found == "ERROR" { json!([{"message": "No edge cluster is there for the gateway."}]) } else { json!([]) };
     Reply::json(&json!({"result_count": 1, "results": [{
         "id": "r1", "resource_type": "GenericPolicyRealizedResource", "entity_type": "RealizedStaticRoute", "state": found,
         "intent_paths": [path], "path": "/infra/realized-state/enforcement-points/default/r1", "alarms": alarms,

@@ -109,7 +109,8 @@ pub(crate) fn check(fields: &Map<String, Value>, all: bool, extra: bool) -> Opti
     for hop in hops {
         let distance = hop.get("admin_distance").map_or(Some(1), Value::as_u64);
         let fields = hop.as_object().into_iter().flat_map(Map::keys);
-        let all_known = fields.into_iter().all(|name| ["ip_address", "admin_distance", "scope"].contains(&name.as_str()));
+        let all_known =
+            fields.into_iter().all(|name| ["ip_address", "admin_distance", "scope"].contains(&name.as_str()));
         if !all_known || !distance.is_some_and(|distance| (1..=255).contains(&distance)) {
             return bad("a next hop is not valid.");
         }

@@ -45,7 +45,10 @@ fn matches(item: &Value, field: &str, value: &str) -> bool {
             Some(start) => text.starts_with(start),
             None => text == value,
         },
-        other => other.to_string() == value,
+        other => {
+            let shown = other.to_string();
+            shown == value
+        }
     };
     match field.strip_prefix("tags.") {
         Some(part) => item["tags"].as_array().into_iter().flatten().any(|tag| fits(&tag[part])),

@@ -129,7 +129,8 @@ impl Call {
 
     /// Whether an administrator asks for the right to change what is protected.
     pub(crate) fn overwrites(&self, user: &str) -> bool {
-        user == crate::ADMIN.0 && self.header("x-allow-overwrite").is_some_and(|value| value.eq_ignore_ascii_case("true"))
+        user == crate::ADMIN.0
+            && self.header("x-allow-overwrite").is_some_and(|value| value.eq_ignore_ascii_case("true"))
     }
 }
 
@@ -308,9 +309,10 @@ impl World {
     /// Serves a request.
     pub(crate) fn serve(&self, node: usize, call: &Call) -> Outcome {
         let mut state = self.state();
-        let strikes = state.faults.iter_mut().find_map(|fault| {
-            fault.strikes(node, &call.method, &call.path).then(|| fault.action.clone())
-        });
+        let strikes = state
+            .faults
+            .iter_mut()
+            .find_map(|fault| fault.strikes(node, &call.method, &call.path).then(|| fault.action.clone()));
         let outcome = match strikes {
             None => Outcome::Reply(answer(&mut state, node, call)),
             Some(Action::Answer(reply)) => Outcome::Reply(reply),

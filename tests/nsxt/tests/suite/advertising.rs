@@ -43,8 +43,15 @@ async fn a_protected_gateway_is_changed_by_overwriting_only() {
     let lines = ["tier1: ncp", "fixAdvertisement: true"];
     let mut run = bed.keep(bed.config(&lines), &HOPS);
     let status = run.until("a hint", |status| !status.hints.is_empty()).await;
-    assert!(status.hints[0].contains("is protected") && status.hints[0].contains("`allowOverwrite: true`"), "{:?}", status.hints);
-    assert!(bed.world().route(&format!("{path}/static-routes/to-192.168.160.249")).is_some(), "the route is there all the same");
+    assert!(
+        status.hints[0].contains("is protected") && status.hints[0].contains("`allowOverwrite: true`"),
+        "{:?}",
+        status.hints
+    );
+    assert!(
+        bed.world().route(&format!("{path}/static-routes/to-192.168.160.249")).is_some(),
+        "the route is there all the same"
+    );
     drop(run);
     bed.keep(bed.config(&[lines[0], lines[1], "allowOverwrite: true"]), &HOPS).has(&HOPS).await;
     assert_eq!(bed.world().gateway(path).unwrap()["route_advertisement_types"], json!(["TIER1_STATIC_ROUTES"]));

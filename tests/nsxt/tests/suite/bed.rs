@@ -56,9 +56,8 @@ impl Bed {
         if !certificate {
             usual.extend(["username: admin", "passwordFile: password"]);
         }
-        let replaced = |line: &str| {
-            lines.iter().any(|other| key(other) == key(line) || (is_trust(other) && is_trust(line)))
-        };
+        let replaced =
+            |line: &str| lines.iter().any(|other| key(other) == key(line) || (is_trust(other) && is_trust(line)));
         let kept = usual.iter().filter(|line| !replaced(line)).chain(lines);
         let text: String = kept.map(|line| format!("  {line}\n")).collect();
         let config = parse_nsxt("test", &format!("nsxt:\n{text}"), self.dir.path());

@@ -60,7 +60,10 @@ async fn what_can_not_be_removed_is_told_and_the_rest_goes() {
     bed.world().fault(Fault::on("DELETE", "to-192.168.160.249", 1, Action::Answer(refusal)));
     let cleaned = cleanup(&bed.config(&[]), false, POLL).await.unwrap();
     assert_eq!(cleaned.removed, ["to-192.0.2.1"]);
-    assert!(cleaned.failures[0].starts_with("to-192.168.160.249: ") && cleaned.failures[0].contains(message), "{cleaned:?}");
+    assert!(
+        cleaned.failures[0].starts_with("to-192.168.160.249: ") && cleaned.failures[0].contains(message),
+        "{cleaned:?}"
+    );
 }
 
 #[tokio::test]

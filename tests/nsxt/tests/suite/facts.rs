@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use nsxt_tests::{ADMIN, Fault, Action, Reply, Server};
+use nsxt_tests::{ADMIN, Action, Fault, Reply, Server};
 use reqwest::{Certificate, Method, Response};
 use serde_json::{Value, json};
 
@@ -42,7 +42,8 @@ pub fn holds(actual: &Value, expected: &Value) -> bool {
             expected.iter().all(|(key, value)| actual.get(key).is_some_and(|actual| holds(actual, value)))
         }
         (Value::Array(actual), Value::Array(expected)) => {
-            actual.len() == expected.len() && actual.iter().zip(expected).all(|(actual, expected)| holds(actual, expected))
+            actual.len() == expected.len()
+                && actual.iter().zip(expected).all(|(actual, expected)| holds(actual, expected))
         }
         (actual, expected) => actual == expected,
     }
@@ -91,7 +92,8 @@ async fn writing_and_reading_a_route_is_as_documented() {
         "_last_modified_user": "admin", "_revision": 0,
     });
     let nothing = json!("");
-    let two = json!([{"ip_address": "10.20.4.3", "admin_distance": 1}, {"ip_address": "10.20.4.4", "admin_distance": 1}]);
+    let two =
+        json!([{"ip_address": "10.20.4.3", "admin_distance": 1}, {"ip_address": "10.20.4.4", "admin_distance": 1}]);
     check(&server, &[
         ("absent", GET, &path, Value::Null, 404, json!({"httpStatus": "NOT_FOUND", "error_code": 600, "module_name": "common-services"})),
         ("PUT makes it and answers with it", PUT, &path, route(&["10.20.4.2"]), 200, filled.clone()),
@@ -122,12 +124,23 @@ async fn writing_and_reading_a_route_is_as_documented() {
         switches.no_content = true;
         switches.missing_revision_is_412 = true;
     });
-    check(&server, &[
-        ("after the purge the id is free", PUT, &path, route(&["10.20.4.2"]), 200, json!({"_revision": 0})),
-        ("another way to refuse a PUT without revision", PUT, &path, route(&["10.20.4.3"]), 412, json!({"error_code": 206})),
-        ("other releases answer 204", DELETE, &path, Value::Null, 204, json!("")),
-        ("and 2xx for DELETE of what is gone", DELETE, &path, Value::Null, 204, json!("")),
-    ]).await;
+    check(
+        &server,
+        &[
+            ("after the purge the id is free", PUT, &path, route(&["10.20.4.2"]), 200, json!({"_revision": 0})),
+            (
+                "another way to refuse a PUT without revision",
+                PUT,
+                &path,
+                route(&["10.20.4.3"]),
+                412,
+                json!({"error_code": 206}),
+            ),
+            ("other releases answer 204", DELETE, &path, Value::Null, 204, json!("")),
+            ("and 2xx for DELETE of what is gone", DELETE, &path, Value::Null, 204, json!("")),
+        ],
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -136,13 +149,45 @@ async fn projects_have_gateways_of_their_own_and_missing_ones_are_told_in_two_wa
     let project = "/orgs/default/projects/p1/infra/tier-1s/t2";
     server.world.add_gateway(project, "t2", None);
     let missing = "/policy/api/v1/infra/tier-1s/none/static-routes";
-    check(&server, &[
-        ("of the project", GET, &format!("/policy/api/v1{project}"), Value::Null, 200, json!({"id": "t2", "path": project})),
-        ("not of the default", GET, "/policy/api/v1/infra/tier-1s/t2", Value::Null, 404, json!({"error_code": 600})),
-        ("each lists its own", GET, "/policy/api/v1/infra/tier-1s", Value::Null, 200, json!({"result_count": 1, "results": [{"id": "t1"}]})),
-        ("a route there", PUT, &format!("/policy/api/v1{project}/static-routes/r"), route(&["10.20.4.2"]), 200, json!({"parent_path": project})),
-        ("routes of none", GET, missing, Value::Null, 404, json!({"error_code": 600})),
-    ]).await;
+    check(
+        &server,
+        &[
+            (
+                "of the project",
+                GET,
+                &format!("/policy/api/v1{project}"),
+                Value::Null,
+                200,
+                json!({"id": "t2", "path": project}),
+            ),
+            (
+                "not of the default",
+                GET,
+                "/policy/api/v1/infra/tier-1s/t2",
+                Value::Null,
+                404,
+                json!({"error_code": 600}),
+            ),
+            (
+                "each lists its own",
+                GET,
+                "/policy/api/v1/infra/tier-1s",
+                Value::Null,
+                200,
+                json!({"result_count": 1, "results": [{"id": "t1"}]}),
+            ),
+            (
+                "a route there",
+                PUT,
+                &format!("/policy/api/v1{project}/static-routes/r"),
+                route(&["10.20.4.2"]),
+                200,
+                json!({"parent_path": project}),
+            ),
+            ("routes of none", GET, missing, Value::Null, 404, json!({"error_code": 600})),
+        ],
+    )
+    .await;
     server.world.switch(|switches| switches.missing_gateway_is_404 = false);
     let text = json!({"error_code": 500_012, "module_name": "Policy", "error_message": "The path=[/infra/tier-1s/none] is invalid"});
     check(&server, &[("routes of none", GET, missing, Value::Null, 400, text)]).await;
@@ -152,17 +197,37 @@ async fn projects_have_gateways_of_their_own_and_missing_ones_are_told_in_two_wa
 async fn realization_comes_late_or_fails() {
     let server = server().await;
     let path = format!("{ROUTES}/r");
-    let look = "/policy/api/v1/infra/realized-state/realized-entities?intent_path=%2Finfra%2Ftier-1s%2Ft1%2Fstatic-routes%2Fr";
+    let look =
+        "/policy/api/v1/infra/realized-state/realized-entities?intent_path=%2Finfra%2Ftier-1s%2Ft1%2Fstatic-routes%2Fr";
     server.world.switch(|switches| switches.unrealized = 2);
-    let state = |state: &str| json!({"results": [{"state": state, "intent_paths": ["/infra/tier-1s/t1/static-routes/r"]}]});
-    check(&server, &[
-        ("written", PUT, &path, route(&["10.20.4.2"]), 200, json!({})),
-        ("nothing yet", GET, look, Value::Null, 200, json!({"results": []})),
-        ("unrealized", GET, look, Value::Null, 200, state("UNREALIZED")),
-        ("realized", GET, look, Value::Null, 200, state("REALIZED")),
-        ("status", GET, &look.replace("realized-entities", "status"), Value::Null, 200, json!({"publish_status": "REALIZED", "consolidated_status": {"consolidated_status": "SUCCESS"}})),
-        ("advertised", GET, "/policy/api/v1/infra/tier-1s/t1/advertised-networks", Value::Null, 200, json!({"results": [{"network": "192.168.160.249/32", "status": "SUCCESS"}]})),
-    ]).await;
+    let state =
+        |state: &str| json!({"results": [{"state": state, "intent_paths": ["/infra/tier-1s/t1/static-routes/r"]}]});
+    check(
+        &server,
+        &[
+            ("written", PUT, &path, route(&["10.20.4.2"]), 200, json!({})),
+            ("nothing yet", GET, look, Value::Null, 200, json!({"results": []})),
+            ("unrealized", GET, look, Value::Null, 200, state("UNREALIZED")),
+            ("realized", GET, look, Value::Null, 200, state("REALIZED")),
+            (
+                "status",
+                GET,
+                &look.replace("realized-entities", "status"),
+                Value::Null,
+                200,
+                json!({"publish_status": "REALIZED", "consolidated_status": {"consolidated_status": "SUCCESS"}}),
+            ),
+            (
+                "advertised",
+                GET,
+                "/policy/api/v1/infra/tier-1s/t1/advertised-networks",
+                Value::Null,
+                200,
+                json!({"results": [{"network": "192.168.160.249/32", "status": "SUCCESS"}]}),
+            ),
+        ],
+    )
+    .await;
     server.world.switch(|switches| switches.realization_fails = true);
     let (_, answer) = ask(&server, GET, look, Value::Null).await;
     assert_eq!(answer["results"][0]["state"], "ERROR");
@@ -175,18 +240,47 @@ async fn advertisement_is_changed_by_patch_and_protection_by_its_owner() {
     let path = "/policy/api/v1/infra/tier-1s/t1";
     let types = json!({"route_advertisement_types": ["TIER1_NAT"]});
     let networks = format!("{path}/advertised-networks");
-    check(&server, &[
-        ("a route", PUT, &format!("{ROUTES}/r"), route(&["10.20.4.2"]), 200, json!({})),
-        ("PATCH of the types", PATCH, path, types.clone(), 200, json!("")),
-        ("took them whole", GET, path, Value::Null, 200, json!({"route_advertisement_types": ["TIER1_NAT"], "tier0_path": "/infra/tier-0s/t0"})),
-        ("nothing is advertised", GET, &networks, Value::Null, 200, json!({"results": []})),
-    ]).await;
+    check(
+        &server,
+        &[
+            ("a route", PUT, &format!("{ROUTES}/r"), route(&["10.20.4.2"]), 200, json!({})),
+            ("PATCH of the types", PATCH, path, types.clone(), 200, json!("")),
+            (
+                "took them whole",
+                GET,
+                path,
+                Value::Null,
+                200,
+                json!({"route_advertisement_types": ["TIER1_NAT"], "tier0_path": "/infra/tier-0s/t0"}),
+            ),
+            ("nothing is advertised", GET, &networks, Value::Null, 200, json!({"results": []})),
+        ],
+    )
+    .await;
     server.world.add_gateway("/infra/tier-1s/ncp", "ncp", Some("ncp"));
     let path = "/policy/api/v1/infra/tier-1s/ncp";
-    check(&server, &[
-        ("protected", PATCH, path, types.clone(), 400, json!({"error_code": 289, "module_name": "common-services"})),
-        ("a child of one's own", PUT, &format!("{path}/static-routes/r"), route(&["10.20.4.2"]), 200, json!({"_create_user": "admin"})),
-    ]).await;
+    check(
+        &server,
+        &[
+            (
+                "protected",
+                PATCH,
+                path,
+                types.clone(),
+                400,
+                json!({"error_code": 289, "module_name": "common-services"}),
+            ),
+            (
+                "a child of one's own",
+                PUT,
+                &format!("{path}/static-routes/r"),
+                route(&["10.20.4.2"]),
+                200,
+                json!({"_create_user": "admin"}),
+            ),
+        ],
+    )
+    .await;
     let overwrite = send(&server, 0, PATCH, path, types, |request| {
         request.basic_auth(ADMIN.0, Some(ADMIN.1)).header("X-Allow-Overwrite", "true")
     });
@@ -224,7 +318,10 @@ async fn pages_count_once_and_the_cursor_stays() {
         ask(&server, PUT, &format!("{ROUTES}/r{number}"), body).await;
     }
     let (_, first) = ask(&server, GET, &format!("{ROUTES}?page_size=2"), Value::Null).await;
-    assert!(holds(&first, &json!({"result_count": 3, "cursor": "2", "results": [{"id": "r0"}, {"id": "r1"}]})), "{first}");
+    assert!(
+        holds(&first, &json!({"result_count": 3, "cursor": "2", "results": [{"id": "r0"}, {"id": "r1"}]})),
+        "{first}"
+    );
     let (_, last) = ask(&server, GET, &format!("{ROUTES}?page_size=2&cursor=2"), Value::Null).await;
     assert!(holds(&last, &json!({"cursor": "3", "results": [{"id": "r2"}]})), "{last}");
     assert_eq!(last.get("result_count"), None, "on the first page only");
@@ -243,7 +340,10 @@ async fn a_session_is_of_one_node_and_needs_cookie_and_token() {
     let answer = log_in(0, "j_username=admin&j_password=s3cr%2Bt%20%26%20100%25").await;
     assert_eq!(answer.status(), 200);
     let cookie = answer.headers()["set-cookie"].to_str().unwrap().to_owned();
-    assert!(cookie.starts_with("JSESSIONID=") && cookie.ends_with("; Path=/; Secure; HttpOnly; SameSite=Lax"), "{cookie}");
+    assert!(
+        cookie.starts_with("JSESSIONID=") && cookie.ends_with("; Path=/; Secure; HttpOnly; SameSite=Lax"),
+        "{cookie}"
+    );
     let token = answer.headers()["x-xsrf-token"].to_str().unwrap().to_owned();
     assert_eq!(answer.text().await.unwrap(), "");
     let cookie = cookie.split(';').next().unwrap();
@@ -271,7 +371,8 @@ async fn five_bad_logins_lock_the_account_of_a_node() {
     server.world.add_gateway(T1, "t1", None);
     let status = async |node, password: &str| {
         let path = "/policy/api/v1/infra/tier-1s";
-        let response = send(&server, node, GET, path, Value::Null, |request| request.basic_auth("admin", Some(password)));
+        let response =
+            send(&server, node, GET, path, Value::Null, |request| request.basic_auth("admin", Some(password)));
         let response = response.await;
         (response.status().as_u16(), response.json::<Value>().await.unwrap()["error_code"].clone())
     };

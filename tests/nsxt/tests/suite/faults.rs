@@ -44,7 +44,11 @@ async fn a_manager_that_is_not_healthy_stays_out() {
     bed.server.up(0).await;
     let status = run
         .until("its report", |status| {
-            status.managers.first().and_then(|manager| manager.down.as_ref()).is_some_and(|down| down.contains("POLICY:DOWN"))
+            status
+                .managers
+                .first()
+                .and_then(|manager| manager.down.as_ref())
+                .is_some_and(|down| down.contains("POLICY:DOWN"))
         })
         .await;
     assert!(status.error.is_none());
@@ -71,7 +75,10 @@ async fn a_long_pause_is_kept_and_reported() {
     config.resync = Duration::from_secs(3600);
     let mut run = Run::start(config, wanted(&[VIP], &HOPS), true);
     let error = run.fails("NSX-T is too busy").await;
-    assert_eq!(error, "NSX-T is too busy (429 Client 'admin' exceeded request rate of 100 per second); trying again in 50 s");
+    assert_eq!(
+        error,
+        "NSX-T is too busy (429 Client 'admin' exceeded request rate of 100 per second); trying again in 50 s"
+    );
     assert_eq!(bed.world().requests().len(), 1);
 }
 
@@ -79,10 +86,25 @@ async fn a_long_pause_is_kept_and_reported() {
 async fn pages_and_texts_in_place_of_answers_are_survived() {
     let bed = Bed::new(1).await;
     let world = bed.world();
-    world.fault(Fault::on("GET", "tier-1s", 1, Action::Answer(Reply::text(502, "text/html", "<html><h1>502 Bad Gateway</h1></html>"))));
+    world.fault(Fault::on(
+        "GET",
+        "tier-1s",
+        1,
+        Action::Answer(Reply::text(502, "text/html", "<html><h1>502 Bad Gateway</h1></html>")),
+    ));
     world.fault(Fault::on("GET", "tier-1s", 1, Action::Answer(Reply::text(503, "text/plain", "Service starting"))));
-    world.fault(Fault::on("GET", "static-routes", 1, Action::Answer(Reply::text(200, "text/html", "<html>Log in</html>"))));
-    world.fault(Fault::on("PUT", "static-routes", 1, Action::Answer(Reply::error(500, 607, "common-services", "aborted"))));
+    world.fault(Fault::on(
+        "GET",
+        "static-routes",
+        1,
+        Action::Answer(Reply::text(200, "text/html", "<html>Log in</html>")),
+    ));
+    world.fault(Fault::on(
+        "PUT",
+        "static-routes",
+        1,
+        Action::Answer(Reply::error(500, 607, "common-services", "aborted")),
+    ));
     bed.keep(bed.config(&[]), &HOPS).has(&HOPS).await;
     assert_eq!(bed.hops().unwrap(), HOPS);
 }
@@ -188,7 +210,13 @@ async fn other_releases_answer_in_other_ways() {
     // More routes than fit on a page, so that ours is not on the first.
     for number in 0..3 {
         let body = json!({"network": format!("192.0.2.{number}/32"), "next_hops": [{"ip_address": "10.20.4.9"}]});
-        crate::facts::ask(&bed.server, reqwest::Method::PUT, &format!("/policy/api/v1/infra/tier-1s/t1/static-routes/a{number}"), body).await;
+        crate::facts::ask(
+            &bed.server,
+            reqwest::Method::PUT,
+            &format!("/policy/api/v1/infra/tier-1s/t1/static-routes/a{number}"),
+            body,
+        )
+        .await;
     }
     bed.world().fault(Fault::on("PUT", "to-192", 1, Action::ResetAfter));
     let mut run = bed.keep(bed.config(&[]), &HOPS);
@@ -196,5 +224,9 @@ async fn other_releases_answer_in_other_ways() {
     run.wanted.send_replace(wanted(&[VIP], &HOPS[..1]));
     run.has(&HOPS[..1]).await;
     assert_eq!(bed.world().routes().len(), 4);
-    assert_eq!(bed.world().route(crate::bed::ROUTE).unwrap()["origin_site_id"], "site-1", "unknown fields go back as they came");
+    assert_eq!(
+        bed.world().route(crate::bed::ROUTE).unwrap()["origin_site_id"],
+        "site-1",
+        "unknown fields go back as they came"
+    );
 }

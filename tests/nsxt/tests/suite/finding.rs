@@ -75,7 +75,10 @@ async fn a_router_of_the_manager_api_is_served_there() {
         run.has(&HOPS[..1]).await;
         run.passes(2).await;
         let routes = bed.world().router_routes(&id);
-        assert_eq!((routes.len(), hops_of(&routes[0]), &routes[0]["_revision"]), (1, vec![HOPS[0].to_owned()], &json!(1)));
+        assert_eq!(
+            (routes.len(), hops_of(&routes[0]), &routes[0]["_revision"]),
+            (1, vec![HOPS[0].to_owned()], &json!(1))
+        );
     }
 }
 

@@ -112,8 +112,14 @@ async fn managers_are_believed_by_authority_by_thumbprint_or_for_nothing() {
     let wrong = "ab".repeat(32);
     for auth in ["auth: basic", "auth: session"] {
         for (line, part) in [
-            ("caFile: other.pem".to_owned(), "is not trusted: its certificate is not signed by an authority in `caFile`"),
-            (format!("thumbprint: {wrong}"), "is not trusted: its certificate has another SHA-256 value than `thumbprint`"),
+            (
+                "caFile: other.pem".to_owned(),
+                "is not trusted: its certificate is not signed by an authority in `caFile`",
+            ),
+            (
+                format!("thumbprint: {wrong}"),
+                "is not trusted: its certificate has another SHA-256 value than `thumbprint`",
+            ),
         ] {
             bed.keep(bed.config(&[&line, auth]), &HOPS).fails(part).await;
         }

@@ -55,7 +55,9 @@ async fn a_route_of_another_cluster_is_never_taken_over() {
 async fn a_child_of_a_protected_gateway_is_ours_unless_the_manager_says_otherwise() {
     let bed = Bed::new(1).await;
     bed.world().add_gateway("/infra/tier-1s/ncp", "ncp", Some("ncp"));
-    bed.keep(bed.config(&["tier1: ncp"]), &HOPS).until("the route", |status| status.is_good() && status.passes > 1).await;
+    bed.keep(bed.config(&["tier1: ncp"]), &HOPS)
+        .until("the route", |status| status.is_good() && status.passes > 1)
+        .await;
     bed.world().switch(|switches| switches.children_protected = true);
     let mut run = bed.keep(bed.config(&["tier1: ncp"]), &HOPS[..1]);
     run.refuses("is protected").await;

@@ -71,7 +71,10 @@ async fn both_families_have_routes_of_their_own_and_a_former_vip_has_none() {
     run.until("both", |status| status.routes.len() == 2 && status.is_good()).await;
     let routes = bed.world().routes();
     let six = &routes["/infra/tier-1s/t1/static-routes/to-2001-db8--10"];
-    assert_eq!((six["network"].as_str(), hops_of(six)), (Some("2001:db8::10/128"), hops[1..].iter().map(|hop| (*hop).to_owned()).collect()));
+    assert_eq!(
+        (six["network"].as_str(), hops_of(six)),
+        (Some("2001:db8::10/128"), hops[1..].iter().map(|hop| (*hop).to_owned()).collect())
+    );
     assert_eq!(hops_of(&routes[ROUTE]), ["10.20.4.2"]);
     run.wanted.send_replace(wanted(&[VIP], &hops));
     run.until("one", |status| status.routes.len() == 1 && status.is_good()).await;

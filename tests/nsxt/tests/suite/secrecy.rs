@@ -84,11 +84,16 @@ async fn no_password_cookie_or_token_shows_anywhere() {
         let mut run = bed.keep(config, &HOPS);
         run.has(&HOPS).await;
         bed.world().fault(Fault::on("GET", "static-routes", 2, Action::ResetBefore));
-        bed.world().fault(Fault::on("GET", "static-routes", 1, Action::Answer(Reply::text(500, "text/plain", "broken"))));
+        bed.world().fault(Fault::on(
+            "GET",
+            "static-routes",
+            1,
+            Action::Answer(Reply::text(500, "text/plain", "broken")),
+        ));
         bed.world().drop_sessions(0);
         run.passes(3).await;
         bed.set_password("hunter2");
-        [0, 1].map(|node| bed.world().drop_sessions(node));
+        (0..2).for_each(|node| bed.world().drop_sessions(node));
         let error = run.fails("refused the credentials").await;
         shown += &format!("{error}{:?}{:?}{}", run.status.borrow(), bed.world().requests(), log.text());
         assert!(shown.contains("processing EndpointSlice") && shown.contains("NSX-T request"), "something was logged");
@@ -111,10 +116,19 @@ async fn log_lines_have_their_fields() {
     let slice = log.line("processing EndpointSlice");
     assert_eq!((&slice["name"], &slice["endpoints"]), (&json!("default/kubernetes"), &json!(3)));
     let created = log.line("static route is created");
-    assert_eq!((&created["name"], &created["hops"]), (&json!("to-192.168.160.249"), &json!("10.20.4.2,10.20.4.3,10.20.4.4")));
+    assert_eq!(
+        (&created["name"], &created["hops"]),
+        (&json!("to-192.168.160.249"), &json!("10.20.4.2,10.20.4.3,10.20.4.4"))
+    );
     let changed = log.line("static route is changed");
-    assert_eq!((&changed["hops"], &changed["former"]), (&json!("10.20.4.2,10.20.4.3"), &json!("10.20.4.2,10.20.4.3,10.20.4.4")));
+    assert_eq!(
+        (&changed["hops"], &changed["former"]),
+        (&json!("10.20.4.2,10.20.4.3"), &json!("10.20.4.2,10.20.4.3,10.20.4.4"))
+    );
     let metrics = run.status.borrow().metrics();
     let value = |name: &str| metrics.iter().find(|metric| metric.name == name).unwrap().value;
-    assert_eq!((value("levee_nsxt_route_updates"), value("levee_nsxt_route_hops"), value("levee_nsxt_leading")), (2, 2, 1));
+    assert_eq!(
+        (value("levee_nsxt_route_updates"), value("levee_nsxt_route_hops"), value("levee_nsxt_leading")),
+        (2, 2, 1)
+    );
 }
