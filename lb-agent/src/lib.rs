@@ -15,6 +15,7 @@ pub mod inspect;
 pub mod metrics;
 pub mod model;
 pub mod netlink;
+pub mod nsxt;
 pub mod plan;
 pub mod runtime;
 pub mod sources;

@@ -159,6 +159,21 @@ pub(super) enum Verb {
     ///
     /// Refuses while an agent runs. Connections through this node break.
     Detach,
+    /// Removes the cluster's routes from NSX-T, then everything of Levee from this node
+    ///
+    /// Stop the controllers before: they would put the routes back. Removes only routes with the cluster's tag. Ends with 1
+    /// if anything is left.
+    Cleanup {
+        /// File with `nsxt:`, the controller's configuration
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// Only name the routes that would be removed
+        #[arg(long)]
+        dry_run: bool,
+        /// Leave this node as it is
+        #[arg(long)]
+        routes_only: bool,
+    },
     /// Prints completions for a shell
     Completions {
         /// The shell

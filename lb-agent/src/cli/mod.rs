@@ -6,6 +6,7 @@
 pub mod agent;
 mod args;
 mod backends;
+mod cleanup;
 mod console;
 mod counters;
 mod detach;
@@ -106,6 +107,9 @@ fn perform(args: &Args, style: Style) -> Result<Done> {
         Verb::Sample { what: Sample::Systemd } => Ok(Done::said(sample::SYSTEMD.to_owned())),
         Verb::Doctor { verbose } => show(&doctor::gather(options, *verbose)?, options, style),
         Verb::Detach => show(&detach::perform(options)?, options, style),
+        Verb::Cleanup { config, dry_run, routes_only } => {
+            show(&cleanup::perform(options, config, *dry_run, *routes_only)?, options, style)
+        }
         Verb::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(*shell, &mut command(), "lbctl", &mut text);
@@ -200,6 +204,7 @@ mod tests {
             "doctor",
             "doctor --verbose",
             "detach",
+            "cleanup --config controller.yaml --dry-run --routes-only",
             "completions bash",
             "man",
             "man --dir /tmp",
@@ -220,6 +225,7 @@ mod tests {
             "status -o yaml",
             "validate",
             "detach now",
+            "cleanup",
             "drain",
             "drain a --deadline 5",
         ] {

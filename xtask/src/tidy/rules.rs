@@ -29,7 +29,7 @@ pub const UNSAFE_FILES: [&str; 8] = [
 ];
 
 /// Folder of each crate and its name in paths.
-pub const CRATES: [(&str, &str); 10] = [
+pub const CRATES: &[(&str, &str)] = &[
     ("lb-common", "lb_common"),
     ("lb-ebpf", "lb_ebpf"),
     ("lb-agent", "lb_agent"),
@@ -38,14 +38,35 @@ pub const CRATES: [(&str, &str); 10] = [
     ("tests/netns", "netns_tests"),
     ("tests/promises", "promises"),
     ("tests/kube", "kube_tests"),
+    ("tests/nsxt", "nsxt_tests"),
     ("bench", "levee_bench"),
     ("fuzz", "levee_fuzz"),
 ];
 
 /// The import table.
-pub const IMPORT_RULES: [ImportRule; 19] = [
+pub const IMPORT_RULES: &[ImportRule] = &[
     ImportRule {
-        modules: &["lb_agent::model", "lb_agent::plan", "lb_agent::cluster", "lb_agent::proto"],
+        modules: &["lb_agent::nsxt"],
+        except: &[],
+        never: &[
+            "lb_agent::dataplane",
+            "lb_agent::announce",
+            "lb_agent::election",
+            "lb_agent::controller",
+            "lb_agent::sources",
+            "lb_agent::kubernetes",
+        ],
+        why: "the keeper of NSX-T routes takes what is wanted and who leads as values",
+    },
+    ImportRule {
+        modules: &[
+            "lb_agent::model",
+            "lb_agent::plan",
+            "lb_agent::cluster",
+            "lb_agent::proto",
+            "lb_agent::nsxt::plan",
+            "lb_agent::nsxt::route",
+        ],
         except: &[],
         never: &[
             "tokio",
