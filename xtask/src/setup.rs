@@ -8,7 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::packages::{BENCH_PACKAGES, COMPILER_PACKAGES, Package, TEST_PACKAGES, VM_PACKAGES};
+use crate::packages::{BENCH_PACKAGES, COMPILER_PACKAGES, DEPLOY_PACKAGES, Package, TEST_PACKAGES, VM_PACKAGES};
 use crate::process::{ask, cargo_install, foreign, host_cargo, run, say};
 use crate::toolchain::{ClippySource, Toolchain};
 use crate::workspace::{Workspace, find_program};
@@ -27,6 +27,8 @@ pub enum Group {
     Vm,
     /// The end-to-end benchmark.
     Bench,
+    /// Charts, alerts and containers.
+    Deploy,
 }
 
 /// Every group that `setup` installs. Guests and benchmarks install what they need themselves: few machines do.
@@ -159,6 +161,9 @@ fn survey(workspace: &Workspace, groups: &[Group]) -> Vec<Need> {
     }
     if groups.contains(&Group::Bench) {
         needs.extend(missing(&BENCH_PACKAGES));
+    }
+    if groups.contains(&Group::Deploy) {
+        needs.extend(missing(&DEPLOY_PACKAGES));
     }
     let toolchains = Toolchain::installed(workspace);
     let tools = BpfTools::among(workspace, &toolchains);
