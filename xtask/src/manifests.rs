@@ -22,6 +22,16 @@ const NAMESPACE: &str = "levee-system";
 const CRD: &str = "deploy/chart/crds/vippools.yaml";
 const RULES: &str = "deploy/prometheus/rules.yaml";
 
+/// Values that the chart has to refuse on top of those of the plain manifests, and a part of what it says.
+const REFUSED: [(&str, &str); 6] = [
+    ("secret: {existingName: ''}", "secret.existingName"),
+    ("agent: {interfaces: []}", "agent.interfaces"),
+    ("agent: {config: {controlPlane: {vips: [192.0.2.10]}}}", "agent.nodes: workers"),
+    ("agent: {config: {secret: 000102030405060708090a0b0c0d0e0f}}", "agent.config"),
+    ("agent: {http: {address: localhost, port: 1}}", "agent.http.address"),
+    ("agnet: {}", "agnet"),
+];
+
 /// A generated file.
 struct Generated {
     path: &'static str,
@@ -30,6 +40,7 @@ struct Generated {
 
 /// Writes every generated file, or with `check` only compares and fails on a difference.
 pub fn manifests(workspace: &Workspace, check: bool) -> Result<()> {
+    build_renderer(workspace)?;
     let rules = read(&workspace.root().join(RULES))?;
     // Part of what is rendered, so it has to be right before.
     settle(workspace, check, &[Generated { path: "deploy/chart/files/rules.yaml", text: headed(RULES, &rules) }])?;
@@ -40,16 +51,37 @@ pub fn manifests(workspace: &Workspace, check: bool) -> Result<()> {
         Generated { path: "deploy/kustomize/base/objects.yaml", text: headed(CHART, &objects) },
         Generated { path: "deploy/kustomize/base/vippools.yaml", text: headed(CRD, &crd) },
     ];
-    settle(workspace, check, &generated)
+    settle(workspace, check, &generated)?;
+    judge(workspace)
 }
 
-/// What the chart makes of its own values with `overlays` on top.
-///
-/// # Errors
-/// If the chart refuses the values, which its message tells.
-pub fn render(workspace: &Workspace, overlays: &[&Path]) -> Result<String> {
-    let renderer = renderer(workspace)?;
-    let mut command = Command::new(renderer);
+/// Renders what the committed files do not show: everything switched on, and what has to be refused.
+fn judge(workspace: &Workspace) -> Result<()> {
+    let values = |name: &str| workspace.root().join("deploy/chart/ci").join(name);
+    let full = render(workspace, &[&values("full.yaml")]).context("rendering with everything switched on")?;
+    for kind in ["PodMonitor", "PrometheusRule", "ValidatingAdmissionPolicyBinding", "VipPool"] {
+        if !full.contains(&format!("kind: {kind}\n")) {
+            bail!("the chart makes no {kind} where it is switched on");
+        }
+    }
+    let overlay = workspace.target().join("refused-values.yaml");
+    for (text, said) in REFUSED {
+        fs::write(&overlay, text).with_context(|| format!("writing {}", overlay.display()))?;
+        match render(workspace, &[&values("example.yaml"), &overlay]) {
+            Ok(_) => bail!("the chart takes `{text}`, which it has to refuse"),
+            Err(error) if !format!("{error:#}").contains(said) => {
+                return Err(error.context(format!("the chart refuses `{text}` without saying `{said}`")));
+            }
+            Err(_) => {}
+        }
+    }
+    say(format!("the chart renders, and refuses {} mistakes", REFUSED.len()));
+    Ok(())
+}
+
+/// What the chart makes of its own values with `overlays` on top; [`build_renderer`] has to come first.
+fn render(workspace: &Workspace, overlays: &[&Path]) -> Result<String> {
+    let mut command = Command::new(program(workspace));
     command.arg(workspace.root().join(CHART)).args([RELEASE, NAMESPACE]).args(overlays);
     let output = command.output().context("starting the renderer of the chart")?;
     if !output.status.success() {
@@ -59,16 +91,18 @@ pub fn render(workspace: &Workspace, overlays: &[&Path]) -> Result<String> {
 }
 
 /// Builds the program that renders charts.
-fn renderer(workspace: &Workspace) -> Result<PathBuf> {
+fn build_renderer(workspace: &Workspace) -> Result<()> {
     ensure(workspace, &[Group::Deploy])?;
-    let program = workspace.tools_bin().join("levee-chart");
     let mut command = Command::new(GO);
-    command.current_dir(workspace.root()).args(["build", "-o"]).arg(&program).arg("./xtask/chart");
+    command.current_dir(workspace.root()).args(["build", "-o"]).arg(program(workspace)).arg("./xtask/chart");
     // Only what is packaged: no modules, nothing from the network.
     command.env("GO111MODULE", "off").env("GOPATH", GO_PATH).env("GOFLAGS", "").env("CGO_ENABLED", "0");
     command.env("GOCACHE", workspace.tools().join("go-cache"));
-    run("building the renderer of the chart", &mut command)?;
-    Ok(program)
+    run("building the renderer of the chart", &mut command)
+}
+
+fn program(workspace: &Workspace) -> PathBuf {
+    workspace.tools_bin().join("levee-chart")
 }
 
 fn settle(workspace: &Workspace, check: bool, generated: &[Generated]) -> Result<()> {
