@@ -69,7 +69,9 @@ fn entries(workspace: &Workspace, programs: &Path) -> Result<Vec<Entry>> {
         entries.push(stripped(program, programs)?);
     }
     let lbctl = programs.join("lbctl");
-    for (shell, path) in [("bash", "completions/lbctl.bash"), ("zsh", "completions/_lbctl"), ("fish", "completions/lbctl.fish")] {
+    for (shell, path) in
+        [("bash", "completions/lbctl.bash"), ("zsh", "completions/_lbctl"), ("fish", "completions/lbctl.fish")]
+    {
         let text = ask(Command::new(&lbctl).args(["completions", shell]));
         let bytes = text.with_context(|| format!("lbctl makes no completions for {shell}"))?.into_bytes();
         entries.push(Entry::File { path: path.to_owned(), mode: 0o644, bytes });

@@ -15,7 +15,9 @@ use crate::process::{ask, run, say};
 use crate::tar::{Entry, archive};
 use crate::workspace::{Profile, Workspace};
 
-/// Named, so that the flags reach the programs and not what builds them.
+/// What is in the image.
+const PROGRAMS: [&str; 2] = ["lb-agent", "lbctl"];
+/// What it is built for.
 pub const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// Its name in an image's configuration (GOARCH).
 const ARCHITECTURE: &str = "amd64";
@@ -44,18 +46,21 @@ pub fn image(workspace: &Workspace, profile: Profile) -> Result<PathBuf> {
 
 /// `lb-agent` and `lbctl` without any library to load; returns the folder they are in.
 ///
+/// Only the last step is told to link statically, so that everything compiled for the ordinary programs serves here too.
+///
 /// # Errors
 /// If they do not build, or are not static.
 pub fn static_programs(workspace: &Workspace, profile: Profile) -> Result<PathBuf> {
     build_ebpf(workspace)?;
-    let mut command = embedding_cargo(workspace);
-    command.args(["build", "-p", "lb-agent", "--bins", "--target", TARGET]).args(profile.args());
-    command.env("RUSTFLAGS", "-C target-feature=+crt-static");
-    run("building static programs (some minutes at the first time)", &mut command)?;
-    let name = if profile == Profile::Release { "release" } else { "debug" };
-    let folder = workspace.target().join(TARGET).join(name);
-    for program in ["lb-agent", "lbctl"] {
+    let folder = workspace.target().join("image/programs");
+    fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
+    for program in PROGRAMS {
+        let mut command = embedding_cargo(workspace);
+        command.args(["rustc", "-p", "lb-agent", "--bin", program]).args(profile.args());
+        command.args(["--", "-C", "target-feature=+crt-static"]);
+        run(&format!("building a static {program}"), &mut command)?;
         let path = folder.join(program);
+        fs::copy(workspace.binaries(profile).join(program), &path).with_context(|| format!("copying {program}"))?;
         let bytes = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
         if has_interpreter(&bytes) {
             bail!("{} asks for a dynamic linker, which the image does not have", path.display());

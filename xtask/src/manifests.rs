@@ -23,12 +23,13 @@ const CRD: &str = "deploy/chart/crds/vippools.yaml";
 const RULES: &str = "deploy/prometheus/rules.yaml";
 
 /// Values that the chart has to refuse on top of those of the plain manifests, and a part of what it says.
-const REFUSED: [(&str, &str); 6] = [
+const REFUSED: [(&str, &str); 7] = [
     ("secret: {existingName: ''}", "secret.existingName"),
     ("agent: {interfaces: []}", "agent.interfaces"),
     ("agent: {config: {controlPlane: {vips: [192.0.2.10]}}}", "agent.nodes: workers"),
     ("agent: {config: {secret: 000102030405060708090a0b0c0d0e0f}}", "agent.config"),
     ("agent: {http: {address: localhost, port: 1}}", "agent.http.address"),
+    ("monitoring: {podMonitor: true}", "agent.http.address"),
     ("agnet: {}", "agnet"),
 ];
 

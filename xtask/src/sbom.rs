@@ -24,10 +24,8 @@ pub fn bill(workspace: &Workspace, seconds: u64) -> Result<String> {
 fn document(metadata: &Value, roots: &[&str], seconds: u64) -> Result<Value> {
     let packages: BTreeMap<&str, &Value> =
         list(metadata, "packages")?.iter().filter_map(|package| Some((package["id"].as_str()?, package))).collect();
-    let nodes: BTreeMap<&str, &Value> = list(&metadata["resolve"], "nodes")?
-        .iter()
-        .filter_map(|node| Some((node["id"].as_str()?, node)))
-        .collect();
+    let nodes: BTreeMap<&str, &Value> =
+        list(&metadata["resolve"], "nodes")?.iter().filter_map(|node| Some((node["id"].as_str()?, node))).collect();
     let mut open: Vec<&str> = packages
         .iter()
         .filter(|(_, package)| roots.iter().any(|root| package["name"] == *root))
@@ -120,6 +118,9 @@ mod tests {
         let names: Vec<_> = bill["components"].as_array().unwrap().iter().map(|one| &one["name"]).collect();
         assert_eq!(names, ["linked", "root"]);
         assert_eq!(bill["components"][0]["licenses"][0]["expression"], "MIT OR Apache-2.0");
-        assert_eq!(bill["dependencies"][1], json!({"ref": "pkg:cargo/root@1.0.0", "dependsOn": ["pkg:cargo/linked@1.0.0"]}));
+        assert_eq!(
+            bill["dependencies"][1],
+            json!({"ref": "pkg:cargo/root@1.0.0", "dependsOn": ["pkg:cargo/linked@1.0.0"]})
+        );
     }
 }

@@ -24,6 +24,9 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- if and .Values.agent.config.controlPlane (ne .Values.agent.nodes "workers") }}
 {{- fail "agent.config.controlPlane is set while agent.nodes is `all`: after a power cut the kubelets need the control-plane VIP to start this DaemonSet. Run the agent of the control-plane nodes as static pod (lbctl sample static-pod) or systemd unit and set agent.nodes: workers" }}
 {{- end }}
+{{- if and .Values.monitoring.podMonitor (has .Values.agent.http.address (list "127.0.0.1" "::1")) }}
+{{- fail "monitoring.podMonitor is set, but the agents answer on their own node only: set agent.http.address to 0.0.0.0 or \"::\"" }}
+{{- end }}
 {{- end }}
 
 {{- define "levee.kubernetes" -}}

@@ -19,14 +19,17 @@ mod tests {
 
     fn daemon_set() -> Value {
         let documents = MANIFESTS.split("\n---\n").map(|text| serde_saphyr::from_str::<Value>(text).unwrap());
-        documents.into_iter().find(|document| document["kind"] == "DaemonSet").unwrap()["spec"]["template"]["spec"].take()
+        documents.into_iter().find(|document| document["kind"] == "DaemonSet").unwrap()["spec"]["template"]["spec"]
+            .take()
     }
 
     #[test]
     fn the_static_pod_has_the_rights_of_the_daemon_set_and_no_more() {
         let pod = &serde_saphyr::from_str::<Value>(STATIC_POD).unwrap()["spec"];
         let daemon_set = daemon_set();
-        for key in ["hostNetwork", "priorityClassName", "terminationGracePeriodSeconds", "securityContext", "tolerations"] {
+        for key in
+            ["hostNetwork", "priorityClassName", "terminationGracePeriodSeconds", "securityContext", "tolerations"]
+        {
             assert!(!pod[key].is_null(), "the static pod has no {key}");
             assert_eq!(pod[key], daemon_set[key], "{key}");
         }

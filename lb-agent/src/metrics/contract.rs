@@ -10,7 +10,7 @@ const RULES_TEST: &str = include_str!("../../../deploy/prometheus/rules.test.yam
 const DASHBOARD: &str = include_str!("../../../deploy/grafana/levee.json");
 /// Metrics of the controller that the files may name: its contract.
 const CONTROLLER: &[&str] = &[
-    "levee_pool_addresses",      // {pool, family: ipv4 | ipv6, state: used | free}; the leader's are current
+    "levee_pool_addresses", // {pool, family: ipv4 | ipv6, state: used | free}; the leader's are current
     "levee_controller_is_leader", // 1 on the one that leads
 ];
 

@@ -143,7 +143,8 @@ impl Container {
         // The file as the ConfigMap has it: without what differs from node to node, the secret beside it.
         let text = config.to_string();
         let own = ["node:", "secret:", "socket:"];
-        let kept = text.lines().filter(|line| !own.iter().any(|key| line.starts_with(key))).map(|line| format!("{line}\n"));
+        let kept =
+            text.lines().filter(|line| !own.iter().any(|key| line.starts_with(key))).map(|line| format!("{line}\n"));
         let text = kept.collect::<String>() + "secretFile: /etc/levee/secret/secret\n";
         fs::write(folder("config").join("levee.yaml"), text)?;
         fs::write(folder("secret").join("secret"), &config.secret)?;
