@@ -5,7 +5,9 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 
+use crate::alerts;
 use crate::build::{bpf_cargo, bpf_tools, build_ebpf, embedding_cargo};
+use crate::manifests::manifests;
 use crate::process::{foreign, host_cargo, run, say};
 use crate::setup::{Group, cargo_deny, ensure};
 use crate::tidy;
@@ -19,6 +21,8 @@ pub fn lint(workspace: &Workspace) -> Result<()> {
         .context("the format differs; `cargo fmt --all` repairs it")?;
     tidy::check(workspace)?;
     deny(workspace)?;
+    manifests(workspace, true)?;
+    alerts::check(workspace)?;
     build_ebpf(workspace)?; // so that clippy sees the code that embeds it
     clippy_host(workspace)?;
     clippy_bpf(workspace)?;

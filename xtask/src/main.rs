@@ -8,21 +8,27 @@
     reason = "a tool that talks to the person or CI job that runs it"
 )]
 
+mod alerts;
 mod apt;
 mod bench;
 mod build;
+mod dist;
 mod fuzz;
+mod image;
 mod kube;
 mod linker;
 mod lint;
+mod manifests;
 mod mirror;
 mod packages;
 mod privilege;
 mod process;
 mod promises;
+mod sbom;
 mod setup;
 mod summary;
 mod tally;
+mod tar;
 mod test;
 mod tidy;
 mod toolchain;
@@ -119,6 +125,23 @@ enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Make the plain manifests and the Kustomize base from the Helm chart
+    Manifests {
+        /// Only compare; exits 1 if a file is not what the chart makes
+        #[arg(long)]
+        check: bool,
+    },
+    /// Build the container image, an OCI layout in target/image
+    Image {
+        /// Do not optimize
+        #[arg(long)]
+        debug: bool,
+        /// Run it as the manifests would, in network namespaces (needs root)
+        #[arg(long)]
+        test: bool,
+    },
+    /// Build what a release consists of: archive, image, SBOM and their checksums, in target/dist
+    Dist,
     /// Check format, clippy, dependencies, documentation and layout
     Lint,
     /// Check which module imports what, where `unsafe` stands and how long files are
@@ -149,6 +172,12 @@ fn perform(workspace: &Workspace, verb: Verb) -> Result<()> {
         Verb::Vm { kernels, test } => vm::vm(workspace, &kernels, &test),
         Verb::Bench { part, quick, write_docs } => bench::bench(workspace, part, quick, write_docs),
         Verb::Fuzz { args } => fuzz::fuzz(workspace, &args),
+        Verb::Manifests { check } => manifests::manifests(workspace, check),
+        Verb::Image { debug, test } => {
+            let layout = image::image(workspace, Profile::from_release_flag(!debug))?;
+            if test { test::image(workspace, &layout) } else { Ok(()) }
+        }
+        Verb::Dist => dist::dist(workspace),
         Verb::Lint => lint::lint(workspace),
         Verb::Tidy => tidy::check(workspace),
     }

@@ -56,3 +56,25 @@ pub const BENCH_PACKAGES: [Package; 4] = [
     Package { name: "haproxy", proof: "haproxy", why: "a proxy to compare with" },
     Package { name: "nftables", proof: "nft", why: "address translation to compare with" },
 ];
+
+/// What renders the chart, checks the alerts and runs the image.
+pub const DEPLOY_PACKAGES: [Package; 6] = [
+    Package { name: "golang-1.19-go", proof: "/usr/lib/go-1.19/bin/go", why: "compiler of the chart's renderer" },
+    Package {
+        name: "golang-github-masterminds-sprig-dev",
+        proof: "/usr/share/gocode/src/github.com/Masterminds/sprig",
+        why: "functions of the chart's templates",
+    },
+    Package {
+        name: "golang-k8s-sigs-yaml-dev",
+        proof: "/usr/share/gocode/src/sigs.k8s.io/yaml",
+        why: "the chart's values",
+    },
+    Package {
+        name: "golang-github-xeipuuv-gojsonschema-dev",
+        proof: "/usr/share/gocode/src/github.com/xeipuuv/gojsonschema",
+        why: "the schema of the chart's values",
+    },
+    Package { name: "prometheus", proof: "promtool", why: "checks the alerts" },
+    Package { name: "runc", proof: "runc", why: "runs the image" },
+];

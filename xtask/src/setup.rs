@@ -8,7 +8,9 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::packages::{BENCH_PACKAGES, COMPILER_PACKAGES, KUBE_PACKAGES, Package, TEST_PACKAGES, VM_PACKAGES};
+use crate::packages::{
+    BENCH_PACKAGES, COMPILER_PACKAGES, DEPLOY_PACKAGES, KUBE_PACKAGES, Package, TEST_PACKAGES, VM_PACKAGES,
+};
 use crate::process::{ask, cargo_install, foreign, host_cargo, run, say};
 use crate::toolchain::{ClippySource, Toolchain};
 use crate::workspace::{Workspace, find_program};
@@ -29,6 +31,8 @@ pub enum Group {
     Bench,
     /// The build of kube-apiserver.
     Kube,
+    /// Charts, alerts and containers.
+    Deploy,
 }
 
 /// Every group that `setup` installs. Guests, benchmarks and the API server install what they need themselves: few machines do.
@@ -164,6 +168,9 @@ fn survey(workspace: &Workspace, groups: &[Group]) -> Vec<Need> {
     }
     if groups.contains(&Group::Kube) {
         needs.extend(missing(&KUBE_PACKAGES));
+    }
+    if groups.contains(&Group::Deploy) {
+        needs.extend(missing(&DEPLOY_PACKAGES));
     }
     let toolchains = Toolchain::installed(workspace);
     let tools = BpfTools::among(workspace, &toolchains);

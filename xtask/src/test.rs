@@ -2,6 +2,7 @@
 //! demo.
 
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, ExitStatus};
 use std::time::Instant;
 
@@ -20,6 +21,8 @@ use crate::workspace::{Profile, Workspace};
 
 /// Tells the namespace tests and the demo where `lb-agent` and `lbctl` are.
 pub const BINARIES_VARIABLE: &str = "LEVEE_BIN_DIR";
+/// Tells the test of the container image where its OCI layout is.
+const IMAGE_VARIABLE: &str = "LEVEE_IMAGE_DIR";
 /// Namespace tests that run side by side unless told otherwise: their timing suffers from more.
 const NETNS_THREADS: &str = "--test-threads=2";
 
@@ -64,6 +67,16 @@ pub fn netns(workspace: &Workspace, args: &[String]) -> Result<()> {
 /// `kube`: with a real API server.
 pub fn kube(workspace: &Workspace, args: &[String]) -> Result<()> {
     single("kube", || kube_tests(workspace, args))
+}
+
+/// `image --test`: the container image under the manifests' security settings.
+pub fn image(workspace: &Workspace, layout: &Path) -> Result<()> {
+    require_kernel_access("image --test")?;
+    ensure(workspace, &[Group::Test, Group::Deploy])?;
+    let mut command = embedding_cargo(workspace);
+    command.env(IMAGE_VARIABLE, layout).env(BINARIES_VARIABLE, workspace.binaries(Profile::Debug));
+    command.args(["test", "-p", "netns-tests", "--features", "image", "--test", "image", "--", "--nocapture"]);
+    single("image", || tests("running the image as the manifests would", &mut command))
 }
 
 /// `demo`: replaces this process by the demo, so that Ctrl-C and the exit status are the demo's own.

@@ -193,4 +193,6 @@ pub(super) enum Sample {
     Config,
     /// A systemd unit for the agent
     Systemd,
+    /// A static pod with the agent, for control-plane nodes
+    StaticPod,
 }

@@ -105,6 +105,7 @@ fn perform(args: &Args, style: Style) -> Result<Done> {
         Verb::Validate { file, offline } => show(&validate::gather(file, *offline)?, options, style),
         Verb::Sample { what: Sample::Config } => Ok(Done::said(sample::CONFIG.to_owned())),
         Verb::Sample { what: Sample::Systemd } => Ok(Done::said(sample::SYSTEMD.to_owned())),
+        Verb::Sample { what: Sample::StaticPod } => Ok(Done::said(sample::STATIC_POD.to_owned())),
         Verb::Doctor { verbose } => show(&doctor::gather(options, *verbose)?, options, style),
         Verb::Detach => show(&detach::perform(options)?, options, style),
         Verb::Cleanup { config, dry_run, routes_only } => {
@@ -201,6 +202,7 @@ mod tests {
             "validate --offline levee.yaml",
             "sample config",
             "sample systemd",
+            "sample static-pod",
             "doctor",
             "doctor --verbose",
             "detach",

@@ -8,6 +8,7 @@ use std::{
 
 use super::{
     authorities::{CaFiles, NamedFile},
+    draft_node::{Environment, this_node},
     draft_service::{DraftService, service},
     error::{Place, Problems},
     read::{Fields, Located, address, choice, duration, integer, list, name, quoted, text},
@@ -90,7 +91,7 @@ pub(super) fn draft(root: &Node, base_dir: &Path, problems: &mut Problems) -> Op
     let services =
         each(items("services"), "services", problems, |item, problems| service(item, &mut ca_files, problems));
     Some(Draft {
-        node: fields.required("node", problems).and_then(|value| node(value, "node", problems)),
+        node: this_node(&fields, &Environment::of_process(), problems),
         interfaces: interfaces(&fields, problems),
         secret: secret(&fields, base_dir, problems),
         peers: each(items("peers"), "peers", problems, |item, problems| node(item, "peer", problems)),
@@ -133,7 +134,7 @@ pub(super) fn some_of<T>(
     each(node, key, problems, item)
 }
 
-fn node(value: &Node, what: &'static str, problems: &mut Problems) -> Option<DraftNode> {
+pub(super) fn node(value: &Node, what: &'static str, problems: &mut Problems) -> Option<DraftNode> {
     let fields = Fields::of(value, what, &["name", "addresses"], problems)?;
     let name = fields.required("name", problems).and_then(|value| name(value, "name", problems));
     let addresses = some_of(&fields, "addresses", problems, |item, problems| address(item, "address", problems));

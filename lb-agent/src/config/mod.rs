@@ -12,6 +12,7 @@ mod build;
 mod capacity_check;
 mod check;
 mod draft;
+mod draft_node;
 mod draft_probe;
 mod draft_service;
 mod draft_tracking;

@@ -2,6 +2,8 @@
 //!
 //! `facts` has every metric's name, kind and help, once; `samples` fills them.
 
+#[cfg(test)]
+mod contract;
 mod facts;
 mod samples;
 mod tracking;
