@@ -3,3 +3,5 @@
 pub mod beta;
 pub mod client;
 pub mod convert;
+#[cfg(test)]
+pub(crate) mod fake;

@@ -308,6 +308,8 @@ fn trouble(error: &kube::Error) -> Trouble {
     match error {
         kube::Error::Api(status) if status.code == 404 => Trouble::Absent,
         kube::Error::Api(status) if status.code == 410 => Trouble::Relist(status.message.clone()),
+        // Any JSON object passes for a status where an event was expected.
+        kube::Error::Api(status) if status.code == 0 => Trouble::Relist("an answer that can't be read".to_owned()),
         kube::Error::Api(status) => {
             let seconds = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
             Trouble::Other(chain(error), Duration::from_secs(u64::from(seconds).min(30)))
