@@ -107,10 +107,13 @@ fn refuse_unsupported(config: &Config) -> Result<(), String> {
         "acts as somebody else (`as`)"
     } else if config.proxy_url.is_some() {
         "names a proxy"
+    } else if config.cluster_url.path() != "/" {
+        "names a server with a path"
     } else {
         return Ok(());
     };
-    Err(format!("it {what}, which is not supported; use a token, a token file or a client certificate"))
+    let instead = "write https://HOST:PORT, and a token, a token file or a client certificate";
+    Err(format!("it {what}, which is not supported; {instead}"))
 }
 
 fn tls(config: &Config) -> Result<Tls, String> {

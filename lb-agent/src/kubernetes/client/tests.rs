@@ -127,9 +127,12 @@ async fn credentials_that_would_be_ignored_are_refused() {
         let error = nodes(&access).await.unwrap_err();
         assert!(error.contains(part) && !error.contains("hunter2"), "{user}: {error}");
     }
-    let access = access(kubeconfig(folder.path(), "https://127.0.0.1:1", "{}", "{}"), &[]);
-    let error = nodes(&access).await.unwrap_err();
-    assert!(error.contains("certificate-authority"), "{error}");
+    for (url, part) in [("https://127.0.0.1:1", "certificate-authority"), ("http://127.0.0.1:1/k8s/c1", "with a path")]
+    {
+        let access = access(kubeconfig(folder.path(), url, "{}", "{}"), &[]);
+        let error = nodes(&access).await.unwrap_err();
+        assert!(error.contains(part), "{url}: {error}");
+    }
 }
 
 #[tokio::test]

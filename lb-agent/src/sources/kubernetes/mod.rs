@@ -213,14 +213,15 @@ where
     Follower { kind, api: Api::all(line.access.client()), read, line }
 }
 
-/// Follows a kind; a server that does not have it (no `VipPool`s before they are defined) has none of it.
+/// Follows a kind. A server that does not have pools (nobody defined them yet) has none; one without nodes or Services is
+/// no API server.
 async fn keep_following<K>(follower: Follower<K>)
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
     loop {
         follower.run().await;
-        follower.tell(Note::List { objects: Vec::new(), streaming: false }).await;
+        follower.tell(absent(follower.kind)).await;
         sleep(ABSENT_INTERVAL).await;
     }
 }
@@ -232,8 +233,16 @@ async fn follow_slices(line: Line) {
     loop {
         current.run().await;
         beta.run().await;
-        current.tell(Note::Failed("the server has neither v1 nor v1beta1 of them".to_owned())).await;
+        current.tell(absent(Kind::Slices)).await;
         sleep(ABSENT_INTERVAL).await;
+    }
+}
+
+/// What it means that a server does not have a kind.
+fn absent(kind: Kind) -> Note {
+    match kind {
+        Kind::Pools => Note::List { objects: Vec::new(), streaming: false },
+        _ => Note::Failed(format!("the server has no {kind}: is it an API server?")),
     }
 }
 

@@ -462,6 +462,17 @@ async fn kinds_that_a_server_does_not_have_are_empty_and_old_slices_will_do() {
 }
 
 #[tokio::test]
+async fn what_is_no_api_server_is_not_believed() {
+    let fake = Fake::new(&[SERVICES, SLICES, POOLS]); // 404 for nodes
+    let mut bench = bench(&fake);
+    let status = bench.status("the reason", |status| status.kinds.get(&Kind::Nodes).is_some_and(|k| k.error.is_some()));
+    let error = status.await.kinds[&Kind::Nodes].error.clone().unwrap();
+    assert!(error.contains("is it an API server?"), "{error}");
+    bench.status("the others", |status| status.kinds.values().filter(|kind| kind.is_complete).count() == 3).await;
+    assert!(bench.source.snapshots.borrow().is_none());
+}
+
+#[tokio::test]
 async fn a_pool_that_is_spoilt_stays_as_it_was() {
     let fake = furnished();
     let mut bench = bench(&fake);
