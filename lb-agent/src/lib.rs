@@ -12,6 +12,7 @@ pub mod doctor;
 pub mod health;
 pub mod http;
 pub mod inspect;
+pub mod kubernetes;
 pub mod metrics;
 pub mod model;
 pub mod netlink;

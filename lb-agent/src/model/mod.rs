@@ -8,6 +8,7 @@ pub mod moment;
 pub mod network;
 pub mod pool;
 pub mod probe;
+pub mod source;
 
 pub use desired::{
     Affinity, AnnounceWhen, Announcement, AnnouncerKind, Backend, Delivery, DesiredState, MssClamp, Node, Peer,
@@ -19,3 +20,4 @@ pub use inventory::{ClusterNode, ClusterService, Inventory, IpFamily, ObjectName
 pub use network::{Interface, InterfaceKind, MacAddr, Network, NextHop};
 pub use pool::{AddressRange, AnnounceNodes, AnnouncePolicy, Pool};
 pub use probe::{ExpectedStatus, HttpProbe, Probe, ProbeKind, TlsProbe, Trust};
+pub use source::{Doubted, Kind, KindStatus, SaveStatus, SourceStatus};
