@@ -6,12 +6,15 @@
 pub mod announce;
 pub mod api;
 pub mod cli;
+pub mod cluster;
 pub mod config;
+pub mod controller;
 pub mod dataplane;
 pub mod doctor;
 pub mod health;
 pub mod http;
 pub mod inspect;
+pub mod kubernetes;
 pub mod metrics;
 pub mod model;
 pub mod netlink;

@@ -178,4 +178,6 @@ pub(super) enum Sample {
     Config,
     /// A systemd unit for the agent
     Systemd,
+    /// The custom resource definitions for Kubernetes
+    Crds,
 }

@@ -104,6 +104,7 @@ fn perform(args: &Args, style: Style) -> Result<Done> {
         Verb::Validate { file, offline } => show(&validate::gather(file, *offline)?, options, style),
         Verb::Sample { what: Sample::Config } => Ok(Done::said(sample::CONFIG.to_owned())),
         Verb::Sample { what: Sample::Systemd } => Ok(Done::said(sample::SYSTEMD.to_owned())),
+        Verb::Sample { what: Sample::Crds } => Ok(Done::said(crate::kubernetes::crds::yaml()?)),
         Verb::Doctor { verbose } => show(&doctor::gather(options, *verbose)?, options, style),
         Verb::Detach => show(&detach::perform(options)?, options, style),
         Verb::Completions { shell } => {
@@ -197,6 +198,7 @@ mod tests {
             "validate --offline levee.yaml",
             "sample config",
             "sample systemd",
+            "sample crds",
             "doctor",
             "doctor --verbose",
             "detach",

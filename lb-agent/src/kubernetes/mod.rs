@@ -1,0 +1,3 @@
+//! What the Kubernetes API server is spoken to with: its objects, and what is made of them.
+
+pub mod crds;
