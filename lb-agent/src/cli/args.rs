@@ -180,4 +180,6 @@ pub(super) enum Sample {
     Systemd,
     /// The custom resource definitions for Kubernetes
     Crds,
+    /// A configuration file of `lb-agent controller` with every key
+    Controller,
 }

@@ -145,11 +145,8 @@ impl<'a> Round<'a> {
         claims
     }
 
-    /// The addresses that a Service has, unless somebody else wrote them.
+    /// The addresses that a Service has or may have by now, unless somebody else wrote them.
     fn live(&self, name: &ObjectName, claimant: &Claimant) -> Result<Vec<IpAddr>, Problem> {
-        if let Some(pending) = &claimant.pending {
-            return Ok(pending.clone());
-        }
         let mut live = Vec::new();
         for entry in &claimant.service.ingress {
             let text = entry.ip.as_deref().or(entry.hostname.as_deref()).unwrap_or("an empty entry");
@@ -159,6 +156,7 @@ impl<'a> Round<'a> {
             });
             live.push(address.ok_or_else(|| Problem::ForeignStatus { ingress: text.to_owned() })?);
         }
+        live.extend(claimant.pending.iter().flatten());
         Ok(live)
     }
 
@@ -166,12 +164,16 @@ impl<'a> Round<'a> {
         self.situation.pools.iter().find(|(_, pool)| pool.contains(address))
     }
 
-    /// Lets a Service keep what it has, as far as it may.
+    /// Lets a Service keep what it has, as far as it may. What it has to give up is nobody's before the status says so.
     fn keep(&mut self, claim: &Claim<'a>) -> Kept {
         let wanted = families(claim.service);
         let mut kept = Kept::default();
         for &address in &claim.live {
             let family = IpFamily::of(address);
+            let refused = self.holders.refuse(address, claim.name, claim.service);
+            if refused.is_none() {
+                self.holders.add(address, claim.name, claim.service);
+            }
             if !wanted.contains(&family) || kept.addresses.contains_key(&family) {
                 continue;
             }
@@ -180,11 +182,10 @@ impl<'a> Round<'a> {
                 Some(_) => {}
                 None => kept.problems.push(Problem::PoolGone { address }),
             }
-            if let Some(problem) = self.holders.refuse(address, claim.name, claim.service) {
+            if let Some(problem) = refused {
                 kept.problems.push(problem);
                 continue;
             }
-            self.holders.add(address, claim.name, claim.service);
             kept.addresses.insert(family, address);
         }
         kept

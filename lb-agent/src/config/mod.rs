@@ -11,6 +11,7 @@ mod authorities;
 mod build;
 mod capacity_check;
 mod check;
+mod controller;
 mod draft;
 mod draft_probe;
 mod draft_service;
@@ -32,6 +33,7 @@ mod tests;
 use std::{fs::File, io::Read, path::Path};
 
 pub use authorities::NamedFile;
+pub use controller::{ControllerConfig, LeaderElection, SAMPLE as CONTROLLER_SAMPLE};
 pub use error::{ConfigErrors, Place, Problem};
 pub use network_check::check_against;
 pub use read::parse_duration;
