@@ -135,7 +135,8 @@ mod tests {
     fn families_follow_the_service_then_its_cluster_addresses() {
         use FamilyPolicy::{PreferDualStack, RequireDualStack, SingleStack};
         use IpFamily::{Ipv4, Ipv6};
-        let cases: [(&[IpFamily], &[&str], FamilyPolicy, &[IpFamily]); 7] = [
+        type Case = (&'static [IpFamily], &'static [&'static str], FamilyPolicy, &'static [IpFamily]);
+        let cases: [Case; 7] = [
             (&[], &[], SingleStack, &[Ipv4]),
             (&[], &["fd00::1"], SingleStack, &[Ipv6]),
             (&[Ipv6], &["10.0.0.1"], SingleStack, &[Ipv6]),

@@ -125,7 +125,7 @@ pub fn successor(of: IpAddr) -> Option<IpAddr> {
 
 /// How many numbers below `end` end in the byte 0 or 255.
 const fn buggy_up_to(end: u128) -> u128 {
-    (end + 255) / 256 + end / 256
+    end.div_ceil(256) + end / 256
 }
 
 fn merged(mut spans: Vec<Span>) -> Vec<Span> {

@@ -62,8 +62,8 @@ fn wrote_ingress(entry: &ManagedFieldsEntry) -> bool {
     entry.manager.as_deref() == Some(MANAGER) && fields.is_some_and(|fields| !fields["f:ingress"].is_null())
 }
 
-pub(super) fn node(mut node: Node) -> Option<(String, Arc<ClusterNode>)> {
-    let (name, mut node) = convert::node(std::mem::take(&mut node))?;
+pub(super) fn node(node: Node) -> Option<(String, Arc<ClusterNode>)> {
+    let (name, mut node) = convert::node(node)?;
     // Conditions and labels decide nothing here: a heartbeat is no change.
     (node.ready, node.unschedulable) = (false, false);
     node.labels.clear();

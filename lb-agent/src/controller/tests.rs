@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Report, Settings, SharedReport,
-    fake_api::{FakeApi, Mode},
+    fake_api::{Cluster, FakeApi, Mode},
     run,
 };
 use crate::cluster::claim::ClassRule;
@@ -94,7 +94,7 @@ async fn a_service_gets_its_address_with_conditions_and_an_event_and_then_there_
         assert_eq!(cluster.events, [("IPAllocated".to_owned(), "the address is 192.0.2.2".to_owned())]);
     });
     let counted = |used: u64, free: u64| {
-        move |cluster: &super::fake_api::Cluster| {
+        move |cluster: &Cluster| {
             let status = &cluster.get("vippools", "edge")["status"];
             status["used"]["total"] == used && status["free"]["ipv4"] == free
         }
@@ -119,31 +119,29 @@ async fn fifty_restarts_with_random_failures_change_no_address_and_give_none_twi
     let api = FakeApi::start(Mode::Current).await;
     api.put("vippools", pool("edge", &["192.0.2.0/27"]));
     let names: Vec<String> = (0..10).map(|number| format!("s{number}")).collect();
-    for seed in 0..50u64 {
+    let served = |cluster: &Cluster, names: &[String]| {
+        names.iter().all(|name| !cluster.addresses(&format!("ns/{name}")).is_empty())
+    };
+    for restart in 0..50u64 {
         // Services come while it goes on.
-        if let Some(name) = names.get(usize::try_from(seed / 2).unwrap()).filter(|_| seed % 2 == 0) {
-            api.put("services", service(name));
+        let there = names.len().min(usize::try_from(restart / 4).unwrap() + 1);
+        if restart % 4 == 0 && usize::try_from(restart / 4).unwrap() < names.len() {
+            api.put("services", service(&names[there - 1]));
         }
-        api.fail(60, seed + 1);
-        let before = api.read(|cluster| cluster.writes.len());
+        api.fail(60, restart + 1);
+        // It is stopped in the middle of its work: after a few writes, whatever became of them.
+        let enough = api.read(|cluster| cluster.writes.len()) + 1 + usize::try_from(restart % 3).unwrap();
         let running = Running::start(&api);
-        let all = api.read(|cluster| names.iter().all(|name| !cluster.addresses(&format!("ns/{name}")).is_empty()));
-        if !all {
-            // It is stopped in the middle of its work: after a few writes, whatever became of them.
-            let enough = before + 1 + usize::try_from(seed % 3).unwrap();
-            api.until("some writes", |cluster| cluster.writes.len() >= enough).await;
-        }
+        let stop = |cluster: &Cluster| cluster.writes.len() >= enough || served(cluster, &names[..there]);
+        api.until("some writes", stop).await;
         running.stop().await;
     }
     api.fail(0, 1);
     let running = Running::start(&api);
-    let all = |cluster: &super::fake_api::Cluster| {
-        names.iter().all(|name| !cluster.addresses(&format!("ns/{name}")).is_empty())
-    };
-    api.until("everybody has an address", all).await;
+    api.until("everybody has an address", |cluster| served(cluster, &names)).await;
     running.stop().await;
     let mut first: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for (name, addresses) in api.read(super::fake_api::Cluster::address_history) {
+    for (name, addresses) in api.read(Cluster::address_history) {
         if addresses.is_empty() {
             assert!(!first.contains_key(&name), "{name} lost its address");
         } else {
@@ -179,8 +177,7 @@ async fn a_status_of_somebody_else_stays_and_is_reported() {
     foreign["status"]["loadBalancer"]["ingress"] = json!([{"hostname": "lb.example.com"}]);
     api.put("services", foreign);
     let running = Running::start(&api);
-    let told =
-        |cluster: &super::fake_api::Cluster| cluster.events.iter().any(|(reason, _)| reason == "AllocationFailed");
+    let told = |cluster: &Cluster| cluster.events.iter().any(|(reason, _)| reason == "AllocationFailed");
     api.until("an Event", told).await;
     api.read(|cluster| {
         let expected = said("False", "ForeignStatus");
@@ -196,13 +193,13 @@ async fn a_bad_edit_of_a_pool_is_reported_and_the_one_before_stays_in_force_acro
     api.put("services", service("a"));
     let running = Running::start(&api);
     api.until("an address", |cluster| cluster.addresses("ns/a") == ["192.0.2.8"]).await;
-    let ready = |cluster: &super::fake_api::Cluster| cluster.condition("vippools", "edge", "Ready");
+    let ready = |cluster: &Cluster| cluster.condition("vippools", "edge", "Ready");
     api.until("ready", |cluster| ready(cluster) == said("True", "PoolInForce")).await;
     api.change("vippools", "edge", |pool| {
         pool["spec"]["addresses"] = json!(["nonsense"]);
         pool["metadata"]["generation"] = json!(2);
     });
-    let told = |cluster: &super::fake_api::Cluster| cluster.events.iter().any(|(reason, _)| reason == "PoolInvalid");
+    let told = |cluster: &Cluster| cluster.events.iter().any(|(reason, _)| reason == "PoolInvalid");
     api.until("an Event", |cluster| ready(cluster) == said("False", "PoolInvalid") && told(cluster)).await;
     assert!(running.report.read().pools["edge"].refused);
     running.stop().await;
