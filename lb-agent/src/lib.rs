@@ -6,7 +6,9 @@
 pub mod announce;
 pub mod api;
 pub mod cli;
+pub mod cluster;
 pub mod config;
+pub mod controller;
 pub mod dataplane;
 pub mod doctor;
 pub mod health;

@@ -25,6 +25,9 @@ fn main() -> ExitCode {
 fn perform(verb: &Verb) -> Result<()> {
     match verb {
         Verb::Run { config, overrides } => runtime::run(config, overrides.log_level, overrides.log_format),
+        Verb::Controller { config, overrides } => {
+            runtime::controller::run(config, overrides.log_level, overrides.log_format)
+        }
         Verb::Version => Ok(writeln!(io::stdout(), "lb-agent {}", env!("CARGO_PKG_VERSION"))?),
     }
 }

@@ -30,6 +30,23 @@ pub enum Verb {
         #[command(flatten)]
         overrides: Overrides,
     },
+    /// Gives Services of type LoadBalancer their addresses, until SIGTERM or SIGINT
+    ///
+    /// Runs on control-plane nodes only: it alone may write the status of Services.
+    Controller {
+        /// Configuration file; `lbctl sample controller` shows one
+        #[arg(
+            long,
+            short,
+            env = "LEVEE_CONTROLLER_CONFIG",
+            value_name = "FILE",
+            default_value = "/etc/levee/controller.yaml"
+        )]
+        config: PathBuf,
+        /// What goes before the file.
+        #[command(flatten)]
+        overrides: Overrides,
+    },
     /// Prints the version
     Version,
 }
@@ -86,6 +103,12 @@ mod tests {
         assert_eq!(given, run("a.yaml", Some(LogLevel::Debug), Some(LogFormat::Json)));
         assert_eq!(parse("run").unwrap(), run("/etc/levee/levee.yaml", None, None));
         assert_eq!(parse("version").unwrap(), Verb::Version);
+    }
+
+    #[test]
+    fn the_controller_has_a_file_of_its_own() {
+        let (config, overrides) = ("/etc/levee/controller.yaml".into(), Overrides::default());
+        assert_eq!(parse("controller").unwrap(), Verb::Controller { config, overrides });
     }
 
     #[test]

@@ -195,4 +195,8 @@ pub(super) enum Sample {
     Systemd,
     /// A static pod with the agent, for control-plane nodes
     StaticPod,
+    /// The custom resource definitions for Kubernetes
+    Crds,
+    /// A configuration file of `lb-agent controller` with every key
+    Controller,
 }

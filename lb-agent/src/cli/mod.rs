@@ -106,6 +106,8 @@ fn perform(args: &Args, style: Style) -> Result<Done> {
         Verb::Sample { what: Sample::Config } => Ok(Done::said(sample::CONFIG.to_owned())),
         Verb::Sample { what: Sample::Systemd } => Ok(Done::said(sample::SYSTEMD.to_owned())),
         Verb::Sample { what: Sample::StaticPod } => Ok(Done::said(sample::STATIC_POD.to_owned())),
+        Verb::Sample { what: Sample::Controller } => Ok(Done::said(sample::CONTROLLER.to_owned())),
+        Verb::Sample { what: Sample::Crds } => Ok(Done::said(crate::kubernetes::crds::yaml()?)),
         Verb::Doctor { verbose } => show(&doctor::gather(options, *verbose)?, options, style),
         Verb::Detach => show(&detach::perform(options)?, options, style),
         Verb::Cleanup { config, dry_run, routes_only } => {
@@ -203,6 +205,8 @@ mod tests {
             "sample config",
             "sample systemd",
             "sample static-pod",
+            "sample crds",
+            "sample controller",
             "doctor",
             "doctor --verbose",
             "detach",

@@ -266,7 +266,7 @@ fn absolute_path(fields: &Fields<'_>, key: &str, default: &str, problems: &mut P
     PathBuf::from(path.map_or(default, |path| path.value))
 }
 
-fn log(fields: &Fields<'_>, problems: &mut Problems) -> LogConfig {
+pub(super) fn log(fields: &Fields<'_>, problems: &mut Problems) -> LogConfig {
     let Some(value) = fields.optional("log") else {
         return LogConfig::default();
     };

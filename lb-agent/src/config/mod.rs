@@ -11,6 +11,7 @@ mod authorities;
 mod build;
 mod capacity_check;
 mod check;
+mod controller;
 mod draft;
 mod draft_node;
 mod draft_probe;
@@ -35,6 +36,7 @@ mod tests;
 use std::{fs::File, io::Read, path::Path};
 
 pub use authorities::NamedFile;
+pub use controller::{ControllerConfig, LeaderElection, SAMPLE as CONTROLLER_SAMPLE};
 pub use error::{ConfigErrors, Place, Problem};
 pub use network_check::check_against;
 pub use nsxt::{NsxtApi, NsxtAuth, NsxtConfig, NsxtLogin, NsxtTrust, PasswordSource, load_nsxt, parse_nsxt};

@@ -1,5 +1,6 @@
 //! Starts the parts, joins them, and orders their end: withdraw first, the data plane stays unless told otherwise.
 
+pub mod controller;
 mod drains;
 mod interfaces;
 mod listeners;
