@@ -12,6 +12,7 @@ mod build;
 mod capacity_check;
 mod check;
 mod draft;
+mod draft_membership;
 mod draft_probe;
 mod draft_service;
 mod draft_tracking;
@@ -38,7 +39,9 @@ pub use read::parse_duration;
 pub use reader::Reader;
 pub use sample::SAMPLE;
 pub use secret::Secret;
-pub use types::{AgentConfig, Capacities, InterfaceSpec, LogConfig, LogFormat, LogLevel, OnTerminate, XdpMode};
+pub use types::{
+    AgentConfig, Capacities, InterfaceSpec, LogConfig, LogFormat, LogLevel, MembershipConfig, OnTerminate, XdpMode,
+};
 
 use crate::model::DesiredState;
 

@@ -3,6 +3,7 @@
 //! `facts` has every metric's name, kind and help, once; `samples` fills them.
 
 mod facts;
+mod members;
 mod samples;
 mod tracking;
 

@@ -4,8 +4,10 @@ pub mod desired;
 pub mod drain;
 pub mod health;
 pub mod inventory;
+pub mod members;
 pub mod moment;
 pub mod network;
+pub mod owner;
 pub mod pool;
 pub mod probe;
 
@@ -16,6 +18,7 @@ pub use desired::{
 pub use drain::{Drain, DrainAnswer, DrainError, DrainRequest, Drained, Drains, NamedBackend};
 pub use health::{BackendAddress, HealthReport, ProbeState, ProbeTarget};
 pub use inventory::{ClusterNode, ClusterService, Inventory, IpFamily, ObjectName, Origin, Snapshot};
+pub use members::{Gate, Member, MemberState, Members};
 pub use network::{Interface, InterfaceKind, MacAddr, Network, NextHop};
 pub use pool::{AddressRange, AnnounceNodes, AnnouncePolicy, Pool};
 pub use probe::{ExpectedStatus, HttpProbe, Probe, ProbeKind, TlsProbe, Trust};
