@@ -137,11 +137,14 @@ impl Driver {
                 if (before.secret, before.config) != (wanted.secret, wanted.config) {
                     peers.set_key(key, config.into(), now);
                 }
+                peers.set_peers(&wanted.peers, now);
                 peers
             }
-            None => Peers::new(&wanted.node.name, key, config.into(), incarnation(), wanted.is_admitted, now),
+            None => {
+                let (name, is_admitted) = (&wanted.node.name, wanted.is_admitted);
+                Peers::new(name, key, config.into(), incarnation(), &wanted.peers, is_admitted, now)
+            }
         };
-        peers.set_peers(&wanted.peers, now);
         peers.handle_timeout(now);
         self.present = Some((wanted, peers));
     }

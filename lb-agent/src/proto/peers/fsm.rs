@@ -104,11 +104,19 @@ struct Stranger {
 }
 
 impl Peers {
-    /// The agent of node `me`. `boot` is this process's random number, not 0. `is_admitted`: it announced before it was
+    /// The agent of node `me` among these peers. `boot` is this process's random number, not 0. `is_admitted`: it announced before it was
     /// started anew, and goes on.
     #[must_use]
-    pub fn new(me: &str, key: Key, settings: Settings, boot: u64, is_admitted: bool, now: Instant) -> Self {
-        let mut peers = Self {
+    pub fn new(
+        me: &str,
+        key: Key,
+        settings: Settings,
+        boot: u64,
+        peers: &[Peer],
+        is_admitted: bool,
+        now: Instant,
+    ) -> Self {
+        let mut agent = Self {
             me: me.to_owned(),
             key,
             settings,
@@ -123,8 +131,8 @@ impl Peers {
             judged_at: now,
             outputs: VecDeque::new(),
         };
-        peers.judge(now);
-        peers
+        agent.set_peers(peers, now);
+        agent
     }
 
     /// Replaces the peers that this node accepts as directors; what is known of those that stay is kept.
@@ -170,6 +178,7 @@ impl Peers {
 
     /// Speaks if it is time to, and notes who fell silent.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.forgive(now);
         if now >= self.next_beat {
             self.beat(now, false);
             self.next_beat = now + self.pause();
@@ -179,6 +188,7 @@ impl Peers {
 
     /// Takes a datagram.
     pub fn handle_datagram(&mut self, from: IpAddr, bytes: &[u8], now: Instant) {
+        self.forgive(now);
         match wire::decode(bytes, &self.key) {
             Ok(message) if message.to == self.me && message.from != self.me => self.heard(from, message, now),
             Err(WireError::Stranger { fingerprint, message }) if message.to == self.me => {
@@ -265,6 +275,20 @@ impl Peers {
                 self.outputs.push_back(Transmit { to, bytes: wire::encode(&message, &self.key) });
             }
         }
+    }
+
+    /// Whoever was not called for two intervals did not listen: that is nobody else's silence.
+    fn forgive(&mut self, now: Instant) {
+        let gap = now.saturating_duration_since(self.judged_at);
+        if gap < self.settings.interval * 2 {
+            return;
+        }
+        let silence = self.settings.silence();
+        for peer in self.peers.values_mut() {
+            let was_heard = |at: &Instant| self.judged_at.saturating_duration_since(*at) < silence;
+            peer.heard_at = peer.heard_at.map(|at| if was_heard(&at) { at + gap } else { at });
+        }
+        self.judged_at = now;
     }
 
     fn hears(&self, peer: &Speaker) -> bool {

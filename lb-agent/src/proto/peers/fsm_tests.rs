@@ -25,9 +25,7 @@ fn peers_of(index: usize, all: &[usize]) -> Vec<Peer> {
 }
 
 fn agent(index: usize, all: &[usize], secret: u8, boot: u64, is_admitted: bool, now: Instant) -> Peers {
-    let mut agent = Peers::new(&name(index), key(secret), Settings::default(), boot, is_admitted, now);
-    agent.set_peers(&peers_of(index, all), now);
-    agent
+    Peers::new(&name(index), key(secret), Settings::default(), boot, &peers_of(index, all), is_admitted, now)
 }
 
 /// Agents and the network between them; what is sent arrives a millisecond later.
@@ -140,6 +138,20 @@ fn who_hears_nobody_believes_nobody_silent() {
     net.run(2_000);
     assert!(net.members(0).most_silent);
     assert_eq!(net.members(0).gate, Gate::Open, "who has been admitted stays so");
+}
+
+#[test]
+fn who_stood_still_himself_takes_nobody_for_silent() {
+    let mut net = Net::new(3);
+    net.run(2_000);
+    let still = net.agents[0].take();
+    net.run(10_000);
+    net.agents[0] = still;
+    net.run(1);
+    assert_eq!((net.states(0).as_str(), net.states(1).as_str()), ("hh", "sh"));
+    net.agents[2] = None;
+    net.run(2_000);
+    assert_eq!((net.states(0).as_str(), net.states(1).as_str()), ("hs", "hs"));
 }
 
 #[test]
