@@ -32,3 +32,43 @@ pub(super) fn membership(value: Option<&Node>, problems: &mut Problems) -> Optio
         silent_after: silent_after.map_or(default.silent_after, |number| number.value),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::parse;
+    use super::*;
+
+    fn read(membership: &str) -> Result<Option<MembershipConfig>, String> {
+        let head = "node: {name: n1, addresses: [10.0.1.2]}\ninterfaces: [{name: eth0}]\n";
+        let text = format!("{head}secret: 000102030405060708090a0b0c0d0e0f\n{membership}");
+        let config = parse("levee.yaml", &text, Path::new(".")).map_err(|errors| errors.to_string())?;
+        Ok(config.agent.membership)
+    }
+
+    #[test]
+    fn membership_is_on_unless_it_is_turned_off() {
+        let default = MembershipConfig { port: 7472, interval: Duration::from_millis(500), silent_after: 3 };
+        assert_eq!(read(""), Ok(Some(default)));
+        assert_eq!(read("membership: off"), Ok(None));
+        assert_eq!(read("membership: {port: 1}"), Ok(Some(MembershipConfig { port: 1, ..default })));
+        let quick = MembershipConfig { interval: Duration::from_millis(100), silent_after: 2, ..default };
+        assert_eq!(read("membership: {interval: 100ms, silentAfter: 2}"), Ok(Some(quick)));
+    }
+
+    #[test]
+    fn membership_stays_within_its_ranges() {
+        for (membership, expected) in [
+            ("membership: on", "`membership` is a mapping with the keys port, interval, silentAfter, or off"),
+            ("membership: {port: 0}", "`port` is `0`; write a whole number in 1..=65535"),
+            ("membership: {interval: 99ms}", "`interval` is `99ms`; it has to be within 100ms..=1s"),
+            ("membership: {interval: 1001ms}", "`interval` is `1001ms`; it has to be within 100ms..=1s"),
+            ("membership: {silentAfter: 1}", "`silentAfter` is `1`; write a whole number in 2..=100"),
+            ("membership: {silent: 4}", "unknown key `silent` in membership"),
+        ] {
+            let refused = read(membership).unwrap_err();
+            assert!(refused.contains(expected), "{membership}: {refused}");
+        }
+    }
+}

@@ -4,6 +4,7 @@ pub mod desired;
 pub mod drain;
 pub mod health;
 pub mod inventory;
+pub mod leadership;
 pub mod members;
 pub mod moment;
 pub mod network;
@@ -18,6 +19,7 @@ pub use desired::{
 pub use drain::{Drain, DrainAnswer, DrainError, DrainRequest, Drained, Drains, NamedBackend};
 pub use health::{BackendAddress, HealthReport, ProbeState, ProbeTarget};
 pub use inventory::{ClusterNode, ClusterService, Inventory, IpFamily, ObjectName, Origin, Snapshot};
+pub use leadership::Leadership;
 pub use members::{Gate, Member, MemberState, Members};
 pub use network::{Interface, InterfaceKind, MacAddr, Network, NextHop};
 pub use pool::{AddressRange, AnnounceNodes, AnnouncePolicy, Pool};
