@@ -13,7 +13,7 @@ use crate::{
     model::MacAddr,
     status::{
         AgentStatus, AnnouncementStatus, BackendStatus, ChangeStatus, ConfigStatus, DataplaneStatus, InterfaceStatus,
-        ScanStatus, ServiceStatus,
+        MembershipStatus, PeerStatus, ScanStatus, ServiceStatus,
     },
 };
 
@@ -74,6 +74,22 @@ pub fn status() -> AgentStatus {
             pairs: Vec::new(),
         }],
         scans: ScanStatus { count: 12, seconds: 0.75, last_seconds: 0.0625, expired: 34 },
+        membership: MembershipStatus {
+            enabled: true,
+            peers: vec![peer("node-2", "10.0.2.2", "heard"), peer("node-3", "10.0.3.2", "unknown")],
+            ..MembershipStatus::default()
+        },
+    }
+}
+
+fn peer(node: &str, of: &str, state: &str) -> PeerStatus {
+    let knows_us = (state == "heard").then_some(true);
+    PeerStatus {
+        node: node.to_owned(),
+        addresses: vec![address(of)],
+        state: state.to_owned(),
+        knows_us,
+        ..PeerStatus::default()
     }
 }
 

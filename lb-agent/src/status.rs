@@ -1,11 +1,13 @@
 //! What the agent says of itself, to `lbctl` over the local socket and to Prometheus.
 
+mod members;
 mod tracking;
 
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+pub use members::{MembershipStatus, PeerStatus};
 pub use tracking::{ChangeStatus, DrainStatus, PairStatus, ScanStatus};
 
 /// The agent's whole state, as one document. Its JSON form is stable: fields are added, never renamed.
@@ -48,6 +50,9 @@ pub struct AgentStatus {
     /// Scans of the tables of flows.
     #[serde(default)]
     pub scans: ScanStatus,
+    /// The other nodes' agents.
+    #[serde(default)]
+    pub membership: MembershipStatus,
 }
 
 /// The configuration in force.

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     api::{self, ApiError},
     inspect::{self, Count, Inspection, MapUse, Presence, Rings, ServiceView},
-    status::{AgentStatus, InterfaceStatus},
+    status::{AgentStatus, InterfaceStatus, MembershipStatus, PeerStatus},
 };
 
 /// The node at a glance.
@@ -140,6 +140,7 @@ impl Status {
             style.bad(&format!("the probes of {name} fail every backend: they are not believed, all take flows"))
         });
         sections.add("backends", doubted.chain(idle));
+        sections.add("peers", peer_lines(&status.membership, self.now, style));
         let nodes = status.drained_nodes.iter();
         sections.add("drained", nodes.map(|node| style.bad(&format!("node {node}; `lbctl undrain {node}` ends it"))));
         let slots: u64 = status.changes.iter().map(|one| one.unsettled + one.settling).sum();
@@ -192,6 +193,30 @@ fn plan_lines(status: &AgentStatus, style: Style) -> Vec<String> {
     if let Some(error) = &dataplane.error {
         lines.push(style.bad(&format!("the last one failed and is tried again: {error}")));
     }
+    lines
+}
+
+/// A line per peer, and what follows from their silence.
+fn peer_lines(membership: &MembershipStatus, now: u64, style: Style) -> Vec<String> {
+    if !membership.enabled {
+        return vec!["not asked (membership: off)".to_owned()];
+    }
+    let width = membership.peers.iter().map(|peer| peer.node.len()).max().unwrap_or(0);
+    let line = |peer: &PeerStatus| {
+        let since = peer.since.map(|since| format!(" for {}", duration(now.saturating_sub(since))));
+        let secret = peer.fingerprint.as_ref().map(|fingerprint| format!(", with another secret ({fingerprint})"));
+        let refuses = (peer.knows_us == Some(false)).then_some(", does not know this node as a director");
+        let details = [since.as_deref(), secret.as_deref(), refuses].into_iter().flatten().collect::<String>();
+        let line = format!("{:width$}  {}{details}", peer.node, peer.state);
+        let is_bad = matches!(peer.state.as_str(), "silent" | "stranger") || refuses.is_some();
+        if is_bad { style.bad(&line) } else { line }
+    };
+    let mut lines: Vec<_> = membership.peers.iter().map(line).collect();
+    if membership.most_silent {
+        lines.push(style.bad("most are silent: none is believed to be, this node may be cut off"));
+    }
+    lines.extend(membership.gate.iter().map(|gate| style.bad(&format!("nothing is announced: {gate}"))));
+    lines.extend(membership.troubles.iter().map(|trouble| style.bad(trouble)));
     lines
 }
 

@@ -50,6 +50,7 @@ pub(super) fn build(file: &str, draft: Draft) -> Option<Config> {
             log: draft.log,
             on_terminate: draft.on_terminate,
             capacities: draft.capacities.effective(),
+            membership: draft.membership,
         },
         desired: DesiredState { node: Node { name, addresses }, peers, services, announcements },
         warnings: Vec::new(),

@@ -9,11 +9,12 @@ use std::{
 use super::{
     authorities::{CaFiles, NamedFile},
     draft_node::{Environment, this_node},
+    draft_membership::membership,
     draft_service::{DraftService, service},
     error::{Place, Problems},
     read::{Fields, Located, address, choice, duration, integer, list, name, quoted, text},
     secret::Secret,
-    types::{Capacities, InterfaceSpec, LogConfig, LogFormat, LogLevel, OnTerminate, XdpMode},
+    types::{Capacities, InterfaceSpec, LogConfig, LogFormat, LogLevel, MembershipConfig, OnTerminate, XdpMode},
     yaml::{Node, Value},
 };
 use crate::model::{AnnounceWhen, AnnouncerKind};
@@ -33,6 +34,7 @@ const KEYS: &[&str] = &[
     "socket",
     "log",
     "capacities",
+    "membership",
 ];
 /// Longest path of a Unix socket: `sun_path` has 108 bytes, one of them the final zero (unix(7)).
 const SOCKET_PATH_MAX: usize = 107;
@@ -53,6 +55,7 @@ pub(super) struct Draft {
     pub(super) socket: PathBuf,
     pub(super) log: LogConfig,
     pub(super) capacities: DraftCapacities,
+    pub(super) membership: Option<MembershipConfig>,
 }
 
 /// This node or a peer.
@@ -104,6 +107,7 @@ pub(super) fn draft(root: &Node, base_dir: &Path, problems: &mut Problems) -> Op
         socket: socket(&fields, problems),
         log: log(&fields, problems),
         capacities: items("capacities").map(|value| capacities(value, problems)).unwrap_or_default(),
+        membership: membership(items("membership"), problems),
     })
 }
 

@@ -14,6 +14,7 @@ mod check;
 mod controller;
 mod draft;
 mod draft_node;
+mod draft_membership;
 mod draft_probe;
 mod draft_service;
 mod draft_tracking;
@@ -44,7 +45,9 @@ pub use read::parse_duration;
 pub use reader::Reader;
 pub use sample::SAMPLE;
 pub use secret::Secret;
-pub use types::{AgentConfig, Capacities, InterfaceSpec, LogConfig, LogFormat, LogLevel, OnTerminate, XdpMode};
+pub use types::{
+    AgentConfig, Capacities, InterfaceSpec, LogConfig, LogFormat, LogLevel, MembershipConfig, OnTerminate, XdpMode,
+};
 
 use crate::model::DesiredState;
 

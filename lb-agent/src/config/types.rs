@@ -1,6 +1,6 @@
 //! The settings of the agent itself, checked: what is not part of the desired state.
 
-use std::{fmt, net::SocketAddr, path::PathBuf};
+use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use super::secret::Secret;
 
@@ -23,6 +23,25 @@ pub struct AgentConfig {
     pub on_terminate: OnTerminate,
     /// Sizes of the maps.
     pub capacities: Capacities,
+    /// How agents tell one another that they live; `None` when off.
+    pub membership: Option<MembershipConfig>,
+}
+
+/// How agents tell one another that they live. The same on every node.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct MembershipConfig {
+    /// UDP port, 1..=65535. Default 7472.
+    pub port: u16,
+    /// Time between two datagrams to a peer, 100 ms..=1 s. Default 500 ms.
+    pub interval: Duration,
+    /// So many intervals without a datagram make a peer silent, 2..=100. Default 3.
+    pub silent_after: u32,
+}
+
+impl Default for MembershipConfig {
+    fn default() -> Self {
+        Self { port: 7472, interval: Duration::from_millis(500), silent_after: 3 }
+    }
 }
 
 /// An interface that carries the program.

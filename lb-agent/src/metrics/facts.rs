@@ -50,6 +50,12 @@ facts! {
     SLOTS_NOT_SETTLED = Gauge "levee_service_slots" "Slots of the ring that are not settled, by state; only of services that have some";
     SCAN_DURATION = Durations "levee_flow_scan_duration_seconds" "Time taken to scan the tables of flows, seconds";
     FLOWS_EXPIRED = Counter "levee_flows_expired" "Recorded flows that had expired and were removed";
+    PEER_HEARD = Gauge "levee_peer_heard" "Whether the agent of the peer is heard";
+    PEER_SILENT = Gauge "levee_peer_silent" "Whether the agent of the peer was heard and is not any more: its backends take no new flows, unless most peers are silent";
+    PEER_STRANGER = Gauge "levee_peer_secret_differs" "Whether the agent of the peer has another secret";
+    PEER_REFUSES = Gauge "levee_peer_refuses" "Whether the peer does not know this node as a director and drops what it sends there";
+    MOST_SILENT = Gauge "levee_peers_most_silent" "Whether most peers are silent, so that none is believed to be: this node may be cut off";
+    GATE_SHUT = Gauge "levee_announce_gate_shut" "Whether this node announces nothing on account of what its peers say";
     MAPS_READABLE = Gauge "levee_maps_readable" "Whether the maps could be read for this answer: the metrics below are absent otherwise";
     SERVICE_PACKETS = Counter "levee_service_packets" "Packets of the service that were handed on or up";
     SERVICE_BYTES = Counter "levee_service_bytes" "Bytes of these packets from the IP header on, without tunnel headers";

@@ -5,6 +5,7 @@
 #[cfg(test)]
 mod contract;
 mod facts;
+mod members;
 mod samples;
 mod tracking;
 

@@ -23,12 +23,13 @@ use serde::Serialize;
 use super::{
     clamp, drain,
     hop::hop,
+    silence::{self, Silence},
     slow_start::{self, Start, Takers},
     state::{TargetBackend, TargetService, TargetState},
 };
 use crate::model::{
     AnnounceWhen, Announcement, Backend, BackendAddress, Delivery, DesiredState, Drain, Drained, Drains, HealthReport,
-    MacAddr, Network, ProbeState, ProbeTarget, Protocol, Service,
+    MacAddr, Members, Network, ProbeState, ProbeTarget, Protocol, Service,
 };
 
 /// All that a decision depends on.
@@ -54,6 +55,8 @@ pub struct Inputs<'a> {
     pub now: Duration,
     /// What the decision before left in [`Decision::takers`].
     pub takers: &'a Takers,
+    /// What is heard of the peers.
+    pub members: &'a Members,
 }
 
 /// What this node is to do.
@@ -174,16 +177,19 @@ struct Verdict {
     reason: String,
 }
 
-/// Judges the backends of a service. When the probes fail all of them, the probes are not believed.
+/// Judges the backends of a service. When the probes fail all of them, the probes are not believed; when those that
+/// pass are all on silent nodes, the silence is not.
 fn judge(inputs: &Inputs<'_>, drained: &Drained<'_>, service: &Service) -> Judged {
     let health: Vec<_> = service.backends.iter().map(|backend| health(inputs, service, backend)).collect();
     let drain = |of: &Backend| drained.of(&service.name, BackendAddress { address: of.address, port: of.port });
     let is_candidate = |backend: &Backend| backend.weight > 0 && drain(backend).is_none();
     let weighted = || service.backends.iter().zip(&health).filter(|(backend, _)| is_candidate(backend));
     let none_believed = weighted().count() > 0 && weighted().all(|(_, state)| !state.takes_flows());
+    let silence = Silence::judge(inputs.members, weighted(), none_believed);
     let verdict = |(backend, state): (&Backend, ProbeState)| {
         let is_local = inputs.desired.node.addresses.contains(&backend.address);
-        let believed = state.takes_flows() || none_believed;
+        let silent = silence.of(backend).filter(|_| !is_local);
+        let believed = (state.takes_flows() || none_believed) && silent.is_none();
         let (hop, way) = hop(inputs, service, backend, is_local);
         let allowed = is_local || service.delivery != Delivery::Local;
         let drain = drain(backend);
@@ -195,10 +201,11 @@ fn judge(inputs: &Inputs<'_>, drained: &Drained<'_>, service: &Service) -> Judge
             keeps_flows: (believed || service.protocol == Protocol::Tcp) && !is_over,
             // A server that says that it is not ready goes on serving the connections that it has.
             holds: is_local && (believed || state.serves()),
-            reason: drain.map_or_else(
-                || reason(backend, &state, none_believed, allowed, &way),
-                |(drain, node)| drain::reason(&drain, node, is_over),
-            ),
+            reason: match (drain, silent) {
+                (Some((drain, node)), _) => drain::reason(&drain, node, is_over),
+                (None, Some(node)) if backend.weight > 0 && allowed => silence::reason(node),
+                _ => reason(backend, &state, none_believed, allowed, &way),
+            },
             drain: drain.map(|(drain, _)| drain),
             health: state,
             hop,
@@ -309,7 +316,8 @@ fn nanoseconds(time: Duration) -> u64 {
 fn announce(decision: &mut Decision, inputs: &Inputs<'_>, announcement: &Announcement, judged: &[Judged]) {
     let desired = inputs.desired;
     let of_vip = || desired.services.iter().zip(judged).filter(|(service, _)| service.vips.contains(&announcement.vip));
-    let (announced, reason) = match (drain::withdraws(inputs), announcement.when) {
+    let shut = drain::withdraws(inputs).or_else(|| inputs.members.gate.reason());
+    let (announced, reason) = match (shut, announcement.when) {
         (Some(reason), _) => (false, reason),
         (None, AnnounceWhen::Always) => (true, "configured to announce always".to_owned()),
         (None, AnnounceWhen::LocalBackend) => {

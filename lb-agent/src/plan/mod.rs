@@ -12,6 +12,7 @@ mod hop;
 mod operations;
 mod ring_arena;
 mod settle;
+mod silence;
 mod slow_start;
 mod state;
 

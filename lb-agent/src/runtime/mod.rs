@@ -31,6 +31,7 @@ use crate::{
     dataplane::PinDirectory,
     health,
     http::{self, StatusSource},
+    membership::{self, Farewell},
     netlink,
     sources::file::FileSource,
     status::AgentStatus,
@@ -80,9 +81,12 @@ async fn serve(path: PathBuf, config: Config) -> Result<()> {
     let mut servers = serve_status(&config.agent, &status, listeners, commands, &cancel).await?;
     let (source, outcomes) = FileSource::spawn(&path, cancel.clone()).context("watching the configuration")?;
     let agent = config.agent.clone();
-    let outputs = reconcile::Outputs { wanted_hops, wanted_probes, wanted_announcements };
+    let (speaking, wanted_speaking) = watch::channel(None);
+    let membership = membership::spawn(wanted_speaking);
+    let outputs = reconcile::Outputs { wanted_hops, wanted_probes, wanted_announcements, speaking };
     let tracing = listeners::Tracing::new(requests);
-    let inputs = reconcile::Streams { network, health, announced: announced.clone(), tracing, drains };
+    let members = membership.members.clone();
+    let inputs = reconcile::Streams { network, health, announced: announced.clone(), tracing, drains, members };
     let mut reconciler = Reconciler::open(&lock, &path, config, inputs, outputs, status.clone())?;
     let on_terminate = watch::Sender::new(agent.on_terminate);
     let ending = tokio::select! {
@@ -94,6 +98,8 @@ async fn serve(path: PathBuf, config: Config) -> Result<()> {
     reconciler.end_tracing();
     let on_terminate = *on_terminate.borrow();
     end(on_terminate, announce_cancel, announced).await;
+    let is_back_soon = on_terminate == OnTerminate::Keep;
+    membership.end(if is_back_soon { Farewell::BackSoon } else { Farewell::Silent }).await;
     cancel.cancel();
     ending
 }

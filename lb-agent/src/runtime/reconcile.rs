@@ -2,6 +2,7 @@
 
 mod configure;
 mod drains;
+mod members;
 mod settle;
 mod start;
 mod wanted;
@@ -28,7 +29,8 @@ use crate::{
     api::DrainCommand,
     config::{Config, ConfigErrors, OnTerminate},
     dataplane::{Dataplane, DataplaneError, Kernel, PinLock, monotonic},
-    model::{BackendAddress, Delivery, HealthReport, Network, ProbeTarget},
+    membership::Speaking,
+    model::{BackendAddress, Delivery, HealthReport, Members, Network, ProbeTarget},
     plan::{self, Decision, Inputs, MapOp, MapState, Portion, Sizes, Takers, TargetState},
     status::AgentStatus,
 };
@@ -54,6 +56,8 @@ pub struct Streams {
     pub tracing: Tracing,
     /// What operators want drained.
     pub drains: mpsc::Receiver<DrainCommand>,
+    /// What is heard of the peers.
+    pub members: watch::Receiver<Members>,
 }
 
 /// What the loop tells the other parts.
@@ -64,6 +68,8 @@ pub struct Outputs {
     pub wanted_probes: watch::Sender<BTreeSet<ProbeTarget>>,
     /// What is to be held and announced.
     pub wanted_announcements: watch::Sender<Option<DesiredAnnouncements>>,
+    /// Whom to speak to.
+    pub speaking: watch::Sender<Option<Speaking>>,
 }
 
 /// The loop's state.
@@ -74,6 +80,8 @@ pub struct Reconciler {
     state: MapState,
     distrusted: BTreeSet<(String, BackendAddress)>,
     unproven: BTreeSet<(String, BackendAddress)>,
+    /// Whether the maps are an earlier agent's.
+    is_adopted: bool,
     /// Whether the program is on its interfaces. Before that nothing is held or announced: if an interface refuses it,
     /// the agent ends, and nobody would take back what draws traffic here.
     is_attached: bool,
@@ -118,6 +126,7 @@ impl Reconciler {
         let state = kernel.state()?;
         let distrusted = start::failed_before(&state);
         let unproven = start::unproven(&state, &config.desired);
+        let is_adopted = !state.services.is_empty();
         let drains = DrainBook::adopted(&config.desired, &state, kernel.node_drain()?);
         let running = config.agent.clone();
         let reconciler = Self {
@@ -127,6 +136,7 @@ impl Reconciler {
             state,
             distrusted,
             unproven,
+            is_adopted,
             is_attached: false,
             flows_recorded: true, // an earlier agent may have left some
             began: Instant::now(),
@@ -150,6 +160,7 @@ impl Reconciler {
     ) -> Result<()> {
         self.await_ways(&wanted_hops(&self.config.desired)).await;
         self.reconcile().await?;
+        self.await_membership().await;
         let mut failed = self.begin().await?;
         let mut sweeper = Sweeper::new(self.kernel.flow_tables()?);
         let mut watchdog = tokio::time::interval(notify::watchdog_interval().unwrap_or(Duration::from_secs(3600)));
@@ -164,6 +175,7 @@ impl Reconciler {
                 },
                 Ok(()) = self.streams.network.changed() => {}
                 Ok(()) = self.streams.health.changed() => {}
+                Ok(()) = self.streams.members.changed() => {}
                 Ok(()) = self.streams.announced.changed() => {
                     self.report_announced();
                     continue;
@@ -232,7 +244,9 @@ impl Reconciler {
         if self.is_attached {
             self.announce_all(&decision);
         }
+        self.speak();
         report::decision(&mut self.status(), &decision);
+        self.report_members();
         self.report_announced();
         self.drains.decided(&decision);
         self.report_drains();
@@ -258,6 +272,7 @@ impl Reconciler {
     fn decide(&mut self) -> Decision {
         let network = self.streams.network.borrow_and_update();
         let health = self.streams.health.borrow_and_update();
+        let members = self.streams.members.borrow_and_update();
         let now = Instant::now();
         let decision = plan::decide(&Inputs {
             desired: &self.config.desired,
@@ -270,6 +285,7 @@ impl Reconciler {
             unproven: &self.unproven,
             now: now.duration_since(self.began),
             takers: &self.takers,
+            members: &members,
         });
         self.takers.clone_from(&decision.takers);
         self.next_change = decision.next_change.map(|left| now + left);
@@ -363,7 +379,7 @@ impl Reconciler {
         status.started = report::unix_now();
         status.config.path = path.display().to_string();
         status.dataplane.pin_path = self.running.pin_path.display().to_string();
-        status.dataplane.adopted = !self.state.services.is_empty();
+        status.dataplane.adopted = self.is_adopted;
         report::configured(&mut status, &self.config.desired.node.name, &self.running, Vec::new());
         status.config.generation = 0; // the source yields the first one again
     }

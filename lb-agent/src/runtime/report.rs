@@ -1,14 +1,14 @@
 //! The agent's status, from what the parts say.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::{
     announce::AnnounceStatus,
     config::AgentConfig,
     dataplane::Scanned,
-    model::ProbeState,
+    model::{Member, MemberState, Members, ProbeState},
     plan::{Decision, ServiceDecision},
-    status::{AgentStatus, AnnouncementStatus, BackendStatus, ServiceStatus},
+    status::{AgentStatus, AnnouncementStatus, BackendStatus, MembershipStatus, PeerStatus, ServiceStatus},
 };
 
 /// Seconds of Unix time.
@@ -59,6 +59,29 @@ pub fn announced(status: &mut AgentStatus, announced: &AnnounceStatus) {
         )
     });
     status.announce_errors = announced.errors.values().cloned().chain(foreign).collect();
+}
+
+/// What is heard of the peers, for people.
+pub fn membership(members: &Members, is_on: bool) -> MembershipStatus {
+    let (now, unix) = (Instant::now(), unix_now());
+    let peer = |(node, member): (&String, &Member)| {
+        let ago = |since: Instant| now.saturating_duration_since(since).as_secs();
+        let (since, fingerprint) = match &member.state {
+            MemberState::Silent { since } => (Some(unix.saturating_sub(ago(*since))), None),
+            MemberState::Stranger { fingerprint } => (None, Some(fingerprint.clone())),
+            MemberState::Unknown | MemberState::Heard | MemberState::Left => (None, None),
+        };
+        let (node, addresses, state) = (node.clone(), member.addresses.clone(), member.state.label().to_owned());
+        PeerStatus { node, addresses, state, since, fingerprint, knows_us: member.knows_us }
+    };
+    MembershipStatus {
+        enabled: is_on,
+        most_silent: members.most_silent,
+        gate: members.gate.reason(),
+        not_known_to: members.not_known_to.clone(),
+        troubles: members.troubles.clone(),
+        peers: members.peers.iter().map(peer).collect(),
+    }
 }
 
 /// Enters a plan that was applied.
