@@ -10,7 +10,7 @@ use super::{
     draft_service::DraftService,
     error::Place,
 };
-use crate::model::{Announcement, Backend, DesiredState, Node, Peer, Service};
+use crate::model::{Announcement, Backend, DesiredState, HoldWhen, Node, Peer, Service};
 
 /// Where the values stand that later checks compare with the host's network.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -100,5 +100,6 @@ fn service(draft: DraftService) -> Service {
         drop_unmatched: draft.drop_unmatched.value,
         source_ranges,
         mss_clamp: draft.mss_clamp,
+        hold: HoldWhen::Trusted,
     }
 }

@@ -1,5 +1,6 @@
 //! What is wanted and what is known, as plain ordered values: no I/O, no clocks, no sockets.
 
+pub mod cluster;
 pub mod desired;
 pub mod drain;
 pub mod health;
@@ -9,9 +10,12 @@ pub mod network;
 pub mod pool;
 pub mod probe;
 
+pub use cluster::{
+    ClusterAccess, ControlPlaneSettings, Judgement, KubernetesSettings, Reason, ServersFrom, Severity, Subject,
+};
 pub use desired::{
-    Affinity, AnnounceWhen, Announcement, AnnouncerKind, Backend, Delivery, DesiredState, MssClamp, Node, Peer,
-    Protocol, RingSize, Service,
+    Affinity, AnnounceWhen, Announcement, AnnouncerKind, Backend, Delivery, DesiredState, HoldWhen, MssClamp, Node,
+    Peer, Protocol, RingSize, Service,
 };
 pub use drain::{Drain, DrainAnswer, DrainError, DrainRequest, Drained, Drains, NamedBackend};
 pub use health::{BackendAddress, HealthReport, ProbeState, ProbeTarget};

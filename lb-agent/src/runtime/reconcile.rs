@@ -253,6 +253,7 @@ impl Reconciler {
             hash_key: HashKey::new(self.config.agent.secret.bytes()),
             distrusted: &self.distrusted,
             drains: &self.drains.drains,
+            addresses: &self.state.addresses,
             monotonic: monotonic(),
             unproven: &self.unproven,
             now: now.duration_since(self.began),

@@ -1,0 +1,24 @@
+//! From the objects of a cluster to services, announcements and peers. Everything here is pure.
+//!
+//! `admit` says which address a Service may have; `endpoints` finds the nodes behind a port; `service` makes of one
+//! Service what it asks for; `compose` puts all of them beside the configuration and settles what only one can have;
+//! `control_plane` does the same for the VIP of the API servers.
+//!
+//! Invariant: what comes out depends on what the objects say and on nothing else, so that directors agree: neither on
+//! the order of lists nor on what was before, but for API servers that are remembered while the API names none. No
+//! object changes what becomes of another, unless both want the same address and port: then the elder has it.
+
+pub mod admit;
+pub mod compose;
+pub mod control_plane;
+mod endpoints;
+mod names;
+mod room;
+mod service;
+
+#[cfg(test)]
+mod fixtures;
+
+pub use admit::{Admission, Asked, Refusal};
+pub use compose::{Composed, Composer, Sources};
+pub use room::Room;
