@@ -10,10 +10,10 @@ use crate::{
         AddressView, BackendView, Count, HopView, Inspection, MapUse, Presence, RingView, ServiceView, ShareView,
         TrackingView,
     },
-    model::MacAddr,
+    model::{Judgement, MacAddr, ObjectName, Reason, Severity},
     status::{
-        AgentStatus, AnnouncementStatus, BackendStatus, ChangeStatus, ConfigStatus, DataplaneStatus, InterfaceStatus,
-        ScanStatus, ServiceStatus,
+        AgentStatus, AnnouncementStatus, BackendStatus, ChangeStatus, ClusterStatus, ConfigStatus, DataplaneStatus,
+        InterfaceStatus, ScanStatus, ServiceStatus, WithheldStatus,
     },
 };
 
@@ -74,6 +74,29 @@ pub fn status() -> AgentStatus {
             pairs: Vec::new(),
         }],
         scans: ScanStatus { count: 12, seconds: 0.75, last_seconds: 0.0625, expired: 34 },
+        cluster: None,
+    }
+}
+
+/// What the agent of `node-1` says of a cluster.
+pub fn cluster() -> ClusterStatus {
+    let judgement = |name: &str, severity, reason, message: &str| {
+        Judgement::on(&ObjectName::new("shop", name), severity, reason, message)
+    };
+    ClusterStatus {
+        origin: "saved".to_owned(),
+        saved: Some(1_795_000_000),
+        nodes: 3,
+        services: 12,
+        pools: 1,
+        served: 2,
+        judgements: vec![
+            judgement("cart", Severity::Refused, Reason::AddressRefused, "spec.externalIPs: 10.0.0.1 is in no VipPool"),
+            judgement("web", Severity::Note, Reason::ClientAddressHidden, "externalTrafficPolicy is Cluster"),
+        ],
+        withheld: vec![WithheldStatus { vip: address("192.0.2.20"), reason: "this node is excluded".to_owned() }],
+        compositions: 5,
+        compose_seconds: 0.015_625,
     }
 }
 

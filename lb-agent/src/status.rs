@@ -1,11 +1,13 @@
 //! What the agent says of itself, to `lbctl` over the local socket and to Prometheus.
 
+mod cluster;
 mod tracking;
 
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+pub use cluster::{ClusterStatus, WithheldStatus};
 pub use tracking::{ChangeStatus, DrainStatus, PairStatus, ScanStatus};
 
 /// The agent's whole state, as one document. Its JSON form is stable: fields are added, never renamed.
@@ -48,6 +50,9 @@ pub struct AgentStatus {
     /// Scans of the tables of flows.
     #[serde(default)]
     pub scans: ScanStatus,
+    /// The cluster that is followed; `null` if there is none.
+    #[serde(default)]
+    pub cluster: Option<ClusterStatus>,
 }
 
 /// The configuration in force.

@@ -21,4 +21,5 @@ mod fixtures;
 
 pub use admit::{Admission, Asked, Refusal};
 pub use compose::{Composed, Composer, Sources};
+pub use names::CONTROL_PLANE;
 pub use room::Room;

@@ -8,6 +8,7 @@ use std::{
 
 use super::{
     authorities::{CaFiles, NamedFile},
+    draft_cluster::{DraftControlPlane, DraftKubernetes, control_plane, kubernetes},
     draft_service::{DraftService, service},
     error::{Place, Problems},
     read::{Fields, Located, address, choice, duration, integer, list, name, quoted, text},
@@ -32,6 +33,8 @@ const KEYS: &[&str] = &[
     "socket",
     "log",
     "capacities",
+    "kubernetes",
+    "controlPlane",
 ];
 /// Longest path of a Unix socket: `sun_path` has 108 bytes, one of them the final zero (unix(7)).
 const SOCKET_PATH_MAX: usize = 107;
@@ -52,6 +55,8 @@ pub(super) struct Draft {
     pub(super) socket: PathBuf,
     pub(super) log: LogConfig,
     pub(super) capacities: DraftCapacities,
+    pub(super) kubernetes: Option<DraftKubernetes>,
+    pub(super) control_plane: Option<DraftControlPlane>,
 }
 
 /// This node or a peer.
@@ -89,7 +94,10 @@ pub(super) fn draft(root: &Node, base_dir: &Path, problems: &mut Problems) -> Op
     let mut ca_files = CaFiles::new(base_dir);
     let services =
         each(items("services"), "services", problems, |item, problems| service(item, &mut ca_files, problems));
+    let control_plane = items("controlPlane").and_then(|value| control_plane(value, &mut ca_files, problems));
     Some(Draft {
+        kubernetes: items("kubernetes").and_then(|value| kubernetes(value, base_dir, problems)),
+        control_plane,
         node: fields.required("node", problems).and_then(|value| node(value, "node", problems)),
         interfaces: interfaces(&fields, problems),
         secret: secret(&fields, base_dir, problems),
@@ -255,7 +263,7 @@ fn socket(fields: &Fields<'_>, problems: &mut Problems) -> PathBuf {
     path
 }
 
-fn absolute_path(fields: &Fields<'_>, key: &str, default: &str, problems: &mut Problems) -> PathBuf {
+pub(super) fn absolute_path(fields: &Fields<'_>, key: &str, default: &str, problems: &mut Problems) -> PathBuf {
     let path = fields.optional(key).and_then(|value| text(value, key, problems));
     if let Some(Located { place, value }) = path
         && (!value.starts_with('/') || value.contains('\0'))

@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use super::{Family, Labels, Sample, Value, facts, facts::Fact, tracking};
+use super::{Family, Labels, Sample, Value, cluster, facts, facts::Fact, tracking};
 use crate::{
     inspect::{BackendView, Count, Inspection, MapUse, ServiceView},
     status::AgentStatus,
@@ -14,6 +14,7 @@ use crate::{
 /// Every metric with its values, in the order of `facts`.
 pub(super) fn families(status: &AgentStatus, maps: Option<&Inspection>) -> Vec<Family> {
     let mut families = of_agent(status);
+    families.extend(cluster::families(status));
     families.push(single(facts::MAPS_READABLE, flag(maps.is_some())));
     families.extend(maps.into_iter().flat_map(of_maps));
     families
@@ -138,16 +139,20 @@ fn counts(fact: &'static Fact, label: &'static str, counts: &[Count]) -> Family 
     labelled(fact, label, values)
 }
 
-fn labelled(fact: &'static Fact, label: &'static str, values: impl IntoIterator<Item = (String, Value)>) -> Family {
+pub(super) fn labelled(
+    fact: &'static Fact,
+    label: &'static str,
+    values: impl IntoIterator<Item = (String, Value)>,
+) -> Family {
     let sample = |(name, value)| Sample { labels: vec![(label, name)], value };
     Family { fact, samples: values.into_iter().map(sample).collect() }
 }
 
-fn single(fact: &'static Fact, value: Value) -> Family {
+pub(super) fn single(fact: &'static Fact, value: Value) -> Family {
     Family { fact, samples: vec![Sample { labels: Vec::new(), value }] }
 }
 
-fn flag(is_set: bool) -> Value {
+pub(super) fn flag(is_set: bool) -> Value {
     Value::Gauge(i64::from(is_set))
 }
 

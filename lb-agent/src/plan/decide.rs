@@ -255,6 +255,7 @@ fn reason(backend: &Backend, state: &ProbeState, none_believed: bool, allowed: b
         ProbeState::Failed { reason, .. } => format!("probe failed: {reason}"),
         ProbeState::Unknown => format!("not probed yet, taken for healthy; {way}"),
         ProbeState::Healthy => way.to_owned(),
+        ProbeState::WantsCredentials { reason } => format!("taken for healthy: {reason}; {way}"),
     }
 }
 

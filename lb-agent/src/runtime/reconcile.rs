@@ -20,13 +20,13 @@ use tokio::sync::{mpsc, watch};
 
 pub use self::wanted::{wanted_hops, wanted_probes};
 use super::{
-    SharedStatus, checked, drains::DrainBook, interfaces, listeners::Tracing, notify, pending_restart, report,
+    SharedStatus, compose::Update, drains::DrainBook, interfaces, listeners::Tracing, notify, pending_restart, report,
     sweep::Sweeper,
 };
 use crate::{
     announce::{AnnounceStatus, DesiredAnnouncements},
     api::DrainCommand,
-    config::{Config, ConfigErrors, OnTerminate},
+    config::{Config, OnTerminate},
     dataplane::{Dataplane, DataplaneError, Kernel, PinLock, monotonic},
     model::{BackendAddress, Delivery, HealthReport, Network, ProbeTarget},
     plan::{self, Decision, Inputs, MapOp, MapState, Sizes, Takers},
@@ -142,7 +142,7 @@ impl Reconciler {
     /// Runs until the source of configurations ends. Fails if an interface refuses the program at the start.
     pub async fn run(
         &mut self,
-        mut outcomes: mpsc::Receiver<Result<Config, ConfigErrors>>,
+        mut updates: mpsc::Receiver<Update>,
         on_terminate: &watch::Sender<OnTerminate>,
     ) -> Result<()> {
         self.await_ways(&wanted_hops(&self.config.desired)).await;
@@ -155,8 +155,8 @@ impl Reconciler {
             sweeper.schedule(self.slots_wait(), self.flows_recorded);
             let window = self.window_ends();
             tokio::select! {
-                outcome = outcomes.recv() => match outcome {
-                    Some(outcome) => self.configure(outcome, on_terminate).await,
+                update = updates.recv() => match update {
+                    Some(update) => self.update(update, on_terminate).await,
                     None => return Err(anyhow!("the configuration is not watched any more")),
                 },
                 Ok(()) = self.streams.network.changed() => {}
@@ -362,7 +362,7 @@ impl Reconciler {
 }
 
 /// Waits until then.
-async fn due(at: Option<Instant>) {
+pub async fn due(at: Option<Instant>) {
     if let Some(at) = at {
         tokio::time::sleep_until(at.into()).await;
     }
