@@ -197,10 +197,11 @@ fn cluster_lines(cluster: &ClusterStatus, now: u64, style: Style) -> Vec<String>
     let mut lines = vec![format!("{origin}; {of}; {served} served")];
     let complaints = cluster.complaints().count();
     lines.extend(cluster.complaints().take(REMARKS).map(|judgement| style.bad(&judgement.to_string())));
-    let notes = cluster.judgements.len() - complaints;
-    let more = complaints.saturating_sub(REMARKS);
-    if more + notes > 0 {
-        lines.push(format!("{more} more like this, {}: `lbctl status -o json`", counted(notes, "note")));
+    let (more, notes) = (complaints.saturating_sub(REMARKS), cluster.judgements.len() - complaints);
+    let more = (more > 0).then(|| format!("{more} more like this"));
+    let left: Vec<_> = more.into_iter().chain((notes > 0).then(|| counted(notes, "note"))).collect();
+    if !left.is_empty() {
+        lines.push(format!("{}: `lbctl status -o json`", left.join(", ")));
     }
     let withheld = cluster.withheld.iter().take(REMARKS);
     lines.extend(withheld.map(|one| style.bad(&format!("{} is not announced: {}", one.vip, one.reason))));

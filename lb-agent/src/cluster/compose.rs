@@ -172,22 +172,18 @@ impl<'a> Settlement<'a> {
             .iter()
             .flat_map(|(name, service)| service.cluster_ips.iter().map(move |address| (*address, name)));
         let node = inventory.nodes.get(&settings.node_name);
-        let mut withheld = None;
-        if let Some(Snapshot { origin: Origin::Saved { .. }, .. }) = sources.snapshot {
-            match settings.max_snapshot_age.checked_sub(sources.age).filter(|left| !left.is_zero()) {
-                Some(left) => result.changes_in = Some(left),
-                None => {
-                    withheld = Some(
-                        "no API server has answered since the agent started, and the saved inventory is older than `kubernetes.maxSnapshotAge`"
-                            .to_owned(),
-                    );
-                }
-            }
-        }
-        if node.is_some_and(ClusterNode::is_excluded) {
-            withheld =
-                Some("this node has the label node.kubernetes.io/exclude-from-external-load-balancers".to_owned());
-        }
+        let is_saved = matches!(sources.snapshot, Some(Snapshot { origin: Origin::Saved { .. }, .. }));
+        let left = settings.max_snapshot_age.checked_sub(sources.age).filter(|left| !left.is_zero());
+        result.changes_in = left.filter(|_| is_saved);
+        let withheld = if node.is_some_and(ClusterNode::is_excluded) {
+            Some("this node has the label node.kubernetes.io/exclude-from-external-load-balancers")
+        } else if is_saved && left.is_none() {
+            Some(
+                "no API server has answered since the agent started, and the saved inventory is older than `kubernetes.maxSnapshotAge`",
+            )
+        } else {
+            None
+        };
         Self {
             cluster_ips: cluster_ips.collect(),
             owners: HashMap::new(),
@@ -195,7 +191,7 @@ impl<'a> Settlement<'a> {
             room: sources.room.clone().beside(&result.desired),
             lifetime: settings.lifetime,
             node,
-            withheld,
+            withheld: withheld.map(str::to_owned),
             result,
         }
     }
@@ -300,35 +296,14 @@ impl<'a> Settlement<'a> {
     }
 }
 
-/// The other nodes of the cluster, beside the peers of the configuration.
+/// The other nodes of the cluster, beside the peers of the configuration; and whether this node's object fits.
 fn peers(settings: &KubernetesSettings, inventory: &Inventory, sources: &Sources<'_>, result: &mut Composed) {
     let own = &sources.desired.node;
-    let mut judge = |node: &str, message: String| {
+    let judge = |node: &str, message: String| {
         let subject = Subject::Node(node.to_owned());
-        result.judgements.push(Judgement {
-            subject,
-            severity: Severity::Warning,
-            reason: Reason::NodeAddress,
-            message,
-        });
+        Judgement { subject, severity: Severity::Warning, reason: Reason::NodeAddress, message }
     };
-    match inventory.nodes.get(&settings.node_name) {
-        None => judge(
-            &settings.node_name,
-            "the cluster has no such node, though the configuration says that this is it; set `kubernetes.nodeName`"
-                .to_owned(),
-        ),
-        Some(node) => {
-            if let Some(first) = node.internal.first().filter(|address| !own.addresses.contains(address)) {
-                judge(
-                    &settings.node_name,
-                    format!(
-                        "its first InternalIP {first} is not in `node.addresses`, so this node does not know itself as a backend; add it there"
-                    ),
-                );
-            }
-        }
-    }
+    result.judgements.extend(unfit(settings, inventory, &own.addresses).map(|why| judge(&settings.node_name, why)));
     if !settings.peers_from_nodes {
         return;
     }
@@ -336,20 +311,20 @@ fn peers(settings: &KubernetesSettings, inventory: &Inventory, sources: &Sources
     taken.extend(sources.desired.peers.iter().flat_map(|peer| &peer.addresses));
     taken.extend(result.desired.services.iter().flat_map(|service| &service.vips));
     let mut room = sources.room.clone().beside(sources.desired).peers;
-    for (name, node) in inventory.nodes.iter().filter(|(name, _)| **name != settings.node_name) {
-        if sources.desired.peers.iter().any(|peer| peer.name == *name) || own.name == *name {
-            continue;
-        }
+    let written: HashSet<&str> = sources.desired.peers.iter().map(|peer| peer.name.as_str()).collect();
+    let is_own = |name: &str| name == settings.node_name || name == own.name;
+    for (name, node) in inventory.nodes.iter().filter(|(name, _)| !is_own(name) && !written.contains(name.as_str())) {
         let addresses: Vec<IpAddr> = node.internal.iter().copied().filter(|address| taken.insert(*address)).collect();
         match room.checked_sub(addresses.len() as u64) {
             _ if addresses.is_empty() => {
-                judge(name, "it has no InternalIP of its own, so it is neither a peer nor a backend".to_owned());
+                let why = "it has no InternalIP of its own, so it is neither a peer nor a backend";
+                result.judgements.push(judge(name, why.to_owned()));
             }
-            None => judge(
-                name,
-                "`capacities.peers` has no room for it, so its tunnels are not accepted; raise it on every node"
-                    .to_owned(),
-            ),
+            None => {
+                let why =
+                    "`capacities.peers` has no room for it, so its tunnels are not accepted; raise it on every node";
+                result.judgements.push(judge(name, why.to_owned()));
+            }
             Some(left) => {
                 room = left;
                 result.desired.peers.push(Peer { name: name.clone(), addresses });
@@ -359,7 +334,20 @@ fn peers(settings: &KubernetesSettings, inventory: &Inventory, sources: &Sources
     result.desired.peers.sort_by(|a, b| a.name.cmp(&b.name));
 }
 
-/// API servers by what is known of them, this node's own first.
+/// Why this node's object does not fit the configuration; `None` if it does.
+fn unfit(settings: &KubernetesSettings, inventory: &Inventory, own: &[IpAddr]) -> Option<String> {
+    let Some(node) = inventory.nodes.get(&settings.node_name) else {
+        let why =
+            "the cluster has no such node, though the configuration says that this is it; set `kubernetes.nodeName`";
+        return Some(why.to_owned());
+    };
+    let first = node.internal.first().filter(|address| !own.contains(address))?;
+    Some(format!(
+        "its first InternalIP {first} is not in `node.addresses`, so this node does not know itself as a backend; add it there"
+    ))
+}
+
+/// API servers by what is known of them, this node's own first, those that are only written last.
 fn api_servers(sources: &Sources<'_>, desired: &DesiredState) -> Vec<SocketAddr> {
     let known = sources.snapshot.map(|snapshot| control_plane::endpoints(&snapshot.inventory)).unwrap_or_default();
     let of_control_plane = sources.control_plane.into_iter().flat_map(|settings| {
@@ -370,7 +358,11 @@ fn api_servers(sources: &Sources<'_>, desired: &DesiredState) -> Vec<SocketAddr>
     let all: BTreeSet<SocketAddr> = known.into_iter().chain(of_control_plane).collect();
     let (own, others): (Vec<_>, Vec<_>) =
         all.into_iter().partition(|server| desired.node.addresses.contains(&server.ip()));
-    own.into_iter().chain(others).collect()
+    let mut servers: Vec<_> = own.into_iter().chain(others).collect();
+    let written = sources.kubernetes.into_iter().flat_map(|settings| &settings.access.servers);
+    let more: Vec<_> = written.filter(|server| !servers.contains(server)).copied().collect();
+    servers.extend(more);
+    servers
 }
 
 #[cfg(test)]

@@ -156,6 +156,11 @@ fn the_control_plane_needs_no_inventory() {
     assert_eq!(names(&composed), ["control-plane"]);
     assert_eq!(announced(&composed), [(ip("192.0.2.10"), AnnounceWhen::LocalBackend)]);
     assert_eq!(composed.api_servers, ["10.0.0.1:6443", "10.0.0.2:6443"].map(|server| server.parse().unwrap()));
+    world.desired.node.addresses = vec![ip("10.0.0.2")];
+    world.kubernetes.access.servers = ["10.0.0.1:6443", "10.0.0.0:6443"].map(|server| server.parse().unwrap()).to_vec();
+    let composed = Composer::default().compose(&Sources { snapshot: None, ..world.sources() });
+    let expected = ["10.0.0.2:6443", "10.0.0.1:6443", "10.0.0.0:6443"].map(|server| server.parse().unwrap());
+    assert_eq!(composed.api_servers, expected, "the own server first, what is only written last");
 }
 
 #[test]

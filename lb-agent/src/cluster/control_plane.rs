@@ -30,66 +30,70 @@ pub fn service(
     remembered: &mut Remembered,
     judgements: &mut Vec<Judgement>,
 ) -> Service {
-    let mut judge = |severity, reason, message: String| {
-        judgements.push(Judgement { subject: Subject::ControlPlane, severity, reason, message });
+    let mut judge = |reason, message: String| {
+        judgements.push(Judgement { subject: Subject::ControlPlane, severity: Severity::Warning, reason, message });
     };
     if remembered.settings.as_ref().is_none_or(|before| learns_otherwise(before, settings)) {
         remembered.servers.clear();
     }
     remembered.settings = Some(settings.clone());
-    let mut named = inventory.map(|inventory| named(settings, inventory));
-    if let Some(named) = &mut named {
-        for vip in settings.vips.iter().filter(|vip| named.servers.remove(*vip)) {
-            judge(
-                Severity::Warning,
-                Reason::NoServers,
-                format!(
-                    "an API server gives the VIP {vip} as its own address, which leads back here: set its `--advertise-address` to the node's"
-                ),
-            );
-        }
-        for port in &named.other_ports {
-            judge(
-                Severity::Warning,
-                Reason::ServerPort,
-                format!(
-                    "API servers listen on port {port}, the VIP has {}: its packets arrive at the latter; set `controlPlane.port` to {port}",
-                    settings.port
-                ),
-            );
-        }
+    let named = inventory.map(|inventory| without_oddities(settings, named(settings, inventory), &mut judge));
+    build(settings, &choose(settings, named, &mut remembered.servers, &mut judge))
+}
+
+/// What the API names without what leads back here; says what is odd about it.
+fn without_oddities(
+    settings: &ControlPlaneSettings,
+    mut named: Named,
+    judge: &mut impl FnMut(Reason, String),
+) -> BTreeSet<IpAddr> {
+    for vip in settings.vips.iter().filter(|vip| named.servers.remove(*vip)) {
+        let message = format!(
+            "an API server gives the VIP {vip} as its own address, which leads back here: set its `--advertise-address` to the node's"
+        );
+        judge(Reason::NoServers, message);
     }
-    let servers = match named {
-        Some(named) if !named.servers.is_empty() => {
-            remembered.servers = named.servers.into_iter().collect();
-            remembered.servers.clone()
+    for port in &named.other_ports {
+        let message = format!(
+            "API servers listen on port {port}, but the VIP's packets arrive at port {}; set `controlPlane.port` to {port}",
+            settings.port
+        );
+        judge(Reason::ServerPort, message);
+    }
+    named.servers
+}
+
+/// The servers that serve: those that are named, or that were, or that are written.
+fn choose(
+    settings: &ControlPlaneSettings,
+    named: Option<BTreeSet<IpAddr>>,
+    remembered: &mut Vec<IpAddr>,
+    judge: &mut impl FnMut(Reason, String),
+) -> Vec<IpAddr> {
+    let has_answered = named.is_some();
+    if let Some(named) = named.filter(|named| !named.is_empty()) {
+        *remembered = named.into_iter().collect();
+        return remembered.clone();
+    }
+    if !remembered.is_empty() {
+        if has_answered {
+            let known: Vec<_> = remembered.iter().map(ToString::to_string).collect();
+            let known = known.join(", ");
+            judge(
+                Reason::NoServers,
+                format!("the API names no API server, which is not believed: {known} stay until it does"),
+            );
         }
-        named if remembered.servers.is_empty() => {
-            if settings.backends.is_empty() {
-                let what = if named.is_some() { "the API names none" } else { "the API has not answered" };
-                judge(
-                    Severity::Warning,
-                    Reason::NoServers,
-                    format!(
-                        "no API server is known: {what}, and `controlPlane.backends` is empty; write the first servers there"
-                    ),
-                );
-            }
-            settings.backends.clone()
-        }
-        named => {
-            if named.is_some() && settings.from != ServersFrom::Static {
-                let known = remembered.servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-                judge(
-                    Severity::Warning,
-                    Reason::NoServers,
-                    format!("the API names no API server, which is not believed: {known} stay until it names one"),
-                );
-            }
-            remembered.servers.clone()
-        }
-    };
-    build(settings, &servers)
+        return remembered.clone();
+    }
+    if settings.backends.is_empty() {
+        let what = if has_answered { "the API names none" } else { "the API has not answered" };
+        let message = format!(
+            "no API server is known: {what}, and `controlPlane.backends` is empty; write the first servers there"
+        );
+        judge(Reason::NoServers, message);
+    }
+    settings.backends.clone()
 }
 
 /// Whether servers are learned in another way than before.

@@ -190,22 +190,7 @@ fn services(
     judge: &mut impl FnMut(Severity, Reason, String),
 ) -> Vec<Service> {
     let mut services = Vec::new();
-    let mut seen = BTreeSet::new();
-    for port in &service.ports {
-        let Some(protocol) = protocol(&port.protocol).filter(|_| port.port != 0) else {
-            let message = format!(
-                "port {}/{} cannot be forwarded: TCP, UDP and SCTP can, and ports from 1 on",
-                port.port,
-                shown(&port.protocol)
-            );
-            judge(Severity::Refused, Reason::PortUnsupported, message);
-            continue;
-        };
-        if !seen.insert((port.port, protocol)) {
-            let message = format!("port {}/{protocol} is there twice; the first is served", port.port);
-            judge(Severity::Refused, Reason::Contradictory, message);
-            continue;
-        }
+    for (port, protocol) in ports(service, judge) {
         for family in [IpFamily::Ipv4, IpFamily::Ipv6] {
             let vips: Vec<IpAddr> = vips.keys().copied().filter(|vip| IpFamily::of(*vip) == family).collect();
             if vips.is_empty() {
@@ -236,6 +221,32 @@ fn services(
         }
     }
     services
+}
+
+/// The ports that can be forwarded, each once.
+fn ports<'s>(
+    service: &'s ClusterService,
+    judge: &mut impl FnMut(Severity, Reason, String),
+) -> Vec<(&'s ServicePort, Protocol)> {
+    let mut seen = BTreeSet::new();
+    let mut ports = Vec::with_capacity(service.ports.len());
+    for port in &service.ports {
+        let number = port.port;
+        match protocol(&port.protocol).filter(|_| number != 0) {
+            None => {
+                let protocol = shown(&port.protocol);
+                let message =
+                    format!("port {number}/{protocol} cannot be forwarded: TCP, UDP and SCTP can, and ports from 1 on");
+                judge(Severity::Refused, Reason::PortUnsupported, message);
+            }
+            Some(protocol) if !seen.insert((number, protocol)) => {
+                let message = format!("port {number}/{protocol} is there twice; the first is served");
+                judge(Severity::Refused, Reason::Contradictory, message);
+            }
+            Some(protocol) => ports.push((port, protocol)),
+        }
+    }
+    ports
 }
 
 /// What is to be said of the backends of a port.

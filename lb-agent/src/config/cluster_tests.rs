@@ -43,7 +43,7 @@ fn a_cluster_has_its_defaults_and_the_sample_shows_them() {
     let sample = KubernetesSettings {
         access: ClusterAccess {
             kubeconfig: Some("./kubelet.conf".into()),
-            servers: vec!["10.0.1.2:6443".to_owned()],
+            servers: vec!["10.0.1.2:6443".parse().unwrap()],
             ..expected.access
         },
         reserved: vec!["10.96.0.0/12".parse().unwrap()],
@@ -133,9 +133,9 @@ fn what_does_not_go_together_is_refused() {
         (
             "kubernetes: {servers: [nowhere, \":1\", \"a:0\"], reserved: [10.0.0.1/8, x], maxSnapshotAge: 1s}\n"
                 .to_owned(),
-            "levee.yaml:5:24: `servers` has `nowhere`; write host and port as in 10.0.1.2:6443, \"[fd00:1::2]:6443\" or api.example:6443\n\
-             levee.yaml:5:33: `servers` has `:1`; write host and port as in 10.0.1.2:6443, \"[fd00:1::2]:6443\" or api.example:6443\n\
-             levee.yaml:5:39: `servers` has `a:0`; write host and port as in 10.0.1.2:6443, \"[fd00:1::2]:6443\" or api.example:6443\n\
+            "levee.yaml:5:24: `servers` has `nowhere`; write address and port as in 10.0.1.2:6443 or \"[fd00:1::2]:6443\"\n\
+             levee.yaml:5:33: `servers` has `:1`; write address and port as in 10.0.1.2:6443 or \"[fd00:1::2]:6443\"\n\
+             levee.yaml:5:39: `servers` has `a:0`; write address and port as in 10.0.1.2:6443 or \"[fd00:1::2]:6443\"\n\
              levee.yaml:5:58: reserved 10.0.0.1/8 has bits beyond its length; write 10.0.0.0/8\n\
              levee.yaml:5:70: reserved `x` is no prefix; write one as in 10.96.0.0/12, IPv6 in quotes\n\
              levee.yaml:5:90: `maxSnapshotAge` is `1s`; it has to be within 1m..=720h",

@@ -164,23 +164,17 @@ fn object_name(fields: &Fields<'_>, key: &'static str, problems: &mut Problems) 
 }
 
 /// One entry of `servers`.
-fn server(value: &Node, problems: &mut Problems) -> Option<String> {
+fn server(value: &Node, problems: &mut Problems) -> Option<SocketAddr> {
     let Located { place, value } = text(value, "servers", problems)?;
-    let is_name =
-        |host: &str| !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-".contains(&byte));
-    let is_named = value
-        .rsplit_once(':')
-        .is_some_and(|(host, port)| is_name(host) && port.parse::<u16>().is_ok_and(|port| port != 0));
-    let is_address = value.parse::<SocketAddr>().is_ok_and(|address| address.port() != 0);
-    if !is_named && !is_address {
+    let server = value.parse().ok().filter(|server: &SocketAddr| server.port() != 0);
+    if server.is_none() {
         let reason = format!(
-            "`servers` has {}; write host and port as in 10.0.1.2:6443, \"[fd00:1::2]:6443\" or api.example:6443",
+            "`servers` has {}; write address and port as in 10.0.1.2:6443 or \"[fd00:1::2]:6443\"",
             quoted(value)
         );
         problems.refuse(place, reason);
-        return None;
     }
-    Some(value.to_owned())
+    server
 }
 
 /// One entry of `reserved`: a prefix, or an address for itself alone.

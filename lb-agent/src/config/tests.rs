@@ -321,7 +321,7 @@ levee.yaml:9:13: `protocol` is `icmp`; write one of tcp, udp, sctp
 levee.yaml:11:5: backend has no `address`; add it
 levee.yaml:11:6: unknown key `addres` in backend; did you mean `address`?
 levee.yaml:11:32: `weight` is `1001`; write a whole number in 0..=1000
-levee.yaml:12:1: unknown key `colour` in the file; known are node, interfaces, secret, secretFile, peers, services, announcements, onTerminate, http, pinPath, socket, log, capacities
+levee.yaml:12:1: unknown key `colour` in the file; known are node, interfaces, secret, secretFile, peers, services, announcements, onTerminate, http, pinPath, socket, log, capacities, kubernetes, controlPlane
 levee.yaml:13:14: `level` is `loud`; write one of error, warn, info, debug, trace
 ");
 }
@@ -333,7 +333,7 @@ levee.yaml:1:1: the file has no `node`; add it
 levee.yaml:1:1: the file has no `interfaces`; add it
 levee.yaml:1:1: the file has no `secretFile`; add it (or `secret`), the same secret on every director
 ");
-    insta::assert_snapshot!(read("- 1").unwrap_err(), @"levee.yaml:1:1: the file is a list; write a mapping with the keys node, interfaces, secret, secretFile, peers, services, announcements, onTerminate, http, pinPath, socket, log, capacities");
+    insta::assert_snapshot!(read("- 1").unwrap_err(), @"levee.yaml:1:1: the file is a list; write a mapping with the keys node, interfaces, secret, secretFile, peers, services, announcements, onTerminate, http, pinPath, socket, log, capacities, kubernetes, controlPlane");
     insta::assert_snapshot!(read("node: {name: n1, addresses: []}\ninterfaces:\nsecret: \"\"\n").unwrap_err(), @"
 levee.yaml:1:29: `addresses` is empty; name at least one
 levee.yaml:2:11: `interfaces` is empty; write a list, `[]` for none

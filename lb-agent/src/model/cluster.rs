@@ -1,6 +1,12 @@
 //! What the configuration says of a Kubernetes cluster, and what was judged of the cluster's objects, as plain values.
 
-use std::{fmt, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -38,8 +44,8 @@ pub struct KubernetesSettings {
 pub struct ClusterAccess {
     /// File with servers and credentials; `None` stands for those of the pod.
     pub kubeconfig: Option<PathBuf>,
-    /// API servers to try beside those that are known otherwise, `host:port`.
-    pub servers: Vec<String>,
+    /// API servers to try behind those that are known otherwise.
+    pub servers: Vec<SocketAddr>,
     /// Where the last complete inventory is kept. Default `/var/lib/levee/inventory.json`.
     pub state_file: PathBuf,
 }
