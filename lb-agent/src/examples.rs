@@ -10,10 +10,10 @@ use crate::{
         AddressView, BackendView, Count, HopView, Inspection, MapUse, Presence, RingView, ServiceView, ShareView,
         TrackingView,
     },
-    model::MacAddr,
+    model::{Judgement, MacAddr, ObjectName, Reason, Severity},
     status::{
-        AgentStatus, AnnouncementStatus, BackendStatus, ChangeStatus, ConfigStatus, DataplaneStatus, InterfaceStatus,
-        MembershipStatus, PeerStatus, ScanStatus, ServiceStatus,
+        AgentStatus, AnnouncementStatus, BackendStatus, ChangeStatus, ClusterStatus, ConfigStatus, DataplaneStatus,
+        InterfaceStatus, MembershipStatus, PeerStatus, ScanStatus, ServiceStatus, WithheldStatus,
     },
 };
 
@@ -79,6 +79,7 @@ pub fn status() -> AgentStatus {
             peers: vec![peer("node-2", "10.0.2.2", "heard"), peer("node-3", "10.0.3.2", "unknown")],
             ..MembershipStatus::default()
         },
+        cluster: None,
     }
 }
 
@@ -90,6 +91,28 @@ fn peer(node: &str, of: &str, state: &str) -> PeerStatus {
         state: state.to_owned(),
         knows_us,
         ..PeerStatus::default()
+    }
+}
+
+/// What the agent of `node-1` says of a cluster.
+pub fn cluster() -> ClusterStatus {
+    let judgement = |name: &str, severity, reason, message: &str| {
+        Judgement::on(&ObjectName::new("shop", name), severity, reason, message)
+    };
+    ClusterStatus {
+        origin: "saved".to_owned(),
+        saved: Some(1_795_000_000),
+        nodes: 3,
+        services: 12,
+        pools: 1,
+        served: 2,
+        judgements: vec![
+            judgement("cart", Severity::Refused, Reason::AddressRefused, "spec.externalIPs: 10.0.0.1 is in no VipPool"),
+            judgement("web", Severity::Note, Reason::ClientAddressHidden, "externalTrafficPolicy is Cluster"),
+        ],
+        withheld: vec![WithheldStatus { vip: address("192.0.2.20"), reason: "this node is excluded".to_owned() }],
+        compositions: 5,
+        compose_seconds: 0.015_625,
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the agent says of itself, to `lbctl` over the local socket and to Prometheus.
 
+mod cluster;
 mod members;
 mod tracking;
 
@@ -7,6 +8,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+pub use cluster::{ClusterStatus, WithheldStatus};
 pub use members::{MembershipStatus, PeerStatus};
 pub use tracking::{ChangeStatus, DrainStatus, PairStatus, ScanStatus};
 
@@ -53,6 +55,9 @@ pub struct AgentStatus {
     /// The other nodes' agents.
     #[serde(default)]
     pub membership: MembershipStatus,
+    /// The cluster that is followed; `null` if there is none.
+    #[serde(default)]
+    pub cluster: Option<ClusterStatus>,
 }
 
 /// The configuration in force.

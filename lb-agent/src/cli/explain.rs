@@ -12,7 +12,9 @@ use super::{
 };
 use crate::{
     api::{self, ApiError},
+    cluster::CONTROL_PLANE,
     inspect::{BackendView, Inspection, Presence, Rings, ServiceView},
+    model::{Judgement, Subject},
     status::{AgentStatus, BackendStatus},
 };
 
@@ -26,6 +28,8 @@ pub(super) struct Explanation {
     agent_silent: Option<String>,
     vips: Vec<Vip>,
     services: Vec<Service>,
+    /// What there is to say of the cluster's objects behind them, one line each.
+    remarks: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -81,7 +85,8 @@ fn explain(inspection: Inspection, answer: Result<AgentStatus, ApiError>, of: &s
         Err(error) => (None, Some(error.to_string())),
     };
     let chosen: Vec<_> = inspection.services.iter().filter(|service| is_meant(service, of)).collect();
-    if chosen.is_empty() {
+    let remarks = remarks(status.as_ref(), &chosen, of);
+    if chosen.is_empty() && remarks.is_empty() {
         bail!("there is no service and no VIP {of}; there are {}", names(&inspection.services));
     }
     let mut vips: Vec<IpAddr> = chosen.iter().map(|service| service.vip).collect();
@@ -90,6 +95,7 @@ fn explain(inspection: Inspection, answer: Result<AgentStatus, ApiError>, of: &s
     Ok(Explanation {
         vips: vips.into_iter().map(|vip| explain_vip(vip, &inspection, status.as_ref())).collect(),
         services: chosen.into_iter().map(|service| explain_service(service, status.as_ref())).collect(),
+        remarks,
         agent_silent,
         pin_path: inspection.pin_path,
         agent: inspection.agent,
@@ -97,7 +103,26 @@ fn explain(inspection: Inspection, answer: Result<AgentStatus, ApiError>, of: &s
 }
 
 fn is_meant(service: &ServiceView, of: &str) -> bool {
-    service.name == of || of.parse::<IpAddr>().is_ok_and(|vip| vip == service.vip)
+    let is_port_of = |name: &str| name.strip_prefix(of).is_some_and(|port| of.contains('/') && port.starts_with(':'));
+    service.name == of || is_port_of(&service.name) || of.parse::<IpAddr>().is_ok_and(|vip| vip == service.vip)
+}
+
+/// What the agent says of the objects of the cluster that are meant.
+fn remarks(status: Option<&AgentStatus>, chosen: &[&ServiceView], of: &str) -> Vec<String> {
+    let is_meant = |judgement: &&Judgement| {
+        let subject = match &judgement.subject {
+            Subject::Service(name) => name.to_string(),
+            Subject::ControlPlane => CONTROL_PLANE.to_owned(),
+            Subject::Node(_) | Subject::Cluster => return false,
+        };
+        let has_port = |service: &&ServiceView| {
+            service.name.strip_prefix(&subject).is_some_and(|port| port.is_empty() || port.starts_with(':'))
+        };
+        of == subject || chosen.iter().any(has_port)
+    };
+    let cluster = status.and_then(|status| status.cluster.as_ref());
+    let judgements = cluster.into_iter().flat_map(|cluster| &cluster.judgements);
+    judgements.filter(is_meant).map(ToString::to_string).collect()
 }
 
 fn names(services: &[ServiceView]) -> String {
@@ -112,7 +137,9 @@ fn explain_vip(vip: IpAddr, inspection: &Inspection, status: Option<&AgentStatus
     let announcements: Vec<_> =
         status.into_iter().flat_map(|status| &status.announcements).filter(|one| one.vip == vip).collect();
     let reasons: Vec<_> = announcements.iter().map(|one| one.reason.clone()).collect();
-    let not_wanted = || "the configuration announces it nowhere".to_owned();
+    let withheld = status.and_then(|status| status.cluster.as_ref()).into_iter().flat_map(|cluster| &cluster.withheld);
+    let withheld = withheld.filter(|one| one.vip == vip).map(|one| one.reason.clone()).next();
+    let not_wanted = || withheld.unwrap_or_else(|| "the configuration announces it nowhere".to_owned());
     Vip {
         vip,
         held: inspection.services.iter().any(|service| service.vip == vip && service.held),
@@ -188,6 +215,7 @@ impl Report for Explanation {
         for service in &self.services {
             sections.add("service", service.lines(style));
         }
+        sections.add("cluster", self.remarks.iter().cloned());
         text + &sections.render()
     }
 }
@@ -280,6 +308,23 @@ mod tests {
         assert_eq!(explained("192.0.2.10").text(Style::PLAIN), explained("kubernetes").text(Style::PLAIN));
         let error = explain(examples::inspection(), Ok(examples::status()), "web").err().unwrap();
         assert_eq!(error.to_string(), "there is no service and no VIP web; there are 192.0.2.10, kubernetes");
+    }
+
+    #[test]
+    fn a_service_of_the_cluster_is_explained_with_its_remarks() {
+        let mut status = examples::status();
+        status.cluster = Some(examples::cluster());
+        let mut inspection = examples::inspection();
+        inspection.services[0].name = "shop/web:443/tcp".to_owned();
+        let explained = |of: &str| explain(inspection.clone(), Ok(status.clone()), of).unwrap();
+        let web = explained("shop/web");
+        assert_eq!(web.services.len(), 1);
+        let remark = "shop/web: note (ClientAddressHidden): externalTrafficPolicy is Cluster";
+        assert_eq!((&web.remarks[..], web.text(Style::PLAIN).contains(remark)), (&[remark.to_owned()][..], true));
+        assert_eq!(explained("shop/web:443/tcp").remarks, [remark]);
+        let refused = explained("shop/cart");
+        assert!(refused.services.is_empty() && refused.remarks[0].contains("AddressRefused"), "{:?}", refused.remarks);
+        assert!(explain(inspection.clone(), Ok(status.clone()), "shop/we").is_err());
     }
 
     #[test]

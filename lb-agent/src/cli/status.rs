@@ -18,7 +18,7 @@ use super::{
 use crate::{
     api::{self, ApiError},
     inspect::{self, Count, Inspection, MapUse, Presence, Rings, ServiceView},
-    status::{AgentStatus, InterfaceStatus, MembershipStatus, PeerStatus},
+    status::{AgentStatus, ClusterStatus, InterfaceStatus, MembershipStatus, PeerStatus},
 };
 
 /// The node at a glance.
@@ -125,6 +125,7 @@ impl Status {
         };
         sections.add("agent", [format!("{ready}; process {pid}, version {version}, up {up}")]);
         sections.add("config", self.config_lines(status, style));
+        sections.add("cluster", status.cluster.iter().flat_map(|cluster| cluster_lines(cluster, self.now, style)));
         sections.add("plans", plan_lines(status, style));
         sections.add("interfaces", interface_lines(&status.interfaces, style));
         sections.add("VIPs", vip_lines(status));
@@ -178,6 +179,34 @@ impl Status {
             sections.add("VIPs", maps.held.iter().map(|vip| format!("{vip} held")));
         }
     }
+}
+
+/// Remarks that are shown at once; `lbctl status -o json` has all of them.
+const REMARKS: usize = 20;
+
+fn cluster_lines(cluster: &ClusterStatus, now: u64, style: Style) -> Vec<String> {
+    let ClusterStatus { nodes, services, pools, served, .. } = cluster;
+    let origin = match (cluster.origin.as_str(), cluster.saved) {
+        ("saved", Some(at)) => style.bad(&format!(
+            "saved {} ago, no API server has answered since the agent started",
+            duration(now.saturating_sub(at))
+        )),
+        ("none", _) => style.bad("no inventory: no API server has answered, and none was saved"),
+        (origin, _) => origin.to_owned(),
+    };
+    let of = [counted(*nodes, "node"), counted(*services, "Service"), counted(*pools, "VipPool")].join(", ");
+    let mut lines = vec![format!("{origin}; {of}; {served} served")];
+    let complaints = cluster.complaints().count();
+    lines.extend(cluster.complaints().take(REMARKS).map(|judgement| style.bad(&judgement.to_string())));
+    let (more, notes) = (complaints.saturating_sub(REMARKS), cluster.judgements.len() - complaints);
+    let more = (more > 0).then(|| format!("{more} more like this"));
+    let left: Vec<_> = more.into_iter().chain((notes > 0).then(|| counted(notes, "note"))).collect();
+    if !left.is_empty() {
+        lines.push(format!("{}: `lbctl status -o json`", left.join(", ")));
+    }
+    let withheld = cluster.withheld.iter().take(REMARKS);
+    lines.extend(withheld.map(|one| style.bad(&format!("{} is not announced: {}", one.vip, one.reason))));
+    lines
 }
 
 fn plan_lines(status: &AgentStatus, style: Style) -> Vec<String> {
@@ -319,6 +348,13 @@ mod tests {
         status.announce_errors = vec!["192.0.2.10: lo is down".to_owned()];
         status.interfaces[1].mode = "none".to_owned();
         status.services[0].probes_believed = false;
+        insta::assert_snapshot!(report.text(Style::PLAIN));
+    }
+
+    #[test]
+    fn the_cluster_is_shown_with_what_somebody_should_look_at() {
+        let mut report = report();
+        report.status.as_mut().unwrap().cluster = Some(examples::cluster());
         insta::assert_snapshot!(report.text(Style::PLAIN));
     }
 

@@ -1,10 +1,35 @@
-//! What a cluster's inventory comes to, by rules alone: which pools are in force, which Service has which addresses.
+//! From the objects of a cluster to services, announcements, peers and addresses. Everything here is pure.
+//!
+//! For the agents: `admit` says which address a Service may have; `endpoints` finds the nodes behind a port; `service`
+//! makes of one Service what it asks for; `compose` puts all of them beside the configuration and settles what only one
+//! can have; `control_plane` does the same for the VIP of the API servers.
+//!
+//! For the controller: `pools` says which pools are in force, `allocate` which Service has which addresses.
+//!
+//! Invariant: what comes out depends on what the objects say and on nothing else, so that directors agree: neither on
+//! the order of lists nor on what was before, but for API servers that are remembered while the API names none. No
+//! object changes what becomes of another, unless both want the same address and port: then the elder has it.
 
+pub mod admit;
 pub mod allocate;
 pub mod claim;
+pub mod compose;
+pub mod control_plane;
+mod endpoints;
 pub mod forbidden;
 mod holders;
+mod names;
 pub mod pools;
 pub mod problem;
+mod room;
+mod service;
 mod shelf;
 pub mod spans;
+
+#[cfg(test)]
+mod fixtures;
+
+pub use admit::{Admission, Asked, Refusal};
+pub use compose::{Composed, Composer, Sources};
+pub use names::CONTROL_PLANE;
+pub use room::Room;

@@ -42,6 +42,8 @@ impl NamedFile {
 pub(super) struct CaFiles {
     base_dir: PathBuf,
     read: BTreeMap<PathBuf, Result<Authorities, String>>,
+    /// Files with credentials, by a hash of what they hold.
+    credentials: BTreeMap<PathBuf, u64>,
 }
 
 /// What a file holds.
@@ -54,7 +56,7 @@ struct Authorities {
 impl CaFiles {
     /// None yet; relative paths start from `base_dir`.
     pub(super) fn new(base_dir: &Path) -> Self {
-        Self { base_dir: base_dir.to_owned(), read: BTreeMap::new() }
+        Self { base_dir: base_dir.to_owned(), read: BTreeMap::new(), credentials: BTreeMap::new() }
     }
 
     /// The certificates in a file, in DER; or what is wrong with it.
@@ -64,10 +66,26 @@ impl CaFiles {
         read.as_ref().map(|read| read.certificates.clone()).map_err(Clone::clone)
     }
 
+    /// What a file with credentials holds; or why it can't be read, as the value of `key`.
+    pub(super) fn bytes(&mut self, key: &str, path: &str) -> Result<Vec<u8>, String> {
+        let path = self.base_dir.join(path);
+        let shown = path.display();
+        let read = bytes(&path)
+            .map_err(|error| format!("`{key}` {shown} can't be read: {error}; check the path and its mode"))?;
+        if read.len() as u64 > MAX_FILE_BYTES {
+            return Err(format!(
+                "`{key}` {shown} has more than {MAX_FILE_BYTES} bytes; name a file with nothing else in it"
+            ));
+        }
+        self.credentials.insert(path, hash(&read));
+        Ok(read)
+    }
+
     /// The files that were read.
     pub(super) fn into_files(self) -> Vec<NamedFile> {
         let good = self.read.into_iter().filter_map(|(path, read)| Some((path, read.ok()?)));
-        good.map(|(path, read)| NamedFile { path, hash: read.hash }).collect()
+        let good = good.map(|(path, read)| (path, read.hash)).chain(self.credentials);
+        good.map(|(path, hash)| NamedFile { path, hash }).collect()
     }
 }
 

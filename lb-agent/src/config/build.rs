@@ -10,7 +10,7 @@ use super::{
     draft_service::DraftService,
     error::Place,
 };
-use crate::model::{Announcement, Backend, DesiredState, Node, Peer, Service};
+use crate::model::{Announcement, Backend, DesiredState, HoldWhen, Node, Peer, Service};
 
 /// Where the values stand that later checks compare with the host's network.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -40,6 +40,8 @@ pub(super) fn build(file: &str, draft: Draft) -> Option<Config> {
     let mut announcements: Vec<Announcement> = announcements.collect();
     announcements.sort_by_key(|announcement| (announcement.vip, announcement.announcer));
     let Peer { name, addresses } = peer(node);
+    let has_kubernetes = draft.kubernetes.is_some();
+    let kubernetes = draft.kubernetes.map(|settings| settings.build(&name, !peers.is_empty()));
     Some(Config {
         agent: AgentConfig {
             interfaces: draft.interfaces.into_iter().map(|interface| interface.value).collect(),
@@ -53,6 +55,8 @@ pub(super) fn build(file: &str, draft: Draft) -> Option<Config> {
             membership: draft.membership,
         },
         desired: DesiredState { node: Node { name, addresses }, peers, services, announcements },
+        kubernetes,
+        control_plane: draft.control_plane.map(|settings| settings.build(has_kubernetes)),
         warnings: Vec::new(),
         files: draft.files,
         places,
@@ -62,6 +66,9 @@ pub(super) fn build(file: &str, draft: Draft) -> Option<Config> {
 fn places(file: &str, draft: &Draft) -> Places {
     let mut vips = BTreeMap::new();
     for vip in draft.services.iter().flat_map(|service| &service.vips) {
+        vips.entry(vip.value).or_insert(vip.place);
+    }
+    for vip in draft.control_plane.iter().flat_map(|settings| &settings.vips) {
         vips.entry(vip.value).or_insert(vip.place);
     }
     Places {
@@ -101,5 +108,6 @@ fn service(draft: DraftService) -> Service {
         drop_unmatched: draft.drop_unmatched.value,
         source_ranges,
         mss_clamp: draft.mss_clamp,
+        hold: HoldWhen::Trusted,
     }
 }

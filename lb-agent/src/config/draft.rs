@@ -8,8 +8,9 @@ use std::{
 
 use super::{
     authorities::{CaFiles, NamedFile},
-    draft_node::{Environment, this_node},
+    draft_cluster::{DraftControlPlane, DraftKubernetes, control_plane, kubernetes},
     draft_membership::membership,
+    draft_node::{Environment, this_node},
     draft_service::{DraftService, service},
     error::{Place, Problems},
     read::{Fields, Located, address, choice, duration, integer, list, name, quoted, text},
@@ -35,6 +36,8 @@ const KEYS: &[&str] = &[
     "log",
     "capacities",
     "membership",
+    "kubernetes",
+    "controlPlane",
 ];
 /// Longest path of a Unix socket: `sun_path` has 108 bytes, one of them the final zero (unix(7)).
 const SOCKET_PATH_MAX: usize = 107;
@@ -56,6 +59,8 @@ pub(super) struct Draft {
     pub(super) log: LogConfig,
     pub(super) capacities: DraftCapacities,
     pub(super) membership: Option<MembershipConfig>,
+    pub(super) kubernetes: Option<DraftKubernetes>,
+    pub(super) control_plane: Option<DraftControlPlane>,
 }
 
 /// This node or a peer.
@@ -93,7 +98,10 @@ pub(super) fn draft(root: &Node, base_dir: &Path, problems: &mut Problems) -> Op
     let mut ca_files = CaFiles::new(base_dir);
     let services =
         each(items("services"), "services", problems, |item, problems| service(item, &mut ca_files, problems));
+    let control_plane = items("controlPlane").and_then(|value| control_plane(value, &mut ca_files, problems));
     Some(Draft {
+        kubernetes: items("kubernetes").and_then(|value| kubernetes(value, base_dir, problems)),
+        control_plane,
         node: this_node(&fields, &Environment::of_process(), problems),
         interfaces: interfaces(&fields, problems),
         secret: secret(&fields, base_dir, problems),
@@ -260,7 +268,7 @@ fn socket(fields: &Fields<'_>, problems: &mut Problems) -> PathBuf {
     path
 }
 
-fn absolute_path(fields: &Fields<'_>, key: &str, default: &str, problems: &mut Problems) -> PathBuf {
+pub(super) fn absolute_path(fields: &Fields<'_>, key: &str, default: &str, problems: &mut Problems) -> PathBuf {
     let path = fields.optional(key).and_then(|value| text(value, key, problems));
     if let Some(Located { place, value }) = path
         && (!value.starts_with('/') || value.contains('\0'))

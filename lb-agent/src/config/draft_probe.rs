@@ -7,6 +7,7 @@ use rustls::pki_types::ServerName;
 use super::{
     authorities::CaFiles,
     draft::each,
+    draft_credentials::credentials,
     error::Problems,
     read::{Fields, Located, boolean, duration, integer, quoted, show, text},
     yaml::{Node, Value},
@@ -15,22 +16,45 @@ use crate::model::{ExpectedStatus, HttpProbe, Probe, ProbeKind, TlsProbe, Trust}
 
 const KEYS: &[&str] = &["tcp", "http", "https", "interval", "timeout", "rise", "fall"];
 const HTTP_KEYS: &[&str] = &["port", "path", "host", "status"];
-const HTTPS_KEYS: &[&str] = &["port", "path", "host", "status", "caFile", "insecureSkipVerify", "serverName"];
+const HTTPS_KEYS: &[&str] = &[
+    "port",
+    "path",
+    "host",
+    "status",
+    "caFile",
+    "insecureSkipVerify",
+    "serverName",
+    "tokenFile",
+    "clientCertFile",
+    "clientKeyFile",
+];
 /// HTTP status codes (RFC 9110 section 15).
 const CODES: RangeInclusive<u16> = 100..=599;
 /// Longest path and host, in bytes.
 const MAX_TEXT: usize = 1024;
+
+/// What a probe is where the file says nothing.
+pub(super) struct ProbeDefaults {
+    pub(super) path: &'static str,
+    pub(super) server_name: Option<&'static str>,
+    pub(super) interval: Duration,
+}
+
+/// The defaults for services.
+pub(super) const PROBE: ProbeDefaults =
+    ProbeDefaults { path: "/", server_name: None, interval: Duration::from_secs(2) };
 
 /// The probe of a service: as written, `none`, or a TCP probe of `own_port`, the one TCP port of the service if there is
 /// just one.
 pub(super) fn probe(
     service: &Fields<'_>,
     own_port: Option<u16>,
+    defaults: &ProbeDefaults,
     ca_files: &mut CaFiles,
     problems: &mut Problems,
 ) -> Option<Probe> {
     let Some(value) = service.optional("probe") else {
-        return own_port.map(|port| default_probe(ProbeKind::Tcp, port));
+        return own_port.map(|port| default_probe(ProbeKind::Tcp, port, defaults));
     };
     if matches!(&value.value, Value::Scalar(text) if text == "none") {
         return None;
@@ -42,10 +66,10 @@ pub(super) fn probe(
         return None;
     }
     let fields = Fields::of(value, "probe", KEYS, problems)?;
-    let Question { key, port, kind } = question(&fields, ca_files, problems);
+    let Question { key, port, kind } = question(&fields, defaults, ca_files, problems);
     let port = port.or(own_port);
     // What was refused makes no configuration, so its place can be taken by anything while the reading goes on.
-    let mut probe = default_probe(kind.unwrap_or(ProbeKind::Tcp), port.unwrap_or(1));
+    let mut probe = default_probe(kind.unwrap_or(ProbeKind::Tcp), port.unwrap_or(1), defaults);
     timing(&fields, &mut probe, problems);
     if port.is_none() && service.optional("ports").is_some() {
         let reason = format!(
@@ -56,8 +80,8 @@ pub(super) fn probe(
     port.map(|_| probe)
 }
 
-const fn default_probe(kind: ProbeKind, port: u16) -> Probe {
-    Probe { kind, port, interval: Duration::from_secs(2), timeout: Duration::from_secs(1), rise: 2, fall: 3 }
+const fn default_probe(kind: ProbeKind, port: u16, defaults: &ProbeDefaults) -> Probe {
+    Probe { kind, port, interval: defaults.interval, timeout: Duration::from_secs(1), rise: 2, fall: 3 }
 }
 
 /// What is asked, as far as it was good.
@@ -68,7 +92,7 @@ struct Question {
     kind: Option<ProbeKind>,
 }
 
-fn question(probe: &Fields<'_>, ca_files: &mut CaFiles, problems: &mut Problems) -> Question {
+fn question(probe: &Fields<'_>, defaults: &ProbeDefaults, ca_files: &mut CaFiles, problems: &mut Problems) -> Question {
     let nothing = |key| Question { key, port: None, kind: None };
     let written: Vec<_> =
         ["tcp", "http", "https"].into_iter().filter_map(|key| Some((key, probe.optional(key)?))).collect();
@@ -90,19 +114,19 @@ fn question(probe: &Fields<'_>, ca_files: &mut CaFiles, problems: &mut Problems)
     let port = fields.optional("port").and_then(|value| integer(value, "port", &(1..=u16::MAX), problems));
     let kind = match key {
         "tcp" => Some(ProbeKind::Tcp),
-        "http" => http(&fields, problems).map(ProbeKind::Http),
+        "http" => http(&fields, defaults, problems).map(ProbeKind::Http),
         _ => {
-            let (http, tls) = (http(&fields, problems), tls(&fields, ca_files, problems));
+            let (http, tls) = (http(&fields, defaults, problems), tls(&fields, defaults, ca_files, problems));
             http.zip(tls).map(|(http, tls)| ProbeKind::Https(http, tls))
         }
     };
     Question { key, port: port.map(|port| port.value), kind }
 }
 
-fn http(fields: &Fields<'_>, problems: &mut Problems) -> Option<HttpProbe> {
+fn http(fields: &Fields<'_>, defaults: &ProbeDefaults, problems: &mut Problems) -> Option<HttpProbe> {
     let before = problems.count();
     let path = fields.optional("path").and_then(|value| text(value, "path", problems));
-    let path = path.map_or("/", |path| {
+    let path = path.map_or(defaults.path, |path| {
         let is_path = path.value.starts_with('/') && !path.value.contains('#');
         if !(is_path && is_visible(path.value) && path.value.parse::<hyper::Uri>().is_ok()) {
             let reason = format!(
@@ -163,7 +187,12 @@ fn codes(value: &Node, problems: &mut Problems) -> Option<RangeInclusive<u16>> {
     range.map(|(first, last)| first..=last)
 }
 
-fn tls(fields: &Fields<'_>, ca_files: &mut CaFiles, problems: &mut Problems) -> Option<TlsProbe> {
+fn tls(
+    fields: &Fields<'_>,
+    defaults: &ProbeDefaults,
+    ca_files: &mut CaFiles,
+    problems: &mut Problems,
+) -> Option<TlsProbe> {
     let before = problems.count();
     let server_name = fields.optional("serverName").and_then(|value| text(value, "serverName", problems));
     if let Some(name) = server_name.filter(|name| ServerName::try_from(name.value).is_err()) {
@@ -190,8 +219,9 @@ fn tls(fields: &Fields<'_>, ca_files: &mut CaFiles, problems: &mut Problems) -> 
             None
         }
     };
-    let server_name = server_name.map(|name| name.value.to_owned());
-    trust.filter(|_| problems.count() == before).map(|trust| TlsProbe { server_name, trust })
+    let server_name = server_name.map(|name| name.value).or(defaults.server_name).map(str::to_owned);
+    let credentials = credentials(fields, ca_files, problems);
+    trust.filter(|_| problems.count() == before).map(|trust| TlsProbe { server_name, trust, credentials })
 }
 
 fn authorities(value: &Node, ca_files: &mut CaFiles, problems: &mut Problems) -> Option<Trust> {

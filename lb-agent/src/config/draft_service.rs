@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::{
     authorities::CaFiles,
     draft::{each, nameless, some_of},
-    draft_probe::probe,
+    draft_probe::{PROBE, probe},
     draft_tracking::{affinity, flow_timeout},
     error::{Place, Problems},
     read::{Fields, Located, address, boolean, choice, duration, integer, name},
@@ -127,7 +127,7 @@ pub(super) fn service(value: &Node, ca_files: &mut CaFiles, problems: &mut Probl
     let backends = each(fields.optional("backends"), "backends", problems, backend);
     Some(DraftService {
         place: fields.place,
-        probe: probe(&fields, single(&ports).filter(|_| protocol == Protocol::Tcp), ca_files, problems),
+        probe: probe(&fields, single(&ports).filter(|_| protocol == Protocol::Tcp), &PROBE, ca_files, problems),
         slow_start: slow_start(&fields, problems),
         mss_clamp: mss_clamp(&fields, problems),
         ring_size: ring_size(&fields, problems),

@@ -11,10 +11,13 @@ mod authorities;
 mod build;
 mod capacity_check;
 mod check;
+mod cluster_check;
 mod controller;
 mod draft;
-mod draft_node;
+mod draft_cluster;
+mod draft_credentials;
 mod draft_membership;
+mod draft_node;
 mod draft_probe;
 mod draft_service;
 mod draft_tracking;
@@ -49,7 +52,7 @@ pub use types::{
     AgentConfig, Capacities, InterfaceSpec, LogConfig, LogFormat, LogLevel, MembershipConfig, OnTerminate, XdpMode,
 };
 
-use crate::model::DesiredState;
+use crate::model::{ControlPlaneSettings, DesiredState, KubernetesSettings};
 
 /// Largest configuration file, in bytes: a hundred thousand backends take about half of it.
 pub const MAX_FILE_BYTES: u64 = 16_000_000;
@@ -61,6 +64,10 @@ pub struct Config {
     pub agent: AgentConfig,
     /// What the file asks of this node.
     pub desired: DesiredState,
+    /// The cluster that adds to it, if there is one.
+    pub kubernetes: Option<KubernetesSettings>,
+    /// The VIP of the API servers, if it is balanced here.
+    pub control_plane: Option<ControlPlaneSettings>,
     /// What was accepted but is hardly meant, in the order of the file.
     pub warnings: Vec<Problem>,
     /// Other files whose content is part of this, so that a change of theirs is one of the configuration.
@@ -98,6 +105,7 @@ pub fn parse(file_name: &str, text: &str, base_dir: &Path) -> Result<Config, Con
     let draft = draft::draft(&root, base_dir, &mut problems);
     if let Some(draft) = &draft {
         check::check(draft, &mut problems);
+        cluster_check::check(draft, &mut problems);
         capacity_check::check(draft, &mut problems);
     }
     let config = draft.and_then(|draft| build::build(file_name, draft));

@@ -8,7 +8,7 @@ use std::{collections::HashMap, path::Path};
 use super::{
     Config, ConfigErrors, MAX_FILE_BYTES,
     authorities::CaFiles,
-    build, capacity_check, check, draft,
+    build, capacity_check, check, cluster_check, draft,
     draft_service::{self, DraftService},
     error::{Place, Problems},
     parse, read_bytes,
@@ -61,6 +61,7 @@ impl Reader {
         let mut draft = draft::draft(&root, base_dir, &mut problems)?;
         draft.services = self.services(file_name, parts)?;
         check::check(&draft, &mut problems);
+        cluster_check::check(&draft, &mut problems);
         capacity_check::check(&draft, &mut problems);
         let (config, warnings) = problems.finish(build::build(file_name, draft)).ok()?;
         Some(Config { warnings, ..config? })

@@ -7,8 +7,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::{
-    AnnounceWhen, Delivery, ExpectedStatus, HttpProbe, Interface, InterfaceKind, MacAddr, MssClamp, Network, Probe,
-    ProbeKind, Protocol, TlsProbe, Trust, network::InterfaceAddress,
+    AnnounceWhen, Credentials, Delivery, ExpectedStatus, HttpProbe, Interface, InterfaceKind, MacAddr, MssClamp,
+    Network, Probe, ProbeKind, Protocol, TlsProbe, Trust, network::InterfaceAddress,
 };
 
 /// A file without services; line 5 is the next.
@@ -82,12 +82,32 @@ fn sample_with_probe(without: &[&str]) -> String {
 #[test]
 fn the_probes_in_the_samples_comments_are_good() {
     let dir = folder();
-    fs::write(dir.path().join("ca.crt"), authority()).unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::default().self_signed(&key).unwrap().pem();
+    let files = [
+        ("ca.crt", authority()),
+        ("token", "t".to_owned()),
+        ("probe.crt", certificate),
+        ("probe.key", key.serialize_pem()),
+    ];
+    files.iter().for_each(|(name, text)| fs::write(dir.path().join(name), text).unwrap());
     let question = |without: &[&str]| {
         let config = parse("sample", &sample_with_probe(without), dir.path()).unwrap();
         config.desired.services[0].probe.as_ref().unwrap().question()
     };
-    let https = ["https:", "port: 6443", "path: /readyz", "host: api", "status: [", "caFile", "insecure", "serverName"];
+    let https = [
+        "https:",
+        "port: 6443",
+        "path: /readyz",
+        "host: api",
+        "status: [",
+        "caFile",
+        "insecure",
+        "serverName",
+        "tokenFile",
+        "clientCertFile",
+        "clientKeyFile",
+    ];
     assert_eq!(question(&["tcp:", "http:", "insecureSkipVerify"]), "https :6443/readyz");
     assert_eq!(question(&["tcp:", "http:", "caFile"]), "https :6443/readyz");
     assert_eq!(question(&[&["tcp:"][..], &https[..]].concat()), "http :8080/healthz");
@@ -171,7 +191,11 @@ fn an_http_probe_has_its_defaults() {
     assert_eq!(probe(written), expected(ProbeKind::Http(all), 8080));
     let one = HttpProbe { status: ExpectedStatus::of([401..=401]), ..http.clone() };
     assert_eq!(probe("{http: {status: 401}}"), expected(ProbeKind::Http(one), 80));
-    let tls = TlsProbe { server_name: Some("kubernetes".to_owned()), trust: Trust::Anybody };
+    let tls = TlsProbe {
+        server_name: Some("kubernetes".to_owned()),
+        trust: Trust::Anybody,
+        credentials: Credentials::default(),
+    };
     let https = ProbeKind::Https(http, tls);
     assert_eq!(probe("{https: {serverName: kubernetes, insecureSkipVerify: true}}"), expected(https, 80));
 }
@@ -297,7 +321,7 @@ levee.yaml:9:13: `protocol` is `icmp`; write one of tcp, udp, sctp
 levee.yaml:11:5: backend has no `address`; add it
 levee.yaml:11:6: unknown key `addres` in backend; did you mean `address`?
 levee.yaml:11:32: `weight` is `1001`; write a whole number in 0..=1000
-levee.yaml:12:1: unknown key `colour` in the file; known are node, interfaces, secret, secretFile, peers, services, announcements, onTerminate, http, pinPath, socket, log, capacities, membership
+levee.yaml:12:1: unknown key `colour` in the file; known are node, interfaces, secret, secretFile, peers, services, announcements, onTerminate, http, pinPath, socket, log, capacities, membership, kubernetes, controlPlane
 levee.yaml:13:14: `level` is `loud`; write one of error, warn, info, debug, trace
 ");
 }
@@ -309,7 +333,7 @@ levee.yaml:1:1: the file has no `node`; add it
 levee.yaml:1:1: the file has no `interfaces`; add it
 levee.yaml:1:1: the file has no `secretFile`; add it (or `secret`), the same secret on every director
 ");
-    insta::assert_snapshot!(read("- 1").unwrap_err(), @"levee.yaml:1:1: the file is a list; write a mapping with the keys node, interfaces, secret, secretFile, peers, services, announcements, onTerminate, http, pinPath, socket, log, capacities, membership");
+    insta::assert_snapshot!(read("- 1").unwrap_err(), @"levee.yaml:1:1: the file is a list; write a mapping with the keys node, interfaces, secret, secretFile, peers, services, announcements, onTerminate, http, pinPath, socket, log, capacities, membership, kubernetes, controlPlane");
     insta::assert_snapshot!(read("node: {name: n1, addresses: []}\ninterfaces:\nsecret: \"\"\n").unwrap_err(), @"
 levee.yaml:1:29: `addresses` is empty; name at least one
 levee.yaml:2:11: `interfaces` is empty; write a list, `[]` for none
@@ -617,3 +641,6 @@ proptest! {
         let _ = parse("sample", &String::from_utf8_lossy(&bytes), Path::new("/nonexistent"));
     }
 }
+
+#[path = "cluster_tests.rs"]
+mod cluster;

@@ -24,7 +24,7 @@ pub(super) fn of(target: &ProbeTarget) -> Ask {
             Box::new(move || Box::pin(ask(target.clone(), Arc::clone(&request), None)))
         }
         ProbeKind::Https(http, tls) => {
-            let request = Arc::new(Request::new(&target, http, "https"));
+            let request = Arc::new(Request::new(&target, http, "https").showing(&tls.credentials));
             match tls::Client::new(&target, tls) {
                 Ok(client) => {
                     let client = Arc::new(client);

@@ -10,7 +10,7 @@ use hyper::{
     Request as HttpRequest, StatusCode,
     body::{Bytes, Incoming},
     client::conn::http1,
-    header,
+    header::{self, HeaderValue},
 };
 use hyper_util::rt::TokioIo;
 use tokio::{
@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use super::Answer;
-use crate::model::{ExpectedStatus, HttpProbe, ProbeTarget};
+use crate::model::{Credentials, ExpectedStatus, HttpProbe, ProbeTarget};
 
 /// The most that is read of a body, in bytes.
 const MAX_BODY: usize = 16 * 1024;
@@ -34,6 +34,8 @@ pub(super) struct Request {
     host: String,
     expected: ExpectedStatus,
     scheme: &'static str,
+    /// Value of `Authorization`.
+    authorization: Option<HeaderValue>,
 }
 
 impl Request {
@@ -44,7 +46,18 @@ impl Request {
             host: http.host_of(target.address, target.probe.port),
             expected: http.status.clone(),
             scheme,
+            authorization: None,
         }
+    }
+
+    /// The same with credentials.
+    pub(super) fn showing(mut self, credentials: &Credentials) -> Self {
+        let bearer = |token: &String| HeaderValue::try_from(format!("Bearer {token}")).ok();
+        self.authorization = credentials.token.as_ref().and_then(bearer);
+        if let Some(value) = &mut self.authorization {
+            value.set_sensitive(true);
+        }
+        self
     }
 
     /// Asks over `stream`, and closes it; gives up at `deadline`, which is `limit` after the probe began.
@@ -103,6 +116,9 @@ impl Request {
                 request.headers_mut().insert(name, value);
             }
         }
+        if let Some(value) = &self.authorization {
+            request.headers_mut().insert(header::AUTHORIZATION, value.clone());
+        }
         request
     }
 
@@ -112,12 +128,12 @@ impl Request {
             return Answer::Yes;
         }
         let question = format!("{} GET {path}", self.scheme);
-        Answer::open(match status {
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => format!(
-                "the server wants credentials: {question} answers {code}; probe a path that needs none, or expect status {code}"
-            ),
-            _ => format!("{question} answers {code}, expected {}", self.expected),
-        })
+        match status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Answer::WantsCredentials(format!(
+                "the server wants credentials: {question} answers {code}; give the probe some (`tokenFile`, `clientCertFile`), probe a path that needs none, or expect status {code}"
+            )),
+            _ => Answer::open(format!("{question} answers {code}, expected {}", self.expected)),
+        }
     }
 }
 

@@ -45,9 +45,9 @@ async fn the_status_decides() {
 async fn a_server_that_wants_credentials_is_a_mistake_of_the_configuration() {
     for (line, code) in [("401 Unauthorized", 401), ("403 Forbidden", 403)] {
         let reason = format!(
-            "the server wants credentials: http GET /readyz answers {code}; probe a path that needs none, or expect status {code}"
+            "the server wants credentials: http GET /readyz answers {code}; give the probe some (`tokenFile`, `clientCertFile`), probe a path that needs none, or expect status {code}"
         );
-        assert_eq!(asked(http(), status(line)).await.0, Answer::open(reason));
+        assert_eq!(asked(http(), status(line)).await.0, Answer::WantsCredentials(reason));
         let expecting = HttpProbe { status: ExpectedStatus::of([code..=code]), ..http() };
         assert_eq!(asked(expecting, status(line)).await.0, Answer::Yes, "unless it is expected");
     }

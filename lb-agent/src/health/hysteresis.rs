@@ -30,26 +30,31 @@ impl Hysteresis {
     pub(super) fn take(&mut self, answer: Answer) -> bool {
         let next = match (answer, &self.state) {
             (Answer::Unknown(_), _) => return false,
-            // The first success counts at once: a restarted agent has no reason to doubt a backend that answers.
-            (Answer::Yes, ProbeState::Unknown) => ProbeState::Healthy,
-            (Answer::Yes, ProbeState::Failed { .. }) if self.count() >= self.rise => ProbeState::Healthy,
-            (Answer::No { reason, port_open }, ProbeState::Unknown | ProbeState::Healthy)
-                if self.count() >= self.fall =>
-            {
-                ProbeState::Failed { reason, port_open }
-            }
+            (Answer::Yes, _) => return self.rise_to(ProbeState::Healthy),
+            (Answer::WantsCredentials(reason), _) => return self.rise_to(ProbeState::WantsCredentials { reason }),
             (Answer::No { reason, port_open }, ProbeState::Failed { .. }) => ProbeState::Failed { reason, port_open },
-            (Answer::Yes, ProbeState::Healthy) => ProbeState::Healthy,
-            (Answer::Yes, ProbeState::Failed { reason, .. }) => {
-                let reason = reason.clone();
-                self.against = self.count();
-                return self.turn(ProbeState::Failed { reason, port_open: true });
+            (Answer::No { reason, port_open }, _) if self.count() >= self.fall => {
+                ProbeState::Failed { reason, port_open }
             }
             (Answer::No { .. }, _) => {
                 self.against = self.count();
                 return false;
             }
         };
+        self.against = 0;
+        self.turn(next)
+    }
+
+    /// Takes an answer by which the backend serves. The first one counts at once: a restarted agent has no reason to
+    /// doubt a backend that answers.
+    fn rise_to(&mut self, next: ProbeState) -> bool {
+        if let ProbeState::Failed { reason, .. } = &self.state
+            && self.count() < self.rise
+        {
+            let reason = reason.clone();
+            self.against = self.count();
+            return self.turn(ProbeState::Failed { reason, port_open: true });
+        }
         self.against = 0;
         self.turn(next)
     }
@@ -87,12 +92,14 @@ mod tests {
             hysteresis.take(match answer {
                 '+' => Answer::Yes,
                 '-' => Answer::closed("refused"),
+                '4' => Answer::WantsCredentials("401".to_owned()),
                 _ => Answer::Unknown("no sockets".to_owned()),
             });
             match hysteresis.state() {
                 ProbeState::Unknown => 'u',
                 ProbeState::Healthy => 'h',
                 ProbeState::Failed { .. } => 'f',
+                ProbeState::WantsCredentials { .. } => 'c',
             }
         };
         answers.chars().map(step).collect()
@@ -108,6 +115,7 @@ mod tests {
             (1, 1, "-+-+", "fhfh"),
             (2, 2, "+-?-+?+", "hhhfffh"),
             (100, 1, "-++", "fff"),
+            (2, 2, "4-4+4--4+4", "ccchccffhc"),
         ] {
             assert_eq!(states(hysteresis(rise, fall), answers), expected, "rise {rise}, fall {fall}: {answers}");
         }

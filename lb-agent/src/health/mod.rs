@@ -29,6 +29,8 @@ enum Answer {
         /// Whether it let the probe connect.
         port_open: bool,
     },
+    /// The backend serves, and does not tell strangers how it is: a mistake of the configuration, not of the backend.
+    WantsCredentials(String),
     /// The probe could not be made for want of something here, which says nothing of the backend.
     Unknown(String),
 }

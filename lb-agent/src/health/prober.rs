@@ -13,7 +13,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::{
     ask::{self, Ask},
@@ -193,6 +193,10 @@ fn log(target: &ProbeTarget, before: Option<&ProbeState>, state: &ProbeState) {
             info!(%backend, port, reason, port_open, "backend fails its probe");
         }
         (_, ProbeState::Healthy) => info!(%backend, port, "backend answers its probe"),
+        (Some(ProbeState::WantsCredentials { .. }), ProbeState::WantsCredentials { .. }) => {}
+        (_, ProbeState::WantsCredentials { reason }) => {
+            warn!(%backend, port, reason, "backend does not tell how it is, and is taken for healthy");
+        }
         (_, ProbeState::Unknown) => {}
     }
 }

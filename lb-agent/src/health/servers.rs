@@ -15,7 +15,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use super::{Answer, ask};
-use crate::model::{ExpectedStatus, HttpProbe, Probe, ProbeKind, ProbeTarget};
+use crate::model::{ClientIdentity, ExpectedStatus, HttpProbe, Probe, ProbeKind, ProbeTarget};
 
 pub(super) const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 /// Far more than any answer here takes.
@@ -119,6 +119,31 @@ impl Authority {
     /// Its certificate in DER.
     pub(super) fn certificate(&self) -> Vec<u8> {
         self.0.der().to_vec()
+    }
+
+    /// What a client shows to a server that demands a certificate of this authority.
+    pub(super) fn client(&self) -> ClientIdentity {
+        let key = KeyPair::generate().unwrap();
+        let certificate = CertificateParams::default().signed_by(&key, &self.0).unwrap();
+        ClientIdentity { chain: vec![certificate.der().to_vec()], key: key.serialize_pem().into_bytes() }
+    }
+
+    /// A server for the loopback address that demands such a certificate.
+    pub(super) fn demanding_server(&self) -> ServerConfig {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(self.0.der().clone()).unwrap();
+        let clients =
+            rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+        let key = KeyPair::generate().unwrap();
+        let certificate = CertificateParams::default().signed_by(&key, &self.0).unwrap();
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_client_cert_verifier(clients.build().unwrap())
+            .with_single_cert(vec![certificate.der().clone()], key)
+            .unwrap()
     }
 
     /// A server with a certificate for `names` and the loopback address, valid until the end of `year`.

@@ -10,7 +10,7 @@ use rustls::{
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
     crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, ServerName, UnixTime},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
 };
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
@@ -32,7 +32,7 @@ impl Client {
             Some(name) => ServerName::try_from(name.clone()).map_err(|error| error.to_string())?,
             None => ServerName::from(target.address),
         };
-        let config = client_config(&tls.trust).map_err(|error| error.to_string())?;
+        let config = client_config(tls).map_err(|error| error.to_string())?;
         Ok(Self { connector: TlsConnector::from(Arc::new(config)), name, shown })
     }
 
@@ -59,21 +59,29 @@ impl Client {
             Error::InvalidCertificate(cause) => format!("the server's certificate is not accepted: {cause}"),
             Error::InvalidMessage(InvalidMessage::InvalidContentType) => "the server does not speak TLS".to_owned(),
             Error::AlertReceived(AlertDescription::CertificateRequired) => {
-                "the server wants credentials: a client certificate, which probes do not have".to_owned()
+                "the server wants credentials: a client certificate; name one in `clientCertFile`".to_owned()
             }
             other => format!("TLS handshake: {other}"),
         }
     }
 }
 
-fn client_config(trust: &Trust) -> Result<ClientConfig, Error> {
+fn client_config(tls: &TlsProbe) -> Result<ClientConfig, Error> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
-    let mut config = match trust {
+    let builder = match &tls.trust {
         Trust::Anybody => builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider))),
         Trust::Authorities(certificates) => builder.with_root_certificates(roots(certificates)?),
-    }
-    .with_no_client_auth();
+    };
+    let mut config = match &tls.credentials.identity {
+        None => builder.with_no_client_auth(),
+        Some(identity) => {
+            let key =
+                PrivateKeyDer::from_pem_slice(&identity.key).map_err(|error| Error::General(error.to_string()))?;
+            let chain = identity.chain.iter().map(|certificate| CertificateDer::from(certificate.clone())).collect();
+            builder.with_client_auth_cert(chain, key)?
+        }
+    };
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     config.resumption = Resumption::disabled();
     Ok(config)

@@ -2,12 +2,15 @@ use super::{
     super::{Answer, servers::*},
     *,
 };
-use crate::model::ProbeKind;
+use crate::model::{Credentials, ProbeKind};
 
 const YEAR: i32 = 2999;
 
 fn https(server_name: Option<&str>, trust: Trust) -> ProbeKind {
-    ProbeKind::Https(http(), TlsProbe { server_name: server_name.map(str::to_owned), trust })
+    ProbeKind::Https(
+        http(),
+        TlsProbe { server_name: server_name.map(str::to_owned), trust, credentials: Credentials::default() },
+    )
 }
 
 fn trusting(authority: &Authority) -> Trust {
@@ -91,4 +94,29 @@ async fn a_closed_port_refuses() {
     let port = bound.local_addr().unwrap().port();
     let answer = ask(&target(https(None, Trust::Anybody), port, PATIENCE)).await;
     assert_eq!(answer, Answer::closed("connection refused"));
+}
+
+#[tokio::test]
+async fn a_token_is_shown_inside_tls() {
+    let authority = Authority::new();
+    let (port, server) = tls(authority.server(&[], YEAR), status("200 OK")).await;
+    let credentials = Credentials { token: Some("s3cr3t".to_owned()), identity: None };
+    let kind = ProbeKind::Https(http(), TlsProbe { server_name: None, trust: Trust::Anybody, credentials });
+    assert_eq!(ask(&target(kind, port, PATIENCE)).await, Answer::Yes);
+    let seen = server.await.unwrap().unwrap();
+    assert!(seen.head.contains("\r\nauthorization: Bearer s3cr3t\r\n"), "{}", seen.head);
+}
+
+#[tokio::test]
+async fn a_client_certificate_is_shown_in_the_handshake() {
+    let authority = Authority::new();
+    let identity = authority.client();
+    let (port, server) = tls(authority.demanding_server(), status("200 OK")).await;
+    let probe = |identity| {
+        let credentials = Credentials { token: None, identity };
+        let kind = ProbeKind::Https(http(), TlsProbe { server_name: None, trust: Trust::Anybody, credentials });
+        target(kind, port, PATIENCE)
+    };
+    assert_eq!(ask(&probe(Some(identity))).await, Answer::Yes);
+    assert!(server.await.unwrap().is_some());
 }

@@ -56,6 +56,14 @@ facts! {
     PEER_REFUSES = Gauge "levee_peer_refuses" "Whether the peer does not know this node as a director and drops what it sends there";
     MOST_SILENT = Gauge "levee_peers_most_silent" "Whether most peers are silent, so that none is believed to be: this node may be cut off";
     GATE_SHUT = Gauge "levee_announce_gate_shut" "Whether this node announces nothing on account of what its peers say";
+    WANTS_CREDENTIALS = Gauge "levee_backend_wants_credentials" "Backends that answer their probe with 401 or 403 and are taken for healthy: the probe needs credentials";
+    KUBERNETES_LIVE = Gauge "levee_kubernetes_live" "Whether the inventory of the cluster is from an API server: 0 is saved on disk, or none";
+    KUBERNETES_SAVED = Gauge "levee_kubernetes_saved_timestamp_seconds" "When the saved inventory in force was written, seconds of Unix time; absent while it is live";
+    KUBERNETES_OBJECTS = Gauge "levee_kubernetes_objects" "Objects of the inventory, by kind";
+    KUBERNETES_SERVED = Gauge "levee_kubernetes_services_served" "Services of the cluster of which at least one port is served";
+    KUBERNETES_JUDGEMENTS = Gauge "levee_kubernetes_judgements" "Remarks on objects of the cluster, by severity and reason; lbctl status lists them";
+    KUBERNETES_WITHHELD = Gauge "levee_kubernetes_vips_withheld" "VIPs of Services that are served and not announced by this node: its inventory is too old, it is excluded, or not selected";
+    KUBERNETES_COMPOSE = Durations "levee_kubernetes_compose_duration_seconds" "Time taken to make services of configuration and inventory, seconds";
     MAPS_READABLE = Gauge "levee_maps_readable" "Whether the maps could be read for this answer: the metrics below are absent otherwise";
     SERVICE_PACKETS = Counter "levee_service_packets" "Packets of the service that were handed on or up";
     SERVICE_BYTES = Counter "levee_service_bytes" "Bytes of these packets from the IP header on, without tunnel headers";

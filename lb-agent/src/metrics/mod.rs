@@ -2,6 +2,7 @@
 //!
 //! `facts` has every metric's name, kind and help, once; `samples` fills them.
 
+mod cluster;
 #[cfg(test)]
 mod contract;
 mod facts;
@@ -118,6 +119,27 @@ mod tests {
         assert!(text.contains("levee_ready 1\n"));
         assert!(!text.contains("levee_service_packets_total{"));
         assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn a_cluster_has_its_metrics() {
+        let mut status = examples::status();
+        status.cluster = Some(examples::cluster());
+        status.backends[0].health = "wantsCredentials".to_owned();
+        let text = render(&status, None);
+        for line in [
+            "levee_kubernetes_live 0",
+            "levee_kubernetes_saved_timestamp_seconds 1795000000",
+            "levee_kubernetes_objects{kind=\"Node\"} 3",
+            "levee_kubernetes_services_served 2",
+            "levee_kubernetes_judgements{severity=\"refused\",reason=\"AddressRefused\"} 1",
+            "levee_kubernetes_vips_withheld 1",
+            "levee_kubernetes_compose_duration_seconds_sum 0.015625",
+            "levee_kubernetes_compose_duration_seconds_count 5",
+            "levee_backend_wants_credentials{service=\"kubernetes\",backend=\"10.0.1.2:6443\"} 1",
+        ] {
+            assert!(text.contains(&format!("{line}\n")), "{line} is not in\n{text}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use super::{Family, Labels, Sample, Value, facts, facts::Fact, members, tracking};
+use super::{Family, Labels, Sample, Value, cluster, facts, facts::Fact, members, tracking};
 use crate::{
     inspect::{BackendView, Count, Inspection, MapUse, ServiceView},
     status::AgentStatus,
@@ -15,6 +15,7 @@ use crate::{
 pub(super) fn families(status: &AgentStatus, maps: Option<&Inspection>) -> Vec<Family> {
     let mut families = of_agent(status);
     families.extend(members::families(status));
+    families.extend(cluster::families(status));
     families.push(single(facts::MAPS_READABLE, flag(maps.is_some())));
     families.extend(maps.into_iter().flat_map(of_maps));
     families

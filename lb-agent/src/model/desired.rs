@@ -72,6 +72,19 @@ pub struct Service {
     pub source_ranges: Vec<IpNet>,
     /// What segments a server here may ask its clients for.
     pub mss_clamp: MssClamp,
+    /// When a node with a backend of it holds its VIPs.
+    pub hold: HoldWhen,
+}
+
+/// When a node that is a backend holds the VIPs of its service.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum HoldWhen {
+    /// Unless its own probe finds the port closed and that is believed: what another director sends is delivered.
+    #[default]
+    Trusted,
+    /// Once its own probe has found the port open, until it finds it closed, whatever the probes of other backends say.
+    /// A node whose server does not run (yet) then reaches the VIP over the wire, as anybody else.
+    PortOpen,
 }
 
 /// How the maximum segment size in SYN segments from a service's VIPs is bounded, on the nodes of its backends. Clients'
@@ -195,6 +208,12 @@ impl fmt::Display for Delivery {
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct RingSize(u8);
 
+impl Default for RingSize {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
 impl RingSize {
     /// The default of `ringSize`.
     pub const DEFAULT: Self = Self(12);
@@ -254,4 +273,6 @@ pub enum AnnounceWhen {
     LocalBackend,
     /// Always: for directors that have no backend of their own.
     Always,
+    /// While any backend of the VIP takes flows, wherever it is: every director announces.
+    AnyBackend,
 }

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::model::{Backend, Delivery, MssClamp, Node, Peer, Protocol, RingSize, Service};
+use crate::model::{Backend, Delivery, HoldWhen, MssClamp, Node, Peer, Protocol, RingSize, Service};
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -24,6 +24,7 @@ fn service(name: &str, port: u16) -> Service {
         drop_unmatched: true,
         source_ranges: Vec::new(),
         mss_clamp: MssClamp::Off,
+        hold: HoldWhen::Trusted,
     }
 }
 

@@ -55,6 +55,12 @@ pub enum ProbeState {
         /// it says that it is not ready.
         port_open: bool,
     },
+    /// Answers, but tells only who has credentials (HTTP 401, 403): a mistake of the configuration, so it is taken for
+    /// healthy, and reported.
+    WantsCredentials {
+        /// What the last probe met and what to do, as text for people.
+        reason: String,
+    },
 }
 
 impl ProbeState {

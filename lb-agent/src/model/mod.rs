@@ -1,5 +1,6 @@
 //! What is wanted and what is known, as plain ordered values: no I/O, no clocks, no sockets.
 
+pub mod cluster;
 pub mod desired;
 pub mod drain;
 pub mod health;
@@ -13,9 +14,12 @@ pub mod pool;
 pub mod probe;
 pub mod source;
 
+pub use cluster::{
+    ClusterAccess, ControlPlaneSettings, Judgement, KubernetesSettings, Reason, ServersFrom, Severity, Subject,
+};
 pub use desired::{
-    Affinity, AnnounceWhen, Announcement, AnnouncerKind, Backend, Delivery, DesiredState, MssClamp, Node, Peer,
-    Protocol, RingSize, Service,
+    Affinity, AnnounceWhen, Announcement, AnnouncerKind, Backend, Delivery, DesiredState, HoldWhen, MssClamp, Node,
+    Peer, Protocol, RingSize, Service,
 };
 pub use drain::{Drain, DrainAnswer, DrainError, DrainRequest, Drained, Drains, NamedBackend};
 pub use health::{BackendAddress, HealthReport, ProbeState, ProbeTarget};
@@ -24,5 +28,5 @@ pub use leadership::Leadership;
 pub use members::{Gate, Member, MemberState, Members};
 pub use network::{Interface, InterfaceKind, MacAddr, Network, NextHop};
 pub use pool::{AddressRange, AnnounceNodes, AnnouncePolicy, Pool};
-pub use probe::{ExpectedStatus, HttpProbe, Probe, ProbeKind, TlsProbe, Trust};
+pub use probe::{ClientIdentity, Credentials, ExpectedStatus, HttpProbe, Probe, ProbeKind, TlsProbe, Trust};
 pub use source::{Doubted, Kind, KindStatus, SaveStatus, SourceStatus};

@@ -49,6 +49,26 @@ pub struct TlsProbe {
     pub server_name: Option<String>,
     /// Who has to have signed the certificate.
     pub trust: Trust,
+    /// What the probe shows of itself.
+    pub credentials: Credentials,
+}
+
+/// What a probe shows of itself to a server that asks. Nothing of it is ever shown to anybody else.
+#[derive(Clone, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Credentials {
+    /// Sent as `Authorization: Bearer`.
+    pub token: Option<String>,
+    /// Shown in the handshake.
+    pub identity: Option<ClientIdentity>,
+}
+
+/// A client certificate with its key, of which the configuration has found that they can be used.
+#[derive(Clone, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct ClientIdentity {
+    /// The certificate and what leads to its authority, X.509 in DER.
+    pub chain: Vec<Vec<u8>>,
+    /// The private key as PEM.
+    pub key: Vec<u8>,
 }
 
 /// Who has to have signed a server's certificate.
@@ -113,6 +133,18 @@ impl fmt::Display for ExpectedStatus {
             if first == last { write!(f, "{first}")? } else { write!(f, "{first}-{last}")? }
         }
         Ok(())
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Credentials(token {}, certificate {})", self.token.is_some(), self.identity.is_some())
+    }
+}
+
+impl fmt::Debug for ClientIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ClientIdentity({} certificates)", self.chain.len())
     }
 }
 

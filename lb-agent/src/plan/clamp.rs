@@ -47,7 +47,7 @@ mod tests {
     use std::{collections::BTreeMap, time::Duration};
 
     use super::*;
-    use crate::model::{Backend, Interface, InterfaceKind, MacAddr, NextHop, Node, Peer, RingSize};
+    use crate::model::{Backend, HoldWhen, Interface, InterfaceKind, MacAddr, NextHop, Node, Peer, RingSize};
 
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()
@@ -71,6 +71,7 @@ mod tests {
             source_ranges: Vec::new(),
             drop_unmatched: true,
             mss_clamp: clamp,
+            hold: HoldWhen::Trusted,
         };
         let desired = DesiredState {
             node: Node { name: "a".to_owned(), addresses: vec![ip("10.0.0.1"), ip("fd00::1")] },

@@ -29,7 +29,7 @@ use super::{
 };
 use crate::model::{
     AnnounceWhen, Announcement, Backend, BackendAddress, Delivery, DesiredState, Drain, Drained, Drains, HealthReport,
-    MacAddr, Members, Network, ProbeState, ProbeTarget, Protocol, Service,
+    HoldWhen, MacAddr, Members, Network, ProbeState, ProbeTarget, Protocol, Service,
 };
 
 /// All that a decision depends on.
@@ -46,6 +46,8 @@ pub struct Inputs<'a> {
     pub distrusted: &'a BTreeSet<(String, BackendAddress)>,
     /// What operators drain.
     pub drains: &'a Drains,
+    /// What the maps say of addresses: a VIP that is held stays so until its own server was heard.
+    pub addresses: &'a BTreeMap<IpAddr16, u32>,
     /// Nanoseconds of `CLOCK_MONOTONIC`, in which deadlines of drains are.
     pub monotonic: u64,
     /// Backends on this node, if this agent found no maps: other directors may have been here all the time, and may have
@@ -199,8 +201,7 @@ fn judge(inputs: &Inputs<'_>, drained: &Drained<'_>, service: &Service) -> Judge
             is_unproven: state == ProbeState::Unknown && inputs.unproven.contains(&name(service, backend)),
             // A new datagram looks like one of an old flow: if old flows stayed, so would new ones.
             keeps_flows: (believed || service.protocol == Protocol::Tcp) && !is_over,
-            // A server that says that it is not ready goes on serving the connections that it has.
-            holds: is_local && (believed || state.serves()),
+            holds: is_local && holds(inputs, service, backend, &state, believed),
             reason: match (drain, silent) {
                 (Some((drain, node)), _) => drain::reason(&drain, node, is_over),
                 (None, Some(node)) if backend.weight > 0 && allowed => silence::reason(node),
@@ -212,6 +213,22 @@ fn judge(inputs: &Inputs<'_>, drained: &Drained<'_>, service: &Service) -> Judge
         }
     };
     Judged { verdicts: service.backends.iter().zip(health).map(verdict).collect(), none_believed }
+}
+
+/// Whether this node holds the VIPs of a service on account of its own backend.
+fn holds(inputs: &Inputs<'_>, service: &Service, backend: &Backend, state: &ProbeState, believed: bool) -> bool {
+    // A server that says that it is not ready goes on serving the connections that it has.
+    if service.hold == HoldWhen::Trusted {
+        return believed || state.serves();
+    }
+    let heard = |probe| inputs.health.state(&ProbeTarget { address: backend.address, probe: Arc::clone(probe) });
+    let is_held =
+        |vip: &IpAddr| inputs.addresses.get(&(*vip).into()).is_some_and(|held| held & AddressEntry::HELD != 0);
+    match service.probe.as_ref().map(heard) {
+        Some(ProbeState::Unknown) => service.vips.iter().all(is_held),
+        Some(heard) => heard.serves(),
+        None => true,
+    }
 }
 
 fn health(inputs: &Inputs<'_>, service: &Service, backend: &Backend) -> ProbeState {
@@ -245,6 +262,7 @@ fn reason(backend: &Backend, state: &ProbeState, none_believed: bool, allowed: b
         ProbeState::Failed { reason, .. } => format!("probe failed: {reason}"),
         ProbeState::Unknown => format!("not probed yet, taken for healthy; {way}"),
         ProbeState::Healthy => way.to_owned(),
+        ProbeState::WantsCredentials { reason } => format!("taken for healthy: {reason}; {way}"),
     }
 }
 
@@ -320,6 +338,7 @@ fn announce(decision: &mut Decision, inputs: &Inputs<'_>, announcement: &Announc
     let (announced, reason) = match (shut, announcement.when) {
         (Some(reason), _) => (false, reason),
         (None, AnnounceWhen::Always) => (true, "configured to announce always".to_owned()),
+        (None, AnnounceWhen::AnyBackend) => any_backend(of_vip()),
         (None, AnnounceWhen::LocalBackend) => {
             let own = |judged: &Judged, is_unproven: bool| {
                 let mut own = judged.verdicts.iter().filter(|verdict| verdict.holds && verdict.takes_flows);
@@ -340,6 +359,15 @@ fn announce(decision: &mut Decision, inputs: &Inputs<'_>, announcement: &Announc
         decision.announced.insert(announcement.vip, announcement.lifetime);
     }
     decision.announcements.push(AnnounceDecision { vip: announcement.vip, announced, reason });
+}
+
+/// Whether a VIP of these services is announced by every director.
+fn any_backend<'a>(mut of_vip: impl Iterator<Item = (&'a Service, &'a Judged)>) -> (bool, String) {
+    let serving = of_vip.find(|(_, judged)| judged.verdicts.iter().any(|verdict| verdict.takes_flows));
+    match serving {
+        Some((service, _)) => (true, format!("a backend of {} takes flows", service.name)),
+        None => (false, "no backend takes flows".to_owned()),
+    }
 }
 
 fn addresses_and_peers(inputs: &Inputs<'_>, target: &mut TargetState) {

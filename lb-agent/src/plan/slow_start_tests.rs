@@ -3,7 +3,7 @@ use std::net::IpAddr;
 use lb_common::{addr::Be16, maglev};
 
 use super::*;
-use crate::model::{Backend, Delivery, MssClamp, Protocol, RingSize};
+use crate::model::{Backend, Delivery, HoldWhen, MssClamp, Protocol, RingSize};
 
 const TOTAL: Duration = Duration::from_secs(30);
 
@@ -23,6 +23,7 @@ fn service(weights: &[u16]) -> Service {
         affinity: None,
         source_ranges: Vec::new(),
         mss_clamp: MssClamp::Off,
+        hold: HoldWhen::Trusted,
         slow_start: TOTAL,
         drop_unmatched: true,
     }

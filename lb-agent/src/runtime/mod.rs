@@ -1,5 +1,6 @@
 //! Starts the parts, joins them, and orders their end: withdraw first, the data plane stays unless told otherwise.
 
+mod compose;
 pub mod controller;
 mod drains;
 mod interfaces;
@@ -24,7 +25,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::reconcile::Reconciler;
+use self::{compose::Compositor, reconcile::Reconciler};
 use crate::{
     announce, api,
     config::{self, AgentConfig, Config, ConfigErrors, LogFormat, LogLevel, OnTerminate, Reader},
@@ -69,6 +70,9 @@ async fn serve(path: PathBuf, config: Config) -> Result<()> {
     let (wanted_hops, hops) = watch::channel(reconcile::wanted_hops(&config.desired));
     let network = netlink::start(hops, cancel.clone()).await.context("following the network over netlink")?;
     config::check_against(&config, &network.borrow())?;
+    let mut compositor = Compositor::new(compose::no_source, config, network.clone(), cancel.clone())?;
+    let compose::Wanted { config, cluster, .. } = compositor.first().await;
+    wanted_hops.send_replace(reconcile::wanted_hops(&config.desired));
     let (wanted_probes, probes) = watch::channel(reconcile::wanted_probes(&config.desired));
     let health = health::spawn(probes, cancel.clone());
     let announce_cancel = CancellationToken::new();
@@ -87,10 +91,12 @@ async fn serve(path: PathBuf, config: Config) -> Result<()> {
     let tracing = listeners::Tracing::new(requests);
     let members = membership.members.clone();
     let inputs = reconcile::Streams { network, health, announced: announced.clone(), tracing, drains, members };
+    status.lock().unwrap_or_else(PoisonError::into_inner).cluster = cluster;
+    let updates = compositor.run(outcomes);
     let mut reconciler = Reconciler::open(&lock, &path, config, inputs, outputs, status.clone())?;
     let on_terminate = watch::Sender::new(agent.on_terminate);
     let ending = tokio::select! {
-        ended = reconciler.run(outcomes, &on_terminate) => ended,
+        ended = reconciler.run(updates, &on_terminate) => ended,
         ended = signals(&source) => ended,
         Some(ended) = servers.recv() => ended,
     };

@@ -21,13 +21,13 @@ use tokio::sync::{mpsc, watch};
 
 pub use self::wanted::{wanted_hops, wanted_probes};
 use super::{
-    SharedStatus, checked, drains::DrainBook, interfaces, listeners::Tracing, notify, pending_restart, report,
+    SharedStatus, compose::Update, drains::DrainBook, interfaces, listeners::Tracing, notify, pending_restart, report,
     sweep::Sweeper,
 };
 use crate::{
     announce::{AnnounceStatus, DesiredAnnouncements},
     api::DrainCommand,
-    config::{Config, ConfigErrors, OnTerminate},
+    config::{Config, OnTerminate},
     dataplane::{Dataplane, DataplaneError, Kernel, PinLock, monotonic},
     membership::Speaking,
     model::{BackendAddress, Delivery, HealthReport, Members, Network, ProbeTarget},
@@ -155,7 +155,7 @@ impl Reconciler {
     /// Runs until the source of configurations ends. Fails if an interface refuses the program at the start.
     pub async fn run(
         &mut self,
-        mut outcomes: mpsc::Receiver<Result<Config, ConfigErrors>>,
+        mut updates: mpsc::Receiver<Update>,
         on_terminate: &watch::Sender<OnTerminate>,
     ) -> Result<()> {
         self.await_ways(&wanted_hops(&self.config.desired)).await;
@@ -169,8 +169,8 @@ impl Reconciler {
             sweeper.schedule(self.slots_wait(), self.flows_recorded);
             let window = self.window_ends();
             tokio::select! {
-                outcome = outcomes.recv() => match outcome {
-                    Some(outcome) => self.configure(outcome, on_terminate).await,
+                update = updates.recv() => match update {
+                    Some(update) => self.update(update, on_terminate).await,
                     None => return Err(anyhow!("the configuration is not watched any more")),
                 },
                 Ok(()) = self.streams.network.changed() => {}
@@ -281,6 +281,7 @@ impl Reconciler {
             hash_key: HashKey::new(self.config.agent.secret.bytes()),
             distrusted: &self.distrusted,
             drains: &self.drains.drains,
+            addresses: &self.state.addresses,
             monotonic: monotonic(),
             unproven: &self.unproven,
             now: now.duration_since(self.began),
@@ -390,7 +391,7 @@ impl Reconciler {
 }
 
 /// Waits until then.
-async fn due(at: Option<Instant>) {
+pub async fn due(at: Option<Instant>) {
     if let Some(at) = at {
         tokio::time::sleep_until(at.into()).await;
     }

@@ -119,5 +119,6 @@ fn health(state: &ProbeState) -> &'static str {
         ProbeState::Unknown => "unknown",
         ProbeState::Healthy => "healthy",
         ProbeState::Failed { .. } => "failed",
+        ProbeState::WantsCredentials { .. } => "wantsCredentials",
     }
 }

@@ -4,39 +4,44 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use tokio::sync::watch;
 
-use super::{Reconciler, WAYS, checked, pending_restart, report, wanted_hops, wanted_probes};
-use crate::{
-    config::{Config, ConfigErrors, OnTerminate},
-    model::Network,
+use super::{
+    super::compose::{Update, Wanted},
+    Reconciler, WAYS, pending_restart, report, wanted_hops, wanted_probes,
 };
+use crate::{config::OnTerminate, model::Network};
 
 impl Reconciler {
     /// Puts a configuration in force, or keeps the last good one and says why.
-    pub(super) async fn configure(
-        &mut self,
-        outcome: Result<Config, ConfigErrors>,
-        on_terminate: &watch::Sender<OnTerminate>,
-    ) {
-        let outcome = outcome.and_then(|config| checked(config, &self.streams.network.borrow()));
-        match outcome {
-            Ok(config) => {
-                let pending = pending_restart(&self.running, &config.agent);
-                if !pending.is_empty() {
-                    tracing::warn!(keys = pending.join(", "), "changed keys take effect at the next start");
-                }
-                self.outputs.wanted_hops.send_replace(wanted_hops(&config.desired));
-                self.outputs.wanted_probes.send_replace(wanted_probes(&config.desired));
-                self.await_ways(&wanted_hops(&config.desired)).await;
-                on_terminate.send_replace(config.agent.on_terminate);
-                report::configured(&mut self.status(), &config.desired.node.name, &config.agent, pending);
-                self.drains.drains.retain(&config.desired);
-                self.config = config;
-            }
-            Err(errors) => {
+    pub(super) async fn update(&mut self, update: Update, on_terminate: &watch::Sender<OnTerminate>) {
+        match update {
+            Update::Wanted(wanted) => self.configure(*wanted, on_terminate).await,
+            Update::Refused(errors) => {
                 tracing::error!(%errors, "configuration refused; the last good one stays in force");
                 self.status().config.refused = Some(errors.to_string());
             }
         }
+    }
+
+    async fn configure(&mut self, wanted: Wanted, on_terminate: &watch::Sender<OnTerminate>) {
+        let Wanted { config, is_edit, cluster } = wanted;
+        let hops = wanted_hops(&config.desired);
+        // What was wanted before had its time: an address without a way would hold up every change.
+        let new = hops.difference(&self.outputs.wanted_hops.borrow()).copied().collect();
+        self.outputs.wanted_hops.send_if_modified(|before| std::mem::replace(before, hops) != *before);
+        let probes = wanted_probes(&config.desired);
+        self.outputs.wanted_probes.send_if_modified(|before| std::mem::replace(before, probes) != *before);
+        self.await_ways(&new).await;
+        if is_edit {
+            let pending = pending_restart(&self.running, &config.agent);
+            if !pending.is_empty() {
+                tracing::warn!(keys = pending.join(", "), "changed keys take effect at the next start");
+            }
+            on_terminate.send_replace(config.agent.on_terminate);
+            report::configured(&mut self.status(), &config.desired.node.name, &config.agent, pending);
+        }
+        self.status().cluster = cluster;
+        self.drains.drains.retain(&config.desired);
+        self.config = config;
     }
 
     /// Waits until the way to every wanted address is known, for a while at most: a backend that took flows before its
