@@ -1,6 +1,6 @@
 //! `lbctl explain SERVICE|VIP`.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Result, bail};
 use serde::Serialize;
@@ -50,6 +50,10 @@ struct Service {
     protocol: String,
     ring_slots: u32,
     ring_generation: u32,
+    /// Port that its servers on this node listen on, if it is another.
+    target_port: Option<u16>,
+    /// Where connections of this node's own processes go; empty if they are not translated.
+    connects_to: Vec<SocketAddr>,
     backends: Vec<Backend>,
 }
 
@@ -140,6 +144,8 @@ fn explain_service(service: &ServiceView, status: Option<&AgentStatus>) -> Servi
         protocol: service.protocol.clone(),
         ring_slots: service.ring_slots,
         ring_generation: service.generation,
+        target_port: service.target_port,
+        connects_to: service.connects_to.clone(),
         backends: backends.collect(),
     }
 }
@@ -221,6 +227,13 @@ impl Service {
             slots => format!("a ring of {slots} slots, generation {}", self.ring_generation),
         };
         let mut lines = vec![format!("{of}: {ring}")];
+        if let Some(target) = self.target_port {
+            lines.push(format!("servers here listen on port {target}: packets are given it, and replies port {}", self.port));
+        }
+        if !self.connects_to.is_empty() {
+            let to: Vec<_> = self.connects_to.iter().map(ToString::to_string).collect();
+            lines.push(format!("connections of this node's own processes go to {}", to.join(", ")));
+        }
         lines.extend(self.backends.iter().map(|backend| backend.line(style)));
         lines
     }

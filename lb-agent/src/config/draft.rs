@@ -32,6 +32,7 @@ const KEYS: &[&str] = &[
     "socket",
     "log",
     "capacities",
+    "cgroupPath",
 ];
 /// Longest path of a Unix socket: `sun_path` has 108 bytes, one of them the final zero (unix(7)).
 const SOCKET_PATH_MAX: usize = 107;
@@ -52,6 +53,7 @@ pub(super) struct Draft {
     pub(super) socket: PathBuf,
     pub(super) log: LogConfig,
     pub(super) capacities: DraftCapacities,
+    pub(super) cgroup_path: Option<PathBuf>,
 }
 
 /// This node or a peer.
@@ -103,6 +105,7 @@ pub(super) fn draft(root: &Node, base_dir: &Path, problems: &mut Problems) -> Op
         socket: socket(&fields, problems),
         log: log(&fields, problems),
         capacities: items("capacities").map(|value| capacities(value, problems)).unwrap_or_default(),
+        cgroup_path: cgroup_path(&fields, problems),
     })
 }
 
@@ -253,6 +256,12 @@ fn socket(fields: &Fields<'_>, problems: &mut Problems) -> PathBuf {
         problems.refuse(value.place, reason);
     }
     path
+}
+
+fn cgroup_path(fields: &Fields<'_>, problems: &mut Problems) -> Option<PathBuf> {
+    let is_auto = |value: &Node| matches!(&value.value, Value::Scalar(text) if text == "auto");
+    fields.optional("cgroupPath").filter(|value| !is_auto(value))?;
+    Some(absolute_path(fields, "cgroupPath", "/sys/fs/cgroup", problems))
 }
 
 fn absolute_path(fields: &Fields<'_>, key: &str, default: &str, problems: &mut Problems) -> PathBuf {

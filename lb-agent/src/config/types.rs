@@ -23,6 +23,8 @@ pub struct AgentConfig {
     pub on_terminate: OnTerminate,
     /// Sizes of the maps.
     pub capacities: Capacities,
+    /// The cgroup of version 2 whose processes' connections are translated; `None`, the default, for that of every process.
+    pub cgroup_path: Option<PathBuf>,
 }
 
 /// An interface that carries the program.

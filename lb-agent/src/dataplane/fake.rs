@@ -41,6 +41,8 @@ pub struct FakeDataplane {
     pub info: BTreeMap<u32, BackendInfo>,
     /// Entries of `SOURCE_RANGES`.
     pub source_ranges: std::collections::BTreeSet<(u32, SourceRange)>,
+    /// Servers' ports, by the index of the service.
+    pub target_ports: BTreeMap<u32, u16>,
     /// Regions, backends' hops and entries that packets under way may still refer to: written again, they would be seen.
     in_flight: InFlight,
 }
@@ -76,6 +78,7 @@ impl Dataplane for FakeDataplane {
                 assert!(self.backends.remove(index).is_some());
             }
             MapOp::Ring { offset, slots } => self.write_ring(*offset, slots),
+            MapOp::TargetPort { service, port } => drop(self.target_ports.insert(*service, *port)),
             MapOp::Publish { service, word } => self.publish(*service, *word),
             MapOp::Service { key, index } => drop(self.services.insert(*key, *index)),
             MapOp::RemoveService { key } => self.remove_service(key),
@@ -90,6 +93,10 @@ impl Dataplane for FakeDataplane {
             | MapOp::Device(_)
             | MapOp::RemoveDevice(_)
             | MapOp::Tracking { .. }
+            | MapOp::Rewrite(..)
+            | MapOp::RemoveRewrite(_)
+            | MapOp::Translation(..)
+            | MapOp::RemoveTranslation(_)
             | MapOp::ServiceInfo { .. } => {}
         }
         Ok(())

@@ -20,7 +20,7 @@ use lb_common::{
         rings::Slot,
         services::ServiceEntry,
         sources::{SourceKey, SourceRange},
-        tracking::{self, LIFETIME, LIMIT},
+        tracking::{self, LIFETIME, LIMIT, TARGET_PORT},
     },
 };
 
@@ -113,6 +113,13 @@ impl Maps {
                 self.tracking.store(tracking_word(*service, LIFETIME), *lifetime)?;
                 self.tracking.store(tracking_word(*service, LIMIT), *limit)
             }
+            MapOp::TargetPort { service, port } => {
+                self.tracking.store(tracking_word(*service, TARGET_PORT), u64::from(*port))
+            }
+            MapOp::Rewrite(key, port) => self.tables.rewrite(key, *port),
+            MapOp::RemoveRewrite(key) => removed("REWRITES", self.tables.rewrites.remove(key)),
+            MapOp::Translation(key, backends) => self.tables.translate(key, backends),
+            MapOp::RemoveTranslation(key) => removed("TRANSLATIONS", self.tables.translations.remove(key)),
             MapOp::Publish { service, word } => self.published.store(*service as usize, word.bits()),
             MapOp::ServiceInfo { index, info } => {
                 written("SERVICE_INFO", self.tables.service_info.set(*index, **info, 0))
@@ -152,6 +159,8 @@ impl Maps {
         state.peer_macs = macs.into_iter().map(|(key, id)| (key.mac, id)).collect();
         state.devices = self.tables.devices.keys().filter_map(Result::ok).collect();
         state.source_ranges = self.source_ranges()?;
+        state.rewrites = tables::rewrites(&self.tables.rewrites)?;
+        state.translations = tables::translations(&self.tables.translations)?;
         let backends = self.backends(&mut state)?;
         let keys = entries("SERVICES", self.tables.services.iter(), |entry: ServiceEntry| entry.index)?;
         state.arena = RingArena::new(self.sizes.ring_slots);
@@ -260,6 +269,7 @@ impl Maps {
             ring: RingOrigin::Adopted,
             marks: Vec::new(),
             tracking: (tracking(LIFETIME)?, tracking(LIMIT)?),
+            target_port: target_port(word, tracking(TARGET_PORT)?),
             backends: of_service.map(|(info, state)| ((info.address, info.port), *state)).collect(),
         })
     }
@@ -312,6 +322,11 @@ fn entry(index: u32) -> usize {
 
 pub(super) fn tracking_word(service: u32, word: usize) -> usize {
     service as usize * tracking::WORDS + word
+}
+
+/// The servers' port, if the service's word says that there is one.
+pub(super) fn target_port(word: RingWord, port: u64) -> u16 {
+    if word.has_target_port() { u16::try_from(port).unwrap_or(0) } else { 0 }
 }
 
 fn hop_words(index: u32, which: usize) -> usize {

@@ -71,6 +71,7 @@ fn target(services: &BTreeMap<u8, BTreeMap<u8, (u16, u8)>>) -> TargetState {
             window: WINDOW,
             backends: backends.collect(),
             source_ranges: BTreeSet::new(),
+            target_port: 0,
         };
         target.services.insert(key(*service), service_target);
     }

@@ -21,12 +21,12 @@ use lb_common::{
 };
 
 use super::{
-    presence_of, ring, usage,
+    presence_of, redirects::connects_to, ring, usage,
     view::{AddressView, BackendView, Count, HopView, Inspection, MapUse, RingView, ServiceView},
 };
 use crate::{
     config::Secret,
-    dataplane::{DataplaneError, MappedWords, PinDirectory, Tables, text},
+    dataplane::{DataplaneError, MappedWords, PinDirectory, Tables, text, translations},
     model::MacAddr,
 };
 
@@ -123,6 +123,7 @@ impl Inspector {
     pub(super) fn services(&self) -> Result<Vec<ServiceView>, DataplaneError> {
         let mut backends = self.backends()?;
         let mut services = Vec::new();
+        let translations = translations(&self.tables.translations)?;
         for (key, entry) in sorted("SERVICES", self.tables.services.iter())? {
             let info = read("SERVICE_INFO", &self.tables.service_info, entry.index)?;
             let word = self.published(entry.index)?;
@@ -136,6 +137,8 @@ impl Inspector {
                 ring_slots: slots(word),
                 generation: word.generation(),
                 held: word.is_held(),
+                target_port: self.target_port(entry.index, word)?,
+                connects_to: connects_to(&key, translations.get(&key)),
                 packets: counters.packets,
                 bytes: counters.bytes,
                 tracking: self.tracking(entry.index)?,
@@ -282,6 +285,9 @@ impl Inspector {
             "PEER_MACS" => self.tables.peer_macs.keys().count(),
             "DEVICES" => self.tables.devices.keys().count(),
             "FRAGMENTS" => self.tables.fragments.keys().count(),
+            "REWRITES" => self.tables.rewrites.keys().count(),
+            "TRANSLATIONS" => self.tables.translations.keys().count(),
+            "TRANSLATED" => self.tables.translated.keys().count(),
             "SOURCE_RANGES" => self.tables.source_ranges.keys().count(),
             _ => return None,
         };

@@ -72,6 +72,18 @@ pub struct Service {
     pub source_ranges: Vec<IpNet>,
     /// What segments a server here may ask its clients for.
     pub mss_clamp: MssClamp,
+    /// Connections of this node's own processes to the VIPs go to a backend from the start. TCP and UDP only.
+    pub connect_translation: bool,
+}
+
+impl Service {
+    /// The port that the service's servers on `node` listen on, if it is another than the service's own.
+    #[must_use]
+    pub fn target_port(&self, node: &Node) -> Option<u16> {
+        let [port] = self.ports[..] else { return None };
+        let own = self.backends.iter().filter(|backend| node.addresses.contains(&backend.address));
+        own.map(|backend| backend.port).find(|own| port != 0 && *own != 0 && *own != port)
+    }
 }
 
 /// How the maximum segment size in SYN segments from a service's VIPs is bounded, on the nodes of its backends. Clients'
@@ -97,7 +109,8 @@ impl MssClamp {
 pub struct Backend {
     /// Address of the node or host that holds the VIP.
     pub address: IpAddr,
-    /// Port its server listens on; equal to the service's port (0 when the service takes every port or several).
+    /// Port its server listens on (0 when the service takes every port or several). If it is another than the service's
+    /// port, packets are given it where they are delivered: TCP and UDP only.
     pub port: u16,
     /// Share of new flows relative to the others, 0..=1000; 0 takes no new flows.
     pub weight: u16,

@@ -24,6 +24,7 @@ fn service(name: &str, port: u16) -> Service {
         drop_unmatched: true,
         source_ranges: Vec::new(),
         mss_clamp: MssClamp::Off,
+        connect_translation: false,
     }
 }
 

@@ -71,6 +71,7 @@ mod tests {
             source_ranges: Vec::new(),
             drop_unmatched: true,
             mss_clamp: clamp,
+            connect_translation: false,
         };
         let desired = DesiredState {
             node: Node { name: "a".to_owned(), addresses: vec![ip("10.0.0.1"), ip("fd00::1")] },

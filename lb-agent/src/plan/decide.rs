@@ -21,7 +21,7 @@ use lb_common::{
 use serde::Serialize;
 
 use super::{
-    clamp, drain,
+    clamp, drain, redirect,
     hop::hop,
     slow_start::{self, Start, Takers},
     state::{TargetBackend, TargetService, TargetState},
@@ -274,16 +274,20 @@ fn enter_service(inputs: &Inputs<'_>, decision: &mut Decision, service: &Service
         };
         backends.insert((backend.address.into(), Be16::new(backend.port)), wanted);
     }
+    let takes: Vec<bool> = judged.verdicts.iter().map(|verdict| verdict.takes_flows).collect();
+    let target_port = service.target_port(&inputs.desired.node);
     let ranges = service.source_ranges.iter();
     let source_ranges: BTreeSet<_> = ranges.map(|net| SourceRange::new(net.network(), net.prefix_len())).collect();
     for vip in &service.vips {
         let unmatched = if service.drop_unmatched { 0 } else { AddressEntry::PASS_UNMATCHED };
         let held = if decision.held.contains(vip) { AddressEntry::HELD } else { 0 };
+        let translation = redirect::translation(service, &takes, *vip, &inputs.desired.node, &inputs.hash_key);
         let entry = decision.target.addresses.entry((*vip).into()).or_default();
         // A VIP may have several services: the smallest bound is right for all of them.
         let bounds = [AddressEntry { flags: *entry }.mss(), clamp::mss(inputs.desired, inputs.network, service, *vip)];
         let mss = bounds.into_iter().filter(|mss| *mss > 0).min().unwrap_or(0);
-        *entry = AddressEntry::with_mss(AddressEntry::VIP | unmatched | held, mss);
+        let rewritten = if target_port.is_some() { AddressEntry::REWRITTEN } else { *entry & AddressEntry::REWRITTEN };
+        *entry = AddressEntry::with_mss(AddressEntry::VIP | unmatched | held | rewritten, mss);
         for port in &service.ports {
             let key = VipKey::new((*vip).into(), Be16::new(*port), service.protocol.number());
             let held = decision.held.contains(vip);
@@ -296,7 +300,15 @@ fn enter_service(inputs: &Inputs<'_>, decision: &mut Decision, service: &Service
                 window: nanoseconds(service.affinity.map_or(service.flow_timeout, |affinity| affinity.timeout)),
                 backends: backends.clone(),
                 source_ranges: source_ranges.clone(),
+                target_port: target_port.unwrap_or(0),
             };
+            if let Some(servers) = target_port {
+                let of = VipKey::new((*vip).into(), Be16::new(servers), service.protocol.number());
+                decision.target.rewrites.insert(of, Be16::new(*port));
+            }
+            if !translation.is_empty() {
+                decision.target.translations.insert(key, translation.clone());
+            }
             decision.target.services.insert(key, target);
         }
     }

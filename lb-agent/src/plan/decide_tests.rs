@@ -51,6 +51,7 @@ impl World {
             drop_unmatched: true,
             source_ranges: Vec::new(),
             mss_clamp: MssClamp::Off,
+            connect_translation: false,
         };
         let announcement = Announcement {
             vip: ip(VIP),

@@ -10,6 +10,7 @@ mod decide;
 mod drain;
 mod hop;
 mod operations;
+mod redirect;
 mod ring_arena;
 mod settle;
 mod slow_start;

@@ -23,6 +23,7 @@ fn service(weights: &[u16]) -> Service {
         affinity: None,
         source_ranges: Vec::new(),
         mss_clamp: MssClamp::Off,
+        connect_translation: false,
         slow_start: TOTAL,
         drop_unmatched: true,
     }

@@ -27,7 +27,7 @@ use self::reconcile::Reconciler;
 use crate::{
     announce, api,
     config::{self, AgentConfig, Config, ConfigErrors, LogFormat, LogLevel, OnTerminate, Reader},
-    dataplane::PinDirectory,
+    dataplane::{KernelVersion, PinDirectory},
     health,
     http::{self, StatusSource},
     netlink,
@@ -66,7 +66,7 @@ async fn serve(path: PathBuf, config: Config) -> Result<()> {
     let cancel = CancellationToken::new();
     let (wanted_hops, hops) = watch::channel(reconcile::wanted_hops(&config.desired));
     let network = netlink::start(hops, cancel.clone()).await.context("following the network over netlink")?;
-    config::check_against(&config, &network.borrow())?;
+    let config = checked(config, &network.borrow())?;
     let (wanted_probes, probes) = watch::channel(reconcile::wanted_probes(&config.desired));
     let health = health::spawn(probes, cancel.clone());
     let announce_cancel = CancellationToken::new();
@@ -181,5 +181,7 @@ fn pending_restart(now: &AgentConfig, wanted: &AgentConfig) -> Vec<String> {
 /// Refuses a configuration that does not fit this host.
 fn checked(config: Config, network: &crate::model::Network) -> Result<Config, ConfigErrors> {
     config::check_against(&config, network)?;
+    let kernel = KernelVersion::running();
+    config::check_rewrites(&config, kernel >= KernelVersion::TCX, &format!("Linux {kernel}"))?;
     Ok(config)
 }

@@ -14,6 +14,7 @@ use lb_common::{
 };
 
 mod carry_over;
+mod redirects;
 mod rings;
 mod services;
 mod sources;
@@ -69,6 +70,7 @@ pub fn operations(
     let mut plan = Plan::new(state.clone(), rings, now);
     plan.addresses(target);
     plan.devices_and_peers(target);
+    plan.redirects(target);
     for (key, service) in &target.services {
         plan.service(*key, service)?;
     }
@@ -93,8 +95,15 @@ fn check_sizes(state: &MapState, target: &TargetState) -> Result<(), PlanError> 
     fits("PEERS", union(&state.peers, &target.peers), state.sizes.peers, "peers")?;
     let macs = state.peer_macs.keys().chain(target.peer_macs.keys()).collect::<BTreeSet<_>>().len();
     fits("PEER_MACS", macs, state.sizes.peers, "peers")?;
+    fits("REWRITES", count(&state.rewrites, &target.rewrites), state.sizes.services, "services")?;
+    fits("TRANSLATIONS", count(&state.translations, &target.translations), state.sizes.services, "services")?;
     sources::check(state, target)?;
     fits("BACKENDS", backends(state, target), state.sizes.backends, "backends")
+}
+
+/// Keys of either map.
+fn count<V>(old: &BTreeMap<VipKey, V>, new: &BTreeMap<VipKey, V>) -> usize {
+    old.keys().chain(new.keys()).collect::<BTreeSet<_>>().len()
 }
 
 /// Entries of `BACKENDS` that are in use until the old ones are forgotten.

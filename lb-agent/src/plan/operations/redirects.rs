@@ -1,0 +1,30 @@
+//! Steps on ports that are rewritten, and on connections of this node's own processes.
+
+use super::Plan;
+use crate::plan::state::{MapOp, ServiceState, TargetService, TargetState};
+
+impl Plan<'_> {
+    /// Sets the port that packets are given here, in front of the word that tells of it.
+    pub(super) fn target_port(&mut self, service: &mut ServiceState, target: &TargetService) {
+        if service.target_port != target.target_port {
+            service.target_port = target.target_port;
+            self.before.push(MapOp::TargetPort { service: service.index, port: target.target_port });
+        }
+    }
+
+    /// Ports of replies and ways of connections. A rewrite stands before any packet is given the other port, and goes
+    /// when none is any more.
+    pub(super) fn redirects(&mut self, target: &TargetState) {
+        let state = &mut self.state;
+        let changed = target.rewrites.iter().filter(|(key, port)| state.rewrites.get(*key) != Some(*port));
+        self.before.extend(changed.map(|(key, port)| MapOp::Rewrite(*key, *port)));
+        let gone = state.rewrites.keys().filter(|key| !target.rewrites.contains_key(*key));
+        self.after.extend(gone.map(|key| MapOp::RemoveRewrite(*key)));
+        let changed = target.translations.iter().filter(|(key, to)| state.translations.get(*key) != Some(*to));
+        self.before.extend(changed.map(|(key, to)| MapOp::Translation(*key, to.clone())));
+        let gone = state.translations.keys().filter(|key| !target.translations.contains_key(*key));
+        self.before.extend(gone.map(|key| MapOp::RemoveTranslation(*key)));
+        state.rewrites.clone_from(&target.rewrites);
+        state.translations.clone_from(&target.translations);
+    }
+}
