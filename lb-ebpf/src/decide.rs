@@ -241,7 +241,6 @@ fn other_owner(
     if matches!(slot.state(), SlotState::Settled) {
         return BackendId::NONE;
     }
-    let service = if ring.has_target_port() { Some(service) } else { None };
     second_chance::other_owner(packet, &flow.tuple, is_ipv4, slot, service)
 }
 

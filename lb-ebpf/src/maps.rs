@@ -170,7 +170,7 @@ pub fn rewritten(key: &VipKey) -> Option<Be16> {
     (entry.of == key.port).then_some(entry.port)
 }
 
-/// The port that servers of a service listen on, if its word says that it is another than the service's.
+/// The port that servers of a service listen on, if it is another than the service's; else 0.
 #[inline(always)]
 pub fn target_port(service: u32) -> u16 {
     tracking(service).map_or(0, |words| words.load(TARGET_PORT) as u16)

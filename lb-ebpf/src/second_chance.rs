@@ -26,19 +26,20 @@ pub fn is_possible(tuple: &Tuple, kind: Kind) -> bool {
 }
 
 /// Who else has the flow, if this node has no socket for it: the backend that is recorded, or the slot's other owner, if
-/// it is elsewhere; else [`BackendId::NONE`]. `service` is named if its servers listen on another port.
+/// it is elsewhere; else [`BackendId::NONE`].
 #[inline(always)]
-pub fn other_owner(packet: &Packet, tuple: &Tuple, is_ipv4: bool, slot: Slot, service: Option<u32>) -> BackendId {
-    let service = service.map_or(0, |service| (service + 1) << 1);
-    BackendId::from_bits(find(packet.context(), tuple, slot.bits(), service | u32::from(is_ipv4)))
+pub fn other_owner(packet: &Packet, tuple: &Tuple, is_ipv4: bool, slot: Slot, service: u32) -> BackendId {
+    BackendId::from_bits(find(packet.context(), tuple, slot.bits(), service << 1 | u32::from(is_ipv4)))
 }
 
 #[inline(never)]
 fn find(ctx: *mut xdp_md, tuple: &Tuple, slot: u64, service_and_family: u32) -> u32 {
     let slot = Slot::from_bits(slot);
-    let (service, is_ipv4) = (service_and_family >> 1, service_and_family & 1 == 1);
-    let port = if service == 0 { 0 } else { maps::target_port(service - 1) };
-    let port = if port == 0 { tuple.to.port } else { Be16::new(port) };
+    let is_ipv4 = service_and_family & 1 == 1;
+    let port = match maps::target_port(service_and_family >> 1) {
+        0 => tuple.to.port,
+        port => Be16::new(port),
+    };
     if socket::is_known(ctx, tuple, port, is_ipv4) {
         return BackendId::NONE.bits();
     }
