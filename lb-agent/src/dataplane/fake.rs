@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use lb_common::{
-    addr::{BackendId, IpAddr16},
+    addr::{BackendId, Be16, IpAddr16},
     hash::filter_bit,
     maps::{
         addresses::AddressEntry,
@@ -14,6 +14,7 @@ use lb_common::{
         services::VipKey,
         settings::Settings,
         sources::SourceRange,
+        translations::Endpoint,
     },
 };
 
@@ -43,6 +44,10 @@ pub struct FakeDataplane {
     pub source_ranges: std::collections::BTreeSet<(u32, SourceRange)>,
     /// Servers' ports, by the index of the service.
     pub target_ports: BTreeMap<u32, u16>,
+    /// Entries of `REWRITES`.
+    pub rewrites: BTreeMap<VipKey, Be16>,
+    /// Entries of `TRANSLATIONS`.
+    pub translations: BTreeMap<VipKey, Vec<Endpoint>>,
     /// Regions, backends' hops and entries that packets under way may still refer to: written again, they would be seen.
     in_flight: InFlight,
 }
@@ -78,6 +83,10 @@ impl Dataplane for FakeDataplane {
                 assert!(self.backends.remove(index).is_some());
             }
             MapOp::Ring { offset, slots } => self.write_ring(*offset, slots),
+            MapOp::Rewrite(key, port) => drop(self.rewrites.insert(*key, *port)),
+            MapOp::RemoveRewrite(key) => assert!(self.rewrites.remove(key).is_some()),
+            MapOp::Translation(key, backends) => drop(self.translations.insert(*key, backends.clone())),
+            MapOp::RemoveTranslation(key) => assert!(self.translations.remove(key).is_some()),
             MapOp::TargetPort { service, port } => drop(self.target_ports.insert(*service, *port)),
             MapOp::Publish { service, word } => self.publish(*service, *word),
             MapOp::Service { key, index } => drop(self.services.insert(*key, *index)),
@@ -93,10 +102,6 @@ impl Dataplane for FakeDataplane {
             | MapOp::Device(_)
             | MapOp::RemoveDevice(_)
             | MapOp::Tracking { .. }
-            | MapOp::Rewrite(..)
-            | MapOp::RemoveRewrite(_)
-            | MapOp::Translation(..)
-            | MapOp::RemoveTranslation(_)
             | MapOp::ServiceInfo { .. } => {}
         }
         Ok(())

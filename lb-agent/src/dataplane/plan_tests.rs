@@ -16,6 +16,7 @@ use lb_common::{
 use proptest::prelude::*;
 
 mod carry_over;
+mod redirects;
 
 use super::{Dataplane, fake::FakeDataplane};
 use crate::model::Drain;
