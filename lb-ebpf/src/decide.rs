@@ -226,14 +226,7 @@ fn owner<A: Actor>(
 
 /// Who else may know the flow of a packet that is to be delivered here; [`BackendId::NONE`] if it belongs here.
 #[inline(always)]
-fn other_owner(
-    packet: &Packet,
-    service: u32,
-    ring: RingWord,
-    flow: &Flow,
-    hash: FlowHash,
-    is_ipv4: bool,
-) -> BackendId {
+fn other_owner(packet: &Packet, service: u32, ring: RingWord, flow: &Flow, hash: FlowHash, is_ipv4: bool) -> BackendId {
     if !ring.has_changes() || !second_chance::is_possible(&flow.tuple, flow.kind) {
         return BackendId::NONE;
     }

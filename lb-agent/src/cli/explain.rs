@@ -228,7 +228,10 @@ impl Service {
         };
         let mut lines = vec![format!("{of}: {ring}")];
         if let Some(target) = self.target_port {
-            lines.push(format!("servers here listen on port {target}: packets are given it, and replies port {}", self.port));
+            lines.push(format!(
+                "servers here listen on port {target}: packets are given it, and replies port {}",
+                self.port
+            ));
         }
         if !self.connects_to.is_empty() {
             let to: Vec<_> = self.connects_to.iter().map(ToString::to_string).collect();
@@ -293,6 +296,20 @@ mod tests {
         assert_eq!(explained("192.0.2.10").text(Style::PLAIN), explained("kubernetes").text(Style::PLAIN));
         let error = explain(examples::inspection(), Ok(examples::status()), "web").err().unwrap();
         assert_eq!(error.to_string(), "there is no service and no VIP web; there are 192.0.2.10, kubernetes");
+    }
+
+    #[test]
+    fn other_ports_and_ways_of_connections_are_told() {
+        let mut inspection = examples::inspection();
+        inspection.services[0].target_port = Some(7443);
+        inspection.services[0].connects_to = vec!["10.0.1.2:7443".parse().unwrap(), "10.0.2.2:7443".parse().unwrap()];
+        let text = explain(inspection, Ok(examples::status()), "kubernetes").unwrap().text(Style::PLAIN);
+        assert!(
+            text.contains("servers here listen on port 7443: packets are given it, and replies port 6443\n"),
+            "{text}"
+        );
+        let ways = "connections of this node's own processes go to 10.0.1.2:7443, 10.0.2.2:7443\n";
+        assert!(text.contains(ways), "{text}");
     }
 
     #[test]

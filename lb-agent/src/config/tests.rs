@@ -284,23 +284,28 @@ fn servers_may_listen_on_another_port() {
 #[test]
 fn ports_that_cannot_be_rewritten_are_refused() {
     let with = |service: &str| refusal(&format!("services:\n- {{name: s, vips: [192.0.2.1], {service}}}\n"));
-    insta::assert_snapshot!(with("ports: [80, 81], targetPort: 8080"), @"");
-    insta::assert_snapshot!(with("ports: [0], targetPort: 8080"), @"");
-    insta::assert_snapshot!(with("ports: [80], targetPort: 0"), @"");
-    insta::assert_snapshot!(with("ports: [80], targetPort: 81, protocol: sctp"), @"");
-    insta::assert_snapshot!(with("ports: [80], connectTranslation: on, protocol: sctp"), @"");
-    insta::assert_snapshot!(with("ports: [80], connectTranslation: yes"), @"");
-    insta::assert_snapshot!(with("ports: [80], targetPort: 81, dropUnmatched: false"), @"");
+    insta::assert_snapshot!(with("ports: [80, 81], targetPort: 8080"), @"levee.yaml:6:61: `targetPort` needs a service with one port that is not 0; make a service for each port");
+    insta::assert_snapshot!(with("ports: [0], targetPort: 8080"), @"levee.yaml:6:56: `targetPort` needs a service with one port that is not 0; make a service for each port");
+    insta::assert_snapshot!(with("ports: [80], targetPort: 0"), @"levee.yaml:6:57: `targetPort` is `0`; write a whole number in 1..=65535");
+    insta::assert_snapshot!(with("ports: [80], targetPort: 81, protocol: sctp"), @"levee.yaml:6:57: `targetPort` is for TCP and UDP; the checksum of SCTP covers the whole packet: let servers listen on the service's port");
+    insta::assert_snapshot!(with("ports: [80], connectTranslation: on, protocol: sctp"), @"levee.yaml:6:65: `connectTranslation` is for TCP and connected UDP; the kernel asks no program about SCTP associations");
+    insta::assert_snapshot!(with("ports: [80], connectTranslation: yes"), @"levee.yaml:6:65: `connectTranslation` is `yes`; write one of off, on");
+    insta::assert_snapshot!(with("ports: [80], targetPort: 81, dropUnmatched: false"), @"levee.yaml:6:57: `targetPort` does not go together with `dropUnmatched: false`: what comes to port 81 of the VIP itself would be answered from the service's port; set `dropUnmatched: true`");
 }
 
 #[test]
 fn replies_that_do_not_tell_their_service_are_refused() {
     let beside = |other: &str| {
-        refusal(&format!("services:\n- {{name: s, vips: [192.0.2.1], ports: [8443], targetPort: 6443}}\n- {{name: t, {other}}}\n"))
+        refusal(&format!(
+            "services:\n- {{name: s, vips: [192.0.2.1], ports: [8443], targetPort: 6443}}\n- {{name: t, {other}}}\n"
+        ))
     };
-    insta::assert_snapshot!(beside("vips: [192.0.2.1], ports: [6443]"), @"");
-    insta::assert_snapshot!(beside("vips: [192.0.2.2, 192.0.2.1], ports: [0]"), @"");
-    insta::assert_snapshot!(beside("vips: [192.0.2.1], ports: [9443], targetPort: 6443"), @"");
+    insta::assert_snapshot!(beside("vips: [192.0.2.1], ports: [6443]"), @"levee.yaml:6:59: `targetPort` 6443 of VIP 192.0.2.1 tcp is a port of service `t` (line 7) too: a reply from there does not tell which service it is of; choose another port or VIP");
+    insta::assert_snapshot!(beside("vips: [192.0.2.2, 192.0.2.1], ports: [0]"), @"levee.yaml:6:59: `targetPort` 6443 of VIP 192.0.2.1 tcp is a port of service `t` (line 7) too: a reply from there does not tell which service it is of; choose another port or VIP");
+    insta::assert_snapshot!(beside("vips: [192.0.2.1], ports: [9443], targetPort: 6443"), @"
+levee.yaml:6:59: `targetPort` 6443 of VIP 192.0.2.1 tcp is a port of service `t` (line 7) too: a reply from there does not tell which service it is of; choose another port or VIP
+levee.yaml:7:59: `targetPort` 6443 of VIP 192.0.2.1 tcp is a port of service `s` (line 6) too: a reply from there does not tell which service it is of; choose another port or VIP
+");
     for other in [
         "vips: [192.0.2.2], ports: [6443]",
         "vips: [192.0.2.1], ports: [6443], protocol: udp",
@@ -318,9 +323,11 @@ fn another_port_needs_a_kernel_that_rewrites_replies_where_servers_are() {
         checked.map_or_else(|errors| errors.to_string(), |()| "accepted".to_owned())
     };
     let of = |address: &str| {
-        format!("services: [{{name: s, vips: [192.0.2.1], ports: [80], targetPort: 81, backends: [{{address: {address}}}]}}]")
+        format!(
+            "services: [{{name: s, vips: [192.0.2.1], ports: [80], targetPort: 81, backends: [{{address: {address}}}]}}]"
+        )
     };
-    insta::assert_snapshot!(said(&of("10.0.1.2"), false), @"");
+    insta::assert_snapshot!(said(&of("10.0.1.2"), false), @"levee.yaml:5:66: `targetPort` needs Linux 6.6 on nodes with servers, to rewrite their replies; this is Linux 6.1: let the server listen on the service's port");
     assert_eq!(said(&of("10.0.1.2"), true), "accepted");
     assert_eq!(said(&of("10.0.2.2"), false), "accepted", "no server here");
 }
@@ -330,7 +337,7 @@ fn the_cgroup_is_everybodys_unless_told_otherwise() {
     assert_eq!(accepted("").agent.cgroup_path, None);
     assert_eq!(accepted("cgroupPath: auto").agent.cgroup_path, None);
     assert_eq!(accepted("cgroupPath: /sys/fs/cgroup/x").agent.cgroup_path, Some("/sys/fs/cgroup/x".into()));
-    insta::assert_snapshot!(refusal("cgroupPath: x"), @"");
+    insta::assert_snapshot!(refusal("cgroupPath: x"), @"levee.yaml:5:13: `cgroupPath` is `x`; write an absolute path");
 }
 
 #[test]

@@ -164,6 +164,12 @@ impl PinDirectory {
         fs::create_dir_all(&path).map_err(|source| DataplaneError::io("creating", &path, source))
     }
 
+    /// Whether programs that translate connections are kept on a cgroup.
+    #[must_use]
+    pub fn translates(&self) -> bool {
+        names(&self.cgroup()).len() >= 2
+    }
+
     /// Where the links of the programs for connections are.
     pub(super) fn cgroup(&self) -> PathBuf {
         self.root.join("cgroup")
@@ -246,9 +252,8 @@ impl MapSet {
     /// Entries that a map is to have; `None` if the object fixes them.
     pub fn entries(&self, name: &str, sizes: Sizes) -> Option<u32> {
         match name {
-            "SERVICES" | "PUBLISHED" | "TRACKING" | "SERVICE_COUNTERS" | "SERVICE_INFO" | "REWRITES" | "TRANSLATIONS" => {
-                Some(sizes.services)
-            }
+            "SERVICES" | "PUBLISHED" | "TRACKING" | "SERVICE_COUNTERS" | "SERVICE_INFO" | "REWRITES"
+            | "TRANSLATIONS" => Some(sizes.services),
             "BACKENDS" | "BACKEND_COUNTERS" | "BACKEND_INFO" => Some(sizes.backends),
             "RINGS" => Some(sizes.ring_slots),
             "NEW_FLOWS" | "OLD_FLOWS" => Some(sizes.flows),

@@ -43,9 +43,8 @@ impl Translators {
         let links = pins.cgroup();
         fs::create_dir_all(&links).map_err(|source| DataplaneError::io("creating", &links, source))?;
         for name in PROGRAMS {
-            put(programs.cgroup(name)?, &directory, &links.join(name)).map_err(|reason| {
-                DataplaneError::TranslationRefused { cgroup: path.clone(), program: name, reason }
-            })?;
+            put(programs.cgroup(name)?, &directory, &links.join(name))
+                .map_err(|reason| DataplaneError::TranslationRefused { cgroup: path.clone(), program: name, reason })?;
         }
         tracing::info!(cgroup = %path.display(), "connections of this node's processes are translated");
         self.attached = Some(path);

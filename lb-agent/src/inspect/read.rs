@@ -21,12 +21,14 @@ use lb_common::{
 };
 
 use super::{
-    presence_of, redirects::connects_to, ring, usage,
+    presence_of,
+    redirects::connects_to,
+    ring, usage,
     view::{AddressView, BackendView, Count, HopView, Inspection, MapUse, RingView, ServiceView},
 };
 use crate::{
     config::Secret,
-    dataplane::{DataplaneError, MappedWords, PinDirectory, Tables, text, translations},
+    dataplane::{DataplaneError, MappedWords, PinDirectory, Tables, text},
     model::MacAddr,
 };
 
@@ -45,7 +47,7 @@ pub enum Rings {
 /// The pinned maps, open for reading. The large arrays are mapped: a system call for each of a million slots would take
 /// seconds.
 pub struct Inspector {
-    pins: PinDirectory,
+    pub(super) pins: PinDirectory,
     pub(super) tables: Tables,
     published: MappedWords,
     rings: MappedWords,
@@ -123,7 +125,7 @@ impl Inspector {
     pub(super) fn services(&self) -> Result<Vec<ServiceView>, DataplaneError> {
         let mut backends = self.backends()?;
         let mut services = Vec::new();
-        let translations = translations(&self.tables.translations)?;
+        let translations = self.translations()?;
         for (key, entry) in sorted("SERVICES", self.tables.services.iter())? {
             let info = read("SERVICE_INFO", &self.tables.service_info, entry.index)?;
             let word = self.published(entry.index)?;

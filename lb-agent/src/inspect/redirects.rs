@@ -1,6 +1,9 @@
 //! Ports that are rewritten, and connections that go elsewhere.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
 
 use lb_common::maps::{published::RingWord, services::VipKey, tracking::TARGET_PORT, translations::Endpoint};
 
@@ -18,6 +21,11 @@ impl Inspector {
         }
         let words = read("TRACKING", &self.tables.tracking, service)?.0;
         Ok(u16::try_from(words[TARGET_PORT]).ok().filter(|port| *port != 0))
+    }
+
+    /// Where connections to each service go; none while no program is there that sends them.
+    pub(super) fn translations(&self) -> Result<BTreeMap<VipKey, Vec<Endpoint>>, DataplaneError> {
+        if self.pins.translates() { translations(&self.tables.translations) } else { Ok(BTreeMap::new()) }
     }
 
     pub(super) fn dump_rewrites(&self) -> Result<Vec<Fields>, DataplaneError> {

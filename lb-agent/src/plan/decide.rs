@@ -21,8 +21,9 @@ use lb_common::{
 use serde::Serialize;
 
 use super::{
-    clamp, drain, redirect,
+    clamp, drain,
     hop::hop,
+    redirect,
     slow_start::{self, Start, Takers},
     state::{TargetBackend, TargetService, TargetState},
 };

@@ -55,7 +55,8 @@ fn start_echoes(bed: &mut Cluster) {
 }
 
 fn served(topology: &Topology, config: AgentConfig, delivery: Delivery, extra: &[&str]) -> AgentConfig {
-    let extra: Vec<String> = [&format!("targetPort: {TARGET}")[..]].iter().chain(extra).map(|&s| s.to_owned()).collect();
+    let extra: Vec<String> =
+        [&format!("targetPort: {TARGET}")[..]].iter().chain(extra).map(|&s| s.to_owned()).collect();
     let service = |name, protocol| ServiceConfig {
         delivery,
         extra: extra.clone(),
@@ -82,7 +83,8 @@ fn meets_every_node(bed: &Cluster, vip: IpAddr) -> Result<(), String> {
     let all: BTreeSet<String> = bed.names().into_iter().collect();
     let (mut by_tcp, mut by_udp) = (BTreeSet::new(), BTreeSet::new());
     for _ in 0..60 {
-        let answers = bed.topology.client.enter(|| (echo::ask_tcp(target, 3_000, LIMIT), echo::ask_udp(target, 100, LIMIT)));
+        let answers =
+            bed.topology.client.enter(|| (echo::ask_tcp(target, 3_000, LIMIT), echo::ask_udp(target, 100, LIMIT)));
         let (tcp, udp) = answers.map_err(|error| format!("{error:#}"))?;
         by_tcp.insert(tcp.map_err(|error| format!("TCP to {target}: {error:#}"))?);
         by_udp.insert(udp.map_err(|error| format!("UDP to {target}: {error:#}"))?);
@@ -125,6 +127,27 @@ async fn servers_on_another_port_answer_through_ipip() {
     servers_answer_on_their_own_port(Fabric::Routed, Delivery::Ipip).await;
 }
 
+/// Generic mode sees segments that were merged: one header, and a checksum that is still to be made.
+#[tokio::test]
+async fn servers_on_another_port_answer_behind_offloads_that_merge() {
+    let mut bed = Cluster::build(Scope::new().unwrap(), Fabric::Routed, 1, &VIPS).unwrap();
+    start_echoes(&mut bed);
+    let node = &bed.topology.nodes[0];
+    node.netns.run("ethtool", &["-K", UPLINK, "gro", "on", "tx", "on"]).unwrap();
+    bed.start_agents(|topology, config| {
+        let config = served(topology, config, Delivery::Local, &[]);
+        AgentConfig { mode: "generic".to_owned(), ..config }
+    })
+    .unwrap();
+    bed.wait_ready(PATIENCE).await.unwrap();
+    for vip in VIPS {
+        bed.topology.enter_by(vip, &[0]).unwrap();
+        meets_every_node(&bed, vip).unwrap_or_else(|error| panic!("{error}\n{}", bed.log_tails()));
+        let exchange = || echo::exchange_tcp(SocketAddr::new(vip, PORT), 64_000, 50, LIMIT);
+        bed.topology.client.enter(exchange).unwrap().unwrap();
+    }
+}
+
 /// The VIPs lead nowhere. Nodes 1 and 2 have servers; a process in a cgroup on node 3 connects all the same.
 #[tokio::test]
 async fn a_process_reaches_a_live_backend_of_a_vip_that_leads_nowhere() {
@@ -158,7 +181,8 @@ async fn a_process_reaches_a_live_backend_of_a_vip_that_leads_nowhere() {
         cgroup.testpeer(&bed.topology.nodes[2].netns, &[&["ask", "--to", &target], over].concat())
     };
     for vip in VIPS {
-        let outside = bed.topology.nodes[2].netns.enter(|| echo::ask_tcp(SocketAddr::new(vip, PORT), 10, LIMIT)).unwrap();
+        let outside =
+            bed.topology.nodes[2].netns.enter(|| echo::ask_tcp(SocketAddr::new(vip, PORT), 10, LIMIT)).unwrap();
         assert!(outside.is_err(), "{vip} is reached from outside the cgroup: {outside:?}");
         for over in [&[][..], &["--udp"]] {
             let mut met = BTreeSet::new();

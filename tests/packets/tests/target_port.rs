@@ -15,8 +15,7 @@ const TARGET: u16 = 6443;
 /// `TC_ACT_UNSPEC`: the next program, or the stack, decides.
 const GO_ON: u32 = u32::MAX;
 
-const FAMILIES: [(IpAddr, IpAddr, IpAddr, IpAddr); 2] =
-    [(CLIENT4, VIP4, NODE4, PEER4), (CLIENT6, VIP6, NODE6, PEER6)];
+const FAMILIES: [(IpAddr, IpAddr, IpAddr, IpAddr); 2] = [(CLIENT4, VIP4, NODE4, PEER4), (CLIENT6, VIP6, NODE6, PEER6)];
 const TAGS: [&[u16]; 3] = [&[], &[100], &[100, 200]];
 
 /// TCP and UDP services of both families with their backends there: on this node or not, the VIPs are held.
@@ -27,7 +26,10 @@ fn serving(way: Way) -> World {
             let service = if udp { service.udp() } else { service };
             service.backend(if udp { other(node) } else { node }, way)
         };
-        world.with(on(PORT, false).target_port(TARGET)).with(on(PORT, true).target_port(TARGET)).with(on(80, false).mss(0))
+        world
+            .with(on(PORT, false).target_port(TARGET))
+            .with(on(PORT, true).target_port(TARGET))
+            .with(on(80, false).mss(0))
     })
 }
 
@@ -145,7 +147,10 @@ fn the_first_fragment_gets_the_port_and_the_others_have_none() {
         let mut bed = Bed::holding(&serving(Way::local()));
         let pieces = |port| udp(client, 40_000, vip, port).data(&[0x5a; 3_000]).fragments(77, 1_200);
         let (came, given) = (pieces(PORT), pieces(TARGET));
-        assert_eq!(came[1..].iter().map(Packet::bytes).collect::<Vec<_>>(), given[1..].iter().map(Packet::bytes).collect::<Vec<_>>());
+        assert_eq!(
+            came[1..].iter().map(Packet::bytes).collect::<Vec<_>>(),
+            given[1..].iter().map(Packet::bytes).collect::<Vec<_>>()
+        );
         for (number, (came, given)) in came.iter().zip(&given).enumerate() {
             let outcome = bed.send(&came.frame().bytes(), IN);
             assert!(outcome.is_passed(), "fragment {number} to {vip}");
@@ -256,9 +261,9 @@ fn what_servers_send_from_their_port_leaves_from_the_services() {
         let from = |port| udp(vip, port, client, 40_000);
         leaves_as(&mut bed, "a datagram", &from(TARGET), &from(PORT));
         leaves_as(&mut bed, "one without", &from(TARGET).without_checksum(), &from(PORT).without_checksum());
-        let zero = (0..=u16::MAX).map(u16::to_be_bytes).find(|data| {
-            from(PORT).data(data).bytes().ends_with(&[[0xff, 0xff], *data].concat())
-        });
+        let zero = (0..=u16::MAX)
+            .map(u16::to_be_bytes)
+            .find(|data| from(PORT).data(data).bytes().ends_with(&[[0xff, 0xff], *data].concat()));
         let data = zero.expect("one of all words");
         leaves_as(&mut bed, "one whose sum is zero", &from(TARGET).data(&data), &from(PORT).data(&data));
         let pieces = |port| from(port).data(&[0x5a; 3_000]).fragments(78, 1_200);
