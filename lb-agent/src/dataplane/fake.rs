@@ -19,7 +19,7 @@ use lb_common::{
 };
 
 use super::{Dataplane, DataplaneError};
-use crate::plan::{MapOp, Rings};
+use crate::plan::{MapOp, Redirect, Rings};
 
 /// Maps in memory.
 #[derive(Default)]
@@ -83,11 +83,7 @@ impl Dataplane for FakeDataplane {
                 assert!(self.backends.remove(index).is_some());
             }
             MapOp::Ring { offset, slots } => self.write_ring(*offset, slots),
-            MapOp::Rewrite(key, port) => drop(self.rewrites.insert(*key, *port)),
-            MapOp::RemoveRewrite(key) => assert!(self.rewrites.remove(key).is_some()),
-            MapOp::Translation(key, backends) => drop(self.translations.insert(*key, backends.clone())),
-            MapOp::RemoveTranslation(key) => assert!(self.translations.remove(key).is_some()),
-            MapOp::TargetPort { service, port } => drop(self.target_ports.insert(*service, *port)),
+            MapOp::Redirect(step) => self.redirect(step),
             MapOp::Publish { service, word } => self.publish(*service, *word),
             MapOp::Service { key, index } => drop(self.services.insert(*key, *index)),
             MapOp::RemoveService { key } => self.remove_service(key),
@@ -109,6 +105,16 @@ impl Dataplane for FakeDataplane {
 }
 
 impl FakeDataplane {
+    fn redirect(&mut self, step: &Redirect) {
+        match step {
+            Redirect::Rewrite(key, Some(port)) => drop(self.rewrites.insert(*key, *port)),
+            Redirect::Rewrite(key, None) => assert!(self.rewrites.remove(key).is_some()),
+            Redirect::Translation(key, to) if to.is_empty() => assert!(self.translations.remove(key).is_some()),
+            Redirect::Translation(key, to) => drop(self.translations.insert(*key, to.clone())),
+            Redirect::TargetPort { service, port } => drop(self.target_ports.insert(*service, *port)),
+        }
+    }
+
     fn enter(&mut self, id: BackendId, info: BackendInfo, hop: Hop) {
         assert!(!self.backends.contains_key(&id.index()), "backend {} is in use", id.index());
         self.backends.insert(id.index(), (Head::new(id.generation(), 0), [hop, Hop::default()]));

@@ -32,7 +32,7 @@ use super::{
     tables::{self, Tables, removed},
 };
 use crate::model::Drain;
-use crate::plan::{BackendState, MapOp, MapState, RingArena, RingOrigin, Rings, ServiceState, Sizes};
+use crate::plan::{BackendState, MapOp, MapState, Redirect, RingArena, RingOrigin, Rings, ServiceState, Sizes};
 
 /// The maps of one set, open for writing.
 pub struct Maps {
@@ -113,13 +113,7 @@ impl Maps {
                 self.tracking.store(tracking_word(*service, LIFETIME), *lifetime)?;
                 self.tracking.store(tracking_word(*service, LIMIT), *limit)
             }
-            MapOp::TargetPort { service, port } => {
-                self.tracking.store(tracking_word(*service, TARGET_PORT), u64::from(*port))
-            }
-            MapOp::Rewrite(key, port) => self.tables.rewrite(key, *port),
-            MapOp::RemoveRewrite(key) => removed("REWRITES", self.tables.rewrites.remove(key)),
-            MapOp::Translation(key, backends) => self.tables.translate(key, backends),
-            MapOp::RemoveTranslation(key) => removed("TRANSLATIONS", self.tables.translations.remove(key)),
+            MapOp::Redirect(step) => self.redirect(step),
             MapOp::Publish { service, word } => self.published.store(*service as usize, word.bits()),
             MapOp::ServiceInfo { index, info } => {
                 written("SERVICE_INFO", self.tables.service_info.set(*index, **info, 0))
@@ -140,6 +134,20 @@ impl Maps {
                 removed("SOURCE_RANGES", self.tables.source_ranges.remove(&source_key(*service, range)))
             }
             MapOp::Grace => self.grace.wait(),
+        }
+    }
+
+    fn redirect(&mut self, step: &Redirect) -> Result<(), DataplaneError> {
+        match step {
+            Redirect::TargetPort { service, port } => {
+                self.tracking.store(tracking_word(*service, TARGET_PORT), u64::from(*port))
+            }
+            Redirect::Rewrite(key, Some(port)) => self.tables.rewrite(key, *port),
+            Redirect::Rewrite(key, None) => removed("REWRITES", self.tables.rewrites.remove(key)),
+            Redirect::Translation(key, to) if to.is_empty() => {
+                removed("TRANSLATIONS", self.tables.translations.remove(key))
+            }
+            Redirect::Translation(key, to) => self.tables.translate(key, to),
         }
     }
 

@@ -35,7 +35,7 @@ pub use kernel::{CAPABILITIES, KernelVersion, missing_capabilities};
 pub use maps::Maps;
 pub use object::OBJECT;
 pub use pins::{PinDirectory, PinLock, PinOwner};
-pub use tables::{Tables, text, translations};
+pub use tables::{Tables, text, translated_backends, translations};
 pub use trace::{EventReader, LoadedTracing, TracingLoader};
 
 use crate::{

@@ -128,10 +128,15 @@ pub(super) fn rewrites(map: &Rewrites) -> Result<BTreeMap<VipKey, Be16>, Datapla
     entries.collect::<Result<_, _>>().map_err(|error| DataplaneError::map("REWRITES", "reading", &error))
 }
 
+/// The backends of an entry of `TRANSLATIONS`.
+#[must_use]
+pub fn translated_backends(entry: &TranslationEntry) -> Vec<Endpoint> {
+    entry.backends.iter().take(entry.count as usize).copied().collect()
+}
+
 /// Every entry of `TRANSLATIONS`, with its backends.
 pub fn translations(map: &Translations) -> Result<BTreeMap<VipKey, Vec<Endpoint>>, DataplaneError> {
-    let backends = |entry: &TranslationEntry| entry.backends.iter().take(entry.count as usize).copied().collect();
-    let entries = map.iter().map(|entry| entry.map(|(key, entry)| (key, backends(&entry))));
+    let entries = map.iter().map(|entry| entry.map(|(key, entry)| (key, translated_backends(&entry))));
     entries.collect::<Result<_, _>>().map_err(|error| DataplaneError::map("TRANSLATIONS", "reading", &error))
 }
 

@@ -21,9 +21,7 @@ use lb_common::{
 };
 
 use super::{
-    presence_of,
-    redirects::connects_to,
-    ring, usage,
+    presence_of, ring, usage,
     view::{AddressView, BackendView, Count, HopView, Inspection, MapUse, RingView, ServiceView},
 };
 use crate::{
@@ -125,7 +123,6 @@ impl Inspector {
     pub(super) fn services(&self) -> Result<Vec<ServiceView>, DataplaneError> {
         let mut backends = self.backends()?;
         let mut services = Vec::new();
-        let translations = self.translations()?;
         for (key, entry) in sorted("SERVICES", self.tables.services.iter())? {
             let info = read("SERVICE_INFO", &self.tables.service_info, entry.index)?;
             let word = self.published(entry.index)?;
@@ -140,7 +137,7 @@ impl Inspector {
                 generation: word.generation(),
                 held: word.is_held(),
                 target_port: self.target_port(entry.index, word)?,
-                connects_to: connects_to(&key, translations.get(&key)),
+                connects_to: self.connects_to(&key)?,
                 packets: counters.packets,
                 bytes: counters.bytes,
                 tracking: self.tracking(entry.index)?,
@@ -287,9 +284,7 @@ impl Inspector {
             "PEER_MACS" => self.tables.peer_macs.keys().count(),
             "DEVICES" => self.tables.devices.keys().count(),
             "FRAGMENTS" => self.tables.fragments.keys().count(),
-            "REWRITES" => self.tables.rewrites.keys().count(),
-            "TRANSLATIONS" => self.tables.translations.keys().count(),
-            "TRANSLATED" => self.tables.translated.keys().count(),
+            "REWRITES" | "TRANSLATIONS" | "TRANSLATED" => self.redirects(name),
             "SOURCE_RANGES" => self.tables.source_ranges.keys().count(),
             _ => return None,
         };

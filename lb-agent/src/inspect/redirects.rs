@@ -1,17 +1,15 @@
 //! Ports that are rewritten, and connections that go elsewhere.
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
-};
+use std::net::{IpAddr, SocketAddr};
 
+use aya::maps::MapError;
 use lb_common::maps::{published::RingWord, services::VipKey, tracking::TARGET_PORT, translations::Endpoint};
 
 use super::{
     dump::{Fields, fields},
     read::{Inspector, protocol_name, read, sorted},
 };
-use crate::dataplane::{DataplaneError, translations};
+use crate::dataplane::{DataplaneError, translated_backends as backends, translations};
 
 impl Inspector {
     /// The port that servers of a service listen on here, if its word says that it is another than the service's.
@@ -23,9 +21,25 @@ impl Inspector {
         Ok(u16::try_from(words[TARGET_PORT]).ok().filter(|port| *port != 0))
     }
 
-    /// Where connections to each service go; none while no program is there that sends them.
-    pub(super) fn translations(&self) -> Result<BTreeMap<VipKey, Vec<Endpoint>>, DataplaneError> {
-        if self.pins.translates() { translations(&self.tables.translations) } else { Ok(BTreeMap::new()) }
+    /// Where connections to a service go; nowhere while no program is there that sends them.
+    pub(super) fn connects_to(&self, key: &VipKey) -> Result<Vec<SocketAddr>, DataplaneError> {
+        if !self.pins.translates() {
+            return Ok(Vec::new());
+        }
+        match self.tables.translations.get(key, 0) {
+            Ok(entry) => Ok(endpoints(key, &backends(&entry))),
+            Err(MapError::KeyNotFound) => Ok(Vec::new()),
+            Err(error) => Err(DataplaneError::map("TRANSLATIONS", "reading", &error)),
+        }
+    }
+
+    /// Entries in use of the map of this name.
+    pub(super) fn redirects(&self, name: &str) -> usize {
+        match name {
+            "REWRITES" => self.tables.rewrites.keys().count(),
+            "TRANSLATIONS" => self.tables.translations.keys().count(),
+            _ => self.tables.translated.keys().count(),
+        }
     }
 
     pub(super) fn dump_rewrites(&self) -> Result<Vec<Fields>, DataplaneError> {
@@ -47,7 +61,7 @@ impl Inspector {
                 "vip": IpAddr::from(key.address),
                 "protocol": protocol_name(&key),
                 "port": key.port.get(),
-                "backends": connects_to(&key, Some(&backends)),
+                "backends": endpoints(&key, &backends),
             }
         };
         Ok(translations(&self.tables.translations)?.into_iter().map(entry).collect())
@@ -63,9 +77,8 @@ impl Inspector {
     }
 }
 
-/// Where connections to a service go. A port of 0 stands for the one that is asked for.
-pub(super) fn connects_to(key: &VipKey, backends: Option<&Vec<Endpoint>>) -> Vec<SocketAddr> {
+/// Backends of a service as people write them. A port of 0 stands for the one that is asked for.
+fn endpoints(key: &VipKey, backends: &[Endpoint]) -> Vec<SocketAddr> {
     let port = |endpoint: &Endpoint| if endpoint.port.is_zero() { key.port.get() } else { endpoint.port.get() };
-    let socket = |endpoint: &Endpoint| SocketAddr::new(endpoint.address.into(), port(endpoint));
-    backends.into_iter().flatten().map(socket).collect()
+    backends.iter().map(|endpoint| SocketAddr::new(endpoint.address.into(), port(endpoint))).collect()
 }

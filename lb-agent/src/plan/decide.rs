@@ -243,8 +243,7 @@ fn reason(backend: &Backend, state: &ProbeState, none_believed: bool, allowed: b
 }
 
 fn enter_service(inputs: &Inputs<'_>, decision: &mut Decision, service: &Service, judged: &Judged, start: &Start) {
-    let believed = !judged.none_believed;
-    decision.services.push(ServiceDecision { service: service.name.clone(), probes_believed: believed });
+    decision.services.push(ServiceDecision { service: service.name.clone(), probes_believed: !judged.none_believed });
     let rejoins = service.protocol == Protocol::Tcp
         && service.backends.iter().any(|backend| inputs.unproven.contains(&name(service, backend)));
     let mut backends = BTreeMap::new();
@@ -275,44 +274,36 @@ fn enter_service(inputs: &Inputs<'_>, decision: &mut Decision, service: &Service
         };
         backends.insert((backend.address.into(), Be16::new(backend.port)), wanted);
     }
-    let takes: Vec<bool> = judged.verdicts.iter().map(|verdict| verdict.takes_flows).collect();
-    let target_port = service.target_port(&inputs.desired.node);
+    let target_port = service.target_port(&inputs.desired.node).unwrap_or(0);
     let ranges = service.source_ranges.iter();
     let source_ranges: BTreeSet<_> = ranges.map(|net| SourceRange::new(net.network(), net.prefix_len())).collect();
     for vip in &service.vips {
         let unmatched = if service.drop_unmatched { 0 } else { AddressEntry::PASS_UNMATCHED };
         let held = if decision.held.contains(vip) { AddressEntry::HELD } else { 0 };
-        let translation = redirect::translation(service, &takes, *vip, &inputs.desired.node, &inputs.hash_key);
         let entry = decision.target.addresses.entry((*vip).into()).or_default();
         // A VIP may have several services: the smallest bound is right for all of them.
         let bounds = [AddressEntry { flags: *entry }.mss(), clamp::mss(inputs.desired, inputs.network, service, *vip)];
         let mss = bounds.into_iter().filter(|mss| *mss > 0).min().unwrap_or(0);
-        let rewritten = if target_port.is_some() { AddressEntry::REWRITTEN } else { *entry & AddressEntry::REWRITTEN };
-        *entry = AddressEntry::with_mss(AddressEntry::VIP | unmatched | held | rewritten, mss);
+        let of_others = *entry & AddressEntry::REWRITTEN;
+        *entry = AddressEntry::with_mss(AddressEntry::VIP | unmatched | held | of_others, mss);
         for port in &service.ports {
             let key = VipKey::new((*vip).into(), Be16::new(*port), service.protocol.number());
-            let held = decision.held.contains(vip);
             let target = TargetService {
                 name: service.name.clone(),
                 log2: service.ring_size.log2(),
-                held,
+                held: held != 0,
                 rejoins,
                 has_affinity: service.affinity.is_some(),
                 window: nanoseconds(service.affinity.map_or(service.flow_timeout, |affinity| affinity.timeout)),
                 backends: backends.clone(),
                 source_ranges: source_ranges.clone(),
-                target_port: target_port.unwrap_or(0),
+                target_port,
             };
-            if let Some(servers) = target_port {
-                let of = VipKey::new((*vip).into(), Be16::new(servers), service.protocol.number());
-                decision.target.rewrites.insert(of, Be16::new(*port));
-            }
-            if !translation.is_empty() {
-                decision.target.translations.insert(key, translation.clone());
-            }
             decision.target.services.insert(key, target);
         }
     }
+    let takes: Vec<bool> = judged.verdicts.iter().map(|verdict| verdict.takes_flows).collect();
+    redirect::enter(inputs, &mut decision.target, service, &takes);
 }
 
 fn nanoseconds(time: Duration) -> u64 {

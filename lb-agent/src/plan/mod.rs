@@ -23,6 +23,6 @@ pub use ring_arena::RingArena;
 pub use settle::{FlowScan, next_window, settle};
 pub use slow_start::Takers;
 pub use state::{
-    BackendState, MapOp, MapState, Mark, RingOrigin, Rings, ServiceState, Sizes, TargetBackend, TargetService,
-    TargetState,
+    BackendState, MapOp, MapState, Mark, Redirect, RingOrigin, Rings, ServiceState, Sizes, TargetBackend,
+    TargetService, TargetState,
 };

@@ -5,15 +5,39 @@ use std::net::IpAddr;
 use lb_common::{
     addr::Be16,
     hash::{self, HashKey},
-    maps::translations::{Endpoint, MAX_BACKENDS},
+    maps::{
+        addresses::AddressEntry,
+        services::VipKey,
+        translations::{Endpoint, MAX_BACKENDS},
+    },
 };
 
+use super::{decide::Inputs, state::TargetState};
 use crate::model::{Backend, Node, Service};
+
+/// Enters what is rewritten and translated for a service whose VIPs are entered; `takes` says which backends take flows.
+pub(super) fn enter(inputs: &Inputs<'_>, target: &mut TargetState, service: &Service, takes: &[bool]) {
+    let node = &inputs.desired.node;
+    let servers = service.target_port(node);
+    for vip in &service.vips {
+        let key = |port: u16| VipKey::new((*vip).into(), Be16::new(port), service.protocol.number());
+        let translation = translation(service, takes, *vip, node, &inputs.hash_key);
+        for port in &service.ports {
+            if let Some(servers) = servers {
+                target.rewrites.insert(key(servers), Be16::new(*port));
+                *target.addresses.entry((*vip).into()).or_default() |= AddressEntry::REWRITTEN;
+            }
+            if !translation.is_empty() {
+                target.translations.insert(key(*port), translation.clone());
+            }
+        }
+    }
+}
 
 /// Where connections of this node's own processes to `vip` go: to the server on this node if it takes flows, else to up to
 /// [`MAX_BACKENDS`] of the backends that do, which each node chooses for itself. None if the service does not ask for it,
 /// or if no backend of the VIP's family takes flows.
-pub(super) fn translation(service: &Service, takes: &[bool], vip: IpAddr, node: &Node, key: &HashKey) -> Vec<Endpoint> {
+fn translation(service: &Service, takes: &[bool], vip: IpAddr, node: &Node, key: &HashKey) -> Vec<Endpoint> {
     if !service.connect_translation {
         return Vec::new();
     }

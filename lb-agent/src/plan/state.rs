@@ -233,6 +233,22 @@ impl MapState {
     }
 }
 
+/// A step on what is rewritten or translated.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Redirect {
+    /// Sets the port that a service's servers on this node listen on.
+    TargetPort {
+        /// Index of the service.
+        service: u32,
+        /// The port; 0 for the service's.
+        port: u16,
+    },
+    /// Replaces an entry of `REWRITES`; `None` removes it.
+    Rewrite(VipKey, Option<Be16>),
+    /// Replaces an entry of `TRANSLATIONS`; none removes it.
+    Translation(VipKey, Vec<Endpoint>),
+}
+
 /// One step on the maps. Performed in the order of the plan, each whole or not at all.
 #[derive(Clone, Debug, PartialEq)]
 pub enum MapOp {
@@ -317,21 +333,8 @@ pub enum MapOp {
         /// Flows in either table.
         limit: u64,
     },
-    /// Sets the port that a service's servers on this node listen on.
-    TargetPort {
-        /// Index of the service.
-        service: u32,
-        /// The port; 0 for the service's.
-        port: u16,
-    },
-    /// Inserts or replaces an entry of `REWRITES`.
-    Rewrite(VipKey, Be16),
-    /// Removes an entry of `REWRITES`.
-    RemoveRewrite(VipKey),
-    /// Inserts or replaces an entry of `TRANSLATIONS`.
-    Translation(VipKey, Vec<Endpoint>),
-    /// Removes an entry of `TRANSLATIONS`.
-    RemoveTranslation(VipKey),
+    /// Changes what is rewritten or translated.
+    Redirect(Redirect),
     /// Stores the word of a service.
     Publish {
         /// Index of the service.

@@ -3,7 +3,7 @@
 use lb_common::maps::translations::Endpoint;
 
 use super::*;
-use crate::plan::carry_over;
+use crate::plan::{Redirect, carry_over};
 
 /// One service whose servers listen on this port, 0 for its own.
 fn aimed(port: u16) -> TargetState {
@@ -74,9 +74,9 @@ fn translated(backends: &[u8]) -> TargetState {
 fn connections_go_where_they_are_told() {
     let mut world = World::holding(&translated(&[1, 2]));
     assert_eq!(world.maps.translations[&key(0)], [endpoint(1), endpoint(2)]);
-    assert_eq!(world.apply(&translated(&[2]), 0), [MapOp::Translation(key(0), vec![endpoint(2)])]);
+    assert_eq!(world.apply(&translated(&[2]), 0), [MapOp::Redirect(Redirect::Translation(key(0), vec![endpoint(2)]))]);
     assert_eq!(world.apply(&translated(&[2]), 0), []);
-    assert_eq!(world.apply(&translated(&[]), 0), [MapOp::RemoveTranslation(key(0))]);
+    assert_eq!(world.apply(&translated(&[]), 0), [MapOp::Redirect(Redirect::Translation(key(0), Vec::new()))]);
 }
 
 #[test]

@@ -1,14 +1,15 @@
 //! Steps on ports that are rewritten, and on connections of this node's own processes.
 
 use super::Plan;
-use crate::plan::state::{MapOp, ServiceState, TargetService, TargetState};
+use crate::plan::state::{MapOp, Redirect, ServiceState, TargetService, TargetState};
 
 impl Plan<'_> {
     /// Sets the port that packets are given here, in front of the word that tells of it.
     pub(super) fn target_port(&mut self, service: &mut ServiceState, target: &TargetService) {
         if service.target_port != target.target_port {
             service.target_port = target.target_port;
-            self.before.push(MapOp::TargetPort { service: service.index, port: target.target_port });
+            let step = Redirect::TargetPort { service: service.index, port: target.target_port };
+            self.before.push(MapOp::Redirect(step));
         }
     }
 
@@ -17,13 +18,13 @@ impl Plan<'_> {
     pub(super) fn redirects(&mut self, target: &TargetState) {
         let state = &mut self.state;
         let changed = target.rewrites.iter().filter(|(key, port)| state.rewrites.get(*key) != Some(*port));
-        self.before.extend(changed.map(|(key, port)| MapOp::Rewrite(*key, *port)));
+        self.before.extend(changed.map(|(key, port)| MapOp::Redirect(Redirect::Rewrite(*key, Some(*port)))));
         let gone = state.rewrites.keys().filter(|key| !target.rewrites.contains_key(*key));
-        self.after.extend(gone.map(|key| MapOp::RemoveRewrite(*key)));
+        self.after.extend(gone.map(|key| MapOp::Redirect(Redirect::Rewrite(*key, None))));
         let changed = target.translations.iter().filter(|(key, to)| state.translations.get(*key) != Some(*to));
-        self.before.extend(changed.map(|(key, to)| MapOp::Translation(*key, to.clone())));
+        self.before.extend(changed.map(|(key, to)| MapOp::Redirect(Redirect::Translation(*key, to.clone()))));
         let gone = state.translations.keys().filter(|key| !target.translations.contains_key(*key));
-        self.before.extend(gone.map(|key| MapOp::RemoveTranslation(*key)));
+        self.before.extend(gone.map(|key| MapOp::Redirect(Redirect::Translation(*key, Vec::new()))));
         state.rewrites.clone_from(&target.rewrites);
         state.translations.clone_from(&target.translations);
     }
