@@ -217,6 +217,8 @@ pub fn service() -> ServiceView {
         ring_slots: 4096,
         generation: 12,
         held: true,
+        target_port: None,
+        connects_to: Vec::new(),
         packets: 1_234,
         bytes: 567_890,
         tracking: TrackingView {

@@ -223,7 +223,7 @@ fn walk<B: Bytes + ?Sized>(frame: &B, at: &mut Position) -> u32 {
         };
         let [next, units, offset, flags] = header.to_ne_bytes();
         let length = match at.protocol {
-            protocol::FRAGMENT => FRAGMENT_LEN as u16,
+            protocol::FRAGMENT => ipv6::FRAGMENT_LEN as u16,
             protocol::AUTHENTICATION => (u16::from(units) + 2) * 4, // RFC 4302 section 2.2
             _ => (u16::from(units) + 1) * 8,
         };
@@ -236,9 +236,6 @@ fn walk<B: Bytes + ?Sized>(frame: &B, at: &mut Position) -> u32 {
     }
     Walk::TOO_MANY
 }
-
-/// Length of an IPv6 fragment header, bytes.
-const FRAGMENT_LEN: usize = 8;
 
 /// Whether a protocol number names an extension header that is followed: one of a set, tested without a branch for each.
 #[must_use]
@@ -314,7 +311,7 @@ impl Transport {
     #[inline(always)]
     pub const fn fragment_words(&self, network: &Network) -> usize {
         // The mask changes nothing, but the verifier would think of offsets below 0.
-        if network.is_ipv4 { network.l3 + 4 } else { self.l4.wrapping_sub(FRAGMENT_LEN) & REACH }
+        if network.is_ipv4 { network.l3 + 4 } else { self.l4.wrapping_sub(ipv6::FRAGMENT_LEN) & REACH }
     }
 }
 

@@ -15,6 +15,7 @@ use crate::{
     encap, icmp,
     maps::{self, DEVICES, SETTINGS},
     packet::Packet,
+    retarget,
     second_chance::{self, Again},
     stats,
 };
@@ -64,6 +65,11 @@ impl Actor for Live {
         stats::served(served.service, served.backend, served.bytes);
         stats::verdict(Verdict::Local);
         Ok(Action::Pass as u32)
+    }
+
+    #[inline(always)]
+    fn retarget(&self, packet: &Packet, service: u32, l3: usize, is_ipv4: bool) -> Result<(), DropReason> {
+        retarget::to_server(packet, service, l3, is_ipv4)
     }
 
     #[inline(always)]
@@ -152,6 +158,11 @@ impl Actor for Dry {
     #[inline(always)]
     fn local(&self, _served: Served) -> End {
         Ok(Verdict::Local as u32)
+    }
+
+    #[inline(always)]
+    fn retarget(&self, _packet: &Packet, _service: u32, _l3: usize, _is_ipv4: bool) -> Result<(), DropReason> {
+        Ok(())
     }
 
     #[inline(always)]

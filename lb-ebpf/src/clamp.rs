@@ -3,31 +3,21 @@
 
 use aya_ebpf::programs::TcContext;
 use lb_common::{
-    parse::{self, Bytes},
-    wire::{eth, protocol, tcp},
+    parse::{Bytes, Network},
+    wire::{protocol, tcp},
 };
 
-use crate::{maps, packet::Outgoing, vip};
+use crate::packet::Outgoing;
 
-/// Lowers the MSS of a SYN segment that leaves from a VIP for which a bound is set. `None` where there is nothing to do.
+/// Lowers the MSS of a SYN segment that leaves from a VIP to `bound`, unless that is 0. `None` where there is nothing to
+/// do.
 #[inline(always)]
-pub fn run(ctx: &TcContext) -> Option<()> {
+pub fn run(ctx: &TcContext, network: &Network, bound: u16) -> Option<()> {
     let skb = Outgoing(ctx);
-    let link = parse::link(&skb)?;
-    let is_ipv4 = match link.ethertype {
-        eth::IPV4 => true,
-        eth::IPV6 => false,
-        _ => return None,
-    };
-    let network = parse::network(&skb, link.l3, is_ipv4)?;
-    if network.next != protocol::TCP || network.is_fragment || !vip::may_be_vip(&network.source) {
+    if bound == 0 || network.next != protocol::TCP || network.is_fragment {
         return None;
     }
-    let bound = maps::address(&network.source).mss();
-    if bound == 0 {
-        return None;
-    }
-    let l4 = link.l3 + network.header_length;
+    let l4 = network.l3 + network.header_length;
     let [offset, flags] = skb.read(l4 + 12)?;
     if flags & tcp::SYN == 0 {
         return None;

@@ -43,6 +43,8 @@ pub trait Actor {
     fn pass(&self, verdict: Verdict) -> End;
     /// Up the stack, counted for the service; the backend is this node.
     fn local(&self, served: Served) -> End;
+    /// Give the packet at `l3`, which is to be delivered here, the port of the servers of `service`.
+    fn retarget(&self, packet: &Packet, service: u32, l3: usize, is_ipv4: bool) -> Result<(), DropReason>;
     /// Strip the tunnel header that begins at `outer_l3` and pass up.
     fn strip(&self, packet: &mut Packet, outer_l3: usize, payload: &Payload) -> End;
     /// Send on. What does not fit is answered as [`Self::refuse`] does, unless it is an error itself.
@@ -174,10 +176,13 @@ fn choose<A: Actor>(
         if !ring.is_held() {
             return Err(DropReason::NotHeld);
         }
-        let to = other_owner(packet, ring, flow, hash, network.is_ipv4);
+        let to = other_owner(packet, service, ring, flow, hash, network.is_ipv4);
         if to != BackendId::NONE {
             let (l3, is_ipv4) = (network.l3, network.is_ipv4);
             return actor.send_on(packet, &Again { outer_l3: l3, l3, is_ipv4, to, entropy: hash.entropy_port() });
+        }
+        if ring.has_target_port() {
+            actor.retarget(packet, service, network.l3, network.is_ipv4)?;
         }
         return if is_here { actor.local(served) } else { actor.pass(Verdict::Directed) };
     }
@@ -221,7 +226,7 @@ fn owner<A: Actor>(
 
 /// Who else may know the flow of a packet that is to be delivered here; [`BackendId::NONE`] if it belongs here.
 #[inline(always)]
-fn other_owner(packet: &Packet, ring: RingWord, flow: &Flow, hash: FlowHash, is_ipv4: bool) -> BackendId {
+fn other_owner(packet: &Packet, service: u32, ring: RingWord, flow: &Flow, hash: FlowHash, is_ipv4: bool) -> BackendId {
     if !ring.has_changes() || !second_chance::is_possible(&flow.tuple, flow.kind) {
         return BackendId::NONE;
     }
@@ -229,7 +234,7 @@ fn other_owner(packet: &Packet, ring: RingWord, flow: &Flow, hash: FlowHash, is_
     if matches!(slot.state(), SlotState::Settled) {
         return BackendId::NONE;
     }
-    second_chance::other_owner(packet, &flow.tuple, is_ipv4, slot)
+    second_chance::other_owner(packet, &flow.tuple, is_ipv4, slot, service)
 }
 
 /// The payload of a packet that looks as if a director had sent it through a tunnel: directors send neither options nor
@@ -298,11 +303,14 @@ fn from_tunnel<A: Actor>(
         && let Some(settings) = SETTINGS.get(0)
     {
         let hash = hash::flow(&settings.hash_key, &flow.tuple, ring.has_affinity(), inner.is_ipv4);
-        let to = other_owner(packet, ring, &flow, hash, inner.is_ipv4);
+        let to = other_owner(packet, service, ring, &flow, hash, inner.is_ipv4);
         if to != BackendId::NONE {
             let (outer_l3, l3, is_ipv4) = (outer.l3, payload.l3, inner.is_ipv4);
             return actor.send_on(packet, &Again { outer_l3, l3, is_ipv4, to, entropy: hash.entropy_port() });
         }
+    }
+    if ring.has_target_port() {
+        actor.retarget(packet, service, payload.l3, inner.is_ipv4)?;
     }
     actor.strip(packet, outer.l3, payload)
 }

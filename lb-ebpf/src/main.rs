@@ -15,7 +15,9 @@
 mod act;
 mod arp;
 mod clamp;
+mod connect;
 mod decide;
+mod egress;
 mod encap;
 mod extensions;
 mod fragments;
@@ -24,6 +26,7 @@ mod maglev;
 mod maps;
 mod packet;
 mod peers;
+mod retarget;
 mod second_chance;
 mod socket;
 mod sources;
@@ -36,8 +39,8 @@ mod yardstick;
 
 use aya_ebpf::{
     bindings::{TC_ACT_UNSPEC, xdp_action},
-    macros::{classifier, xdp},
-    programs::{TcContext, XdpContext},
+    macros::{cgroup_sock_addr, classifier, xdp},
+    programs::{SockAddrContext, TcContext, XdpContext},
 };
 
 use crate::packet::Packet;
@@ -66,11 +69,40 @@ pub fn levee_lookup_frags(ctx: XdpContext) -> u32 {
     act::report(&mut Packet::multi_buffer(&ctx))
 }
 
-/// Lowers the maximum segment size that servers behind VIPs announce; for the egress of uplinks (tc).
+/// For the egress of uplinks (tc): gives what servers behind VIPs send the service's port, and lowers the maximum segment
+/// size that they announce.
 #[classifier]
 pub fn levee_egress(ctx: TcContext) -> i32 {
-    let _ = clamp::run(&ctx);
+    let _ = egress::run(&ctx);
     TC_ACT_UNSPEC // whatever comes behind it decides
+}
+
+/// Sends connections of a cgroup's processes to a VIP to one of its backends instead.
+#[cgroup_sock_addr(connect4)]
+pub fn levee_connect4(ctx: SockAddrContext) -> i32 {
+    connect::connect4(&ctx);
+    connect::GO_ON
+}
+
+/// As [`levee_connect4`], for IPv6 sockets.
+#[cgroup_sock_addr(connect6)]
+pub fn levee_connect6(ctx: SockAddrContext) -> i32 {
+    connect::connect6(&ctx);
+    connect::GO_ON
+}
+
+/// Names the VIP to programs that ask for the peer of such a connection.
+#[cgroup_sock_addr(getpeername4)]
+pub fn levee_peer4(ctx: SockAddrContext) -> i32 {
+    connect::peer4(&ctx);
+    connect::GO_ON
+}
+
+/// As [`levee_peer4`], for IPv6 sockets.
+#[cgroup_sock_addr(getpeername6)]
+pub fn levee_peer6(ctx: SockAddrContext) -> i32 {
+    connect::peer6(&ctx);
+    connect::GO_ON
 }
 
 /// The load balancer as [`levee`], which tells of every packet for a VIP while somebody listens.

@@ -11,7 +11,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use lb_common::{
-    addr::{IpAddr16, Mac},
+    addr::{Be16, IpAddr16, Mac},
     hash::Tuple,
     limit,
     maps::{
@@ -23,11 +23,13 @@ use lb_common::{
         fragments::{FragmentEntry, FragmentKey},
         names::{BackendInfo, ServiceInfo},
         peers::{PeerEntry, PeerMacKey},
+        rewrites::RewriteEntry,
         services::{ServiceEntry, VipKey},
         settings::Settings,
         sources::{SourceEntry, SourceKey},
         trace::{Event, Filter, TraceCounts},
-        tracking::Tracking,
+        tracking::{TARGET_PORT, Tracking},
+        translations::{Endpoint, MAX_BACKENDS, SOCKETS, TranslatedEntry, TranslationEntry},
     },
     report::Report,
 };
@@ -80,6 +82,12 @@ pub static AGENT: Array<AgentInfo, 1> = Array::new();
 pub static FRAGMENTS: LruHashMap<FragmentKey, FragmentEntry, 1> = LruHashMap::new();
 #[btf_map]
 pub static SOURCE_RANGES: LpmTrie<SourceKey, SourceEntry, 1> = LpmTrie::new();
+#[btf_map]
+pub static REWRITES: HashMap<VipKey, RewriteEntry, 1> = HashMap::new();
+#[btf_map]
+pub static TRANSLATIONS: HashMap<VipKey, TranslationEntry, 1> = HashMap::new();
+#[btf_map]
+pub static TRANSLATED: LruHashMap<u64, TranslatedEntry, { SOCKETS as usize }> = LruHashMap::new();
 /// Not read: an update of a map of maps waits for a grace period on kernels where `membarrier` refuses to.
 #[btf_map]
 pub static GRACE: ArrayOfMaps<Array<u32, 1>, 1> = ArrayOfMaps::new();
@@ -154,6 +162,20 @@ pub fn fragment(key: &FragmentKey) -> Option<FragmentEntry> {
     unsafe { FRAGMENTS.get(key) }.copied()
 }
 
+/// The port of the service whose servers here are known by this key; `None` if it is the servers' own.
+#[inline(always)]
+pub fn rewritten(key: &VipKey) -> Option<Be16> {
+    // SAFETY: copied at once. Another CPU may write another key's value there meanwhile, which tells by its second field.
+    let entry = unsafe { REWRITES.get(key) }.copied()?;
+    (entry.of == key.port).then_some(entry.port)
+}
+
+/// The port that servers of a service listen on, if it is another than the service's; else 0.
+#[inline(always)]
+pub fn target_port(service: u32) -> u16 {
+    tracking(service).map_or(0, |words| words.load(TARGET_PORT) as u16)
+}
+
 /// Nanoseconds of `CLOCK_MONOTONIC`.
 #[inline(always)]
 pub fn now() -> u64 {
@@ -210,6 +232,38 @@ impl FlowPlace {
         // SAFETY: as in `read`.
         unsafe { self.0.write_volatile(*entry) };
     }
+}
+
+/// Where connections to a service go.
+#[inline(always)]
+pub fn translation(key: &VipKey) -> Option<Translation> {
+    TRANSLATIONS.get_ptr(key).map(Translation)
+}
+
+/// An entry of `TRANSLATIONS`.
+pub struct Translation(*const TranslationEntry);
+
+impl Translation {
+    /// The backend that `random` names; `None` if the entry is not `key`'s any more.
+    #[inline(always)]
+    pub fn backend(&self, random: u32, key: &VipKey) -> Option<Endpoint> {
+        // SAFETY: a value of a preallocated map, valid while the program runs. What is read can be another key's by then,
+        // or half of it: the key is written first, so it is read last.
+        let (backend, of) = unsafe {
+            let count = (&raw const (*self.0).count).read_volatile().max(1);
+            let at = (random % count) as usize & (MAX_BACKENDS - 1);
+            let backend = (&raw const (*self.0).backends[at]).read_volatile();
+            (backend, (&raw const (*self.0).key).read_volatile())
+        };
+        (of == *key).then_some(backend)
+    }
+}
+
+/// What became of the connection of a socket.
+#[inline(always)]
+pub fn translated(cookie: u64) -> Option<TranslatedEntry> {
+    // SAFETY: copied at once. Another CPU may take the entry for another socket meanwhile; whoever asks compares it.
+    unsafe { TRANSLATED.get(&cookie) }.copied()
 }
 
 /// The entry of `TRACKING` of a service.

@@ -5,7 +5,7 @@
 
 use aya_ebpf::bindings::xdp_md;
 use lb_common::{
-    addr::BackendId,
+    addr::{BackendId, Be16},
     hash::Tuple,
     maps::{
         backends::{Hop, Mode},
@@ -17,7 +17,7 @@ use lb_common::{
     wire::protocol,
 };
 
-use crate::{act, encap, maglev, packet::Packet, socket, stats, tracking};
+use crate::{act, encap, maglev, maps, packet::Packet, socket, stats, tracking};
 
 /// Whether a packet can belong to a flow of another node: it is of a TCP connection that has begun.
 #[inline(always)]
@@ -28,14 +28,19 @@ pub fn is_possible(tuple: &Tuple, kind: Kind) -> bool {
 /// Who else has the flow, if this node has no socket for it: the backend that is recorded, or the slot's other owner, if
 /// it is elsewhere; else [`BackendId::NONE`].
 #[inline(always)]
-pub fn other_owner(packet: &Packet, tuple: &Tuple, is_ipv4: bool, slot: Slot) -> BackendId {
-    BackendId::from_bits(find(packet.context(), tuple, slot.bits(), u32::from(is_ipv4)))
+pub fn other_owner(packet: &Packet, tuple: &Tuple, is_ipv4: bool, slot: Slot, service: u32) -> BackendId {
+    BackendId::from_bits(find(packet.context(), tuple, slot.bits(), service << 1 | u32::from(is_ipv4)))
 }
 
 #[inline(never)]
-fn find(ctx: *mut xdp_md, tuple: &Tuple, slot: u64, is_ipv4: u32) -> u32 {
+fn find(ctx: *mut xdp_md, tuple: &Tuple, slot: u64, service_and_family: u32) -> u32 {
     let slot = Slot::from_bits(slot);
-    if socket::is_known(ctx, tuple, is_ipv4 != 0) {
+    let is_ipv4 = service_and_family & 1 == 1;
+    let port = match maps::target_port(service_and_family >> 1) {
+        0 => tuple.to.port,
+        port => Be16::new(port),
+    };
+    if socket::is_known(ctx, tuple, port, is_ipv4) {
         return BackendId::NONE.bits();
     }
     let recorded = tracking::recorded(tuple);

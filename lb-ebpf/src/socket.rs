@@ -5,16 +5,19 @@ use aya_ebpf::{
     bindings::{BPF_F_CURRENT_NETNS, bpf_sock_tuple, xdp_md},
     helpers::generated::{bpf_sk_release, bpf_skc_lookup_tcp},
 };
-use lb_common::{addr::WireWord, hash::Tuple};
+use lb_common::{
+    addr::{Be16, WireWord},
+    hash::Tuple,
+};
 
 /// State of a socket that only waits for connections (`enum` of include/net/tcp_states.h).
 const LISTEN: u32 = 10;
 
-/// Whether the kernel knows the connection. One that listens is not enough: it would answer with a reset.
+/// Whether the kernel knows the connection of `tuple` to a server on `port`. One that listens is not enough: it would answer with a reset.
 #[inline(always)]
-pub fn is_known(ctx: *mut xdp_md, tuple: &Tuple, is_ipv4: bool) -> bool {
+pub fn is_known(ctx: *mut xdp_md, tuple: &Tuple, port: Be16, is_ipv4: bool) -> bool {
     let (source, destination) = (tuple.source.words(), tuple.to.address.words());
-    let ([s0, s1], [d0, d1]) = (tuple.source_port.wire(), tuple.to.port.wire());
+    let ([s0, s1], [d0, d1]) = (tuple.source_port.wire(), port.wire());
     let ports = WireWord::from_ne_bytes([s0, s1, d0, d1]);
     let (words, length): ([WireWord; 9], u32) = if is_ipv4 {
         ([source[3], destination[3], ports, 0, 0, 0, 0, 0, 0], 12)

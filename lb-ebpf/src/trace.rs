@@ -17,7 +17,7 @@ use lb_common::{
     parse::{self, Bytes, Network, Payload},
     report::{End as ReportedEnd, Report},
     tracking::Kind,
-    verdict::{Action, Verdict},
+    verdict::{Action, DropReason, Verdict},
     wire::{eth, ipv4, ipv6, protocol},
 };
 
@@ -96,6 +96,11 @@ impl Actor for Tracing {
     #[inline(always)]
     fn local(&self, served: Served) -> End {
         self.noting(Verdict::Local, Live.local(served))
+    }
+
+    #[inline(always)]
+    fn retarget(&self, packet: &Packet, service: u32, l3: usize, is_ipv4: bool) -> Result<(), DropReason> {
+        Live.retarget(packet, service, l3, is_ipv4)
     }
 
     #[inline(always)]

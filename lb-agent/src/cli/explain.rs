@@ -1,6 +1,6 @@
 //! `lbctl explain SERVICE|VIP`.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Result, bail};
 use serde::Serialize;
@@ -54,6 +54,10 @@ struct Service {
     protocol: String,
     ring_slots: u32,
     ring_generation: u32,
+    /// Port that its servers on this node listen on, if it is another.
+    target_port: Option<u16>,
+    /// Where connections of this node's own processes go; empty if they are not translated.
+    connects_to: Vec<SocketAddr>,
     backends: Vec<Backend>,
 }
 
@@ -167,6 +171,8 @@ fn explain_service(service: &ServiceView, status: Option<&AgentStatus>) -> Servi
         protocol: service.protocol.clone(),
         ring_slots: service.ring_slots,
         ring_generation: service.generation,
+        target_port: service.target_port,
+        connects_to: service.connects_to.clone(),
         backends: backends.collect(),
     }
 }
@@ -249,6 +255,16 @@ impl Service {
             slots => format!("a ring of {slots} slots, generation {}", self.ring_generation),
         };
         let mut lines = vec![format!("{of}: {ring}")];
+        if let Some(target) = self.target_port {
+            lines.push(format!(
+                "servers here listen on port {target}: packets are given it, and replies port {}",
+                self.port
+            ));
+        }
+        if !self.connects_to.is_empty() {
+            let to: Vec<_> = self.connects_to.iter().map(ToString::to_string).collect();
+            lines.push(format!("connections of this node's own processes go to {}", to.join(", ")));
+        }
         lines.extend(self.backends.iter().map(|backend| backend.line(style)));
         lines
     }
@@ -325,6 +341,20 @@ mod tests {
         let refused = explained("shop/cart");
         assert!(refused.services.is_empty() && refused.remarks[0].contains("AddressRefused"), "{:?}", refused.remarks);
         assert!(explain(inspection.clone(), Ok(status.clone()), "shop/we").is_err());
+    }
+
+    #[test]
+    fn other_ports_and_ways_of_connections_are_told() {
+        let mut inspection = examples::inspection();
+        inspection.services[0].target_port = Some(7443);
+        inspection.services[0].connects_to = vec!["10.0.1.2:7443".parse().unwrap(), "10.0.2.2:7443".parse().unwrap()];
+        let text = explain(inspection, Ok(examples::status()), "kubernetes").unwrap().text(Style::PLAIN);
+        assert!(
+            text.contains("servers here listen on port 7443: packets are given it, and replies port 6443\n"),
+            "{text}"
+        );
+        let ways = "connections of this node's own processes go to 10.0.1.2:7443, 10.0.2.2:7443\n";
+        assert!(text.contains(ways), "{text}");
     }
 
     #[test]

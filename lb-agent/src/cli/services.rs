@@ -81,7 +81,7 @@ impl Report for Services {
                 service.name.clone(),
                 service.vip.to_string(),
                 service.protocol.clone(),
-                port(service.port),
+                ports(service),
                 yes(service.held),
                 service.ring_slots.to_string(),
                 slots_not_settled.map_or_else(|| "-".to_owned(), |slots| slots.to_string()),
@@ -96,6 +96,11 @@ impl Report for Services {
         }
         notice(&self.agent, style) + &table.render("There is no service.", style)
     }
+}
+
+/// The port, and that of the servers here if it is another.
+fn ports(service: &ServiceView) -> String {
+    service.target_port.map_or_else(|| port(service.port), |target| format!("{}->{target}", service.port))
 }
 
 #[cfg(test)]
@@ -115,6 +120,12 @@ mod tests {
     #[test]
     fn the_document_is_stable() {
         insta::assert_snapshot!(json(&report()).unwrap());
+    }
+
+    #[test]
+    fn servers_on_another_port_are_seen() {
+        let other = ServiceView { target_port: Some(7443), ..examples::service() };
+        assert_eq!((ports(&other), ports(&examples::service())), ("6443->7443".to_owned(), "6443".to_owned()));
     }
 
     #[test]

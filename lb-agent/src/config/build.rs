@@ -22,6 +22,8 @@ pub(super) struct Places {
     pub(super) node_addresses: Vec<Place>,
     /// First place of each VIP.
     pub(super) vips: BTreeMap<IpAddr, Place>,
+    /// Of each service that has servers on another port, by name.
+    pub(super) target_ports: BTreeMap<String, Place>,
 }
 
 /// Builds the configuration; `None` if something required is missing, which was reported then.
@@ -51,6 +53,7 @@ pub(super) fn build(file: &str, draft: Draft) -> Option<Config> {
             socket: draft.socket,
             log: draft.log,
             on_terminate: draft.on_terminate,
+            cgroup_path: draft.cgroup_path,
             capacities: draft.capacities.effective(),
             membership: draft.membership,
         },
@@ -71,7 +74,9 @@ fn places(file: &str, draft: &Draft) -> Places {
     for vip in draft.control_plane.iter().flat_map(|settings| &settings.vips) {
         vips.entry(vip.value).or_insert(vip.place);
     }
+    let target = |service: &DraftService| Some((service.name.value.clone(), service.other_port()?.place));
     Places {
+        target_ports: draft.services.iter().filter_map(target).collect(),
         file: file.to_owned(),
         interfaces: draft.interfaces.iter().map(|interface| interface.place).collect(),
         node_addresses: draft.node.iter().flat_map(|node| &node.addresses).map(|address| address.place).collect(),
@@ -84,7 +89,7 @@ fn peer(node: DraftNode) -> Peer {
 }
 
 fn service(draft: DraftService) -> Service {
-    let port = draft.single_port().unwrap_or(0);
+    let port = draft.server_port();
     let backend = |address, weight| Backend { address, port, weight };
     let mut backends: Vec<Backend> =
         draft.backends.iter().map(|written| backend(written.address.value, written.weight)).collect();
@@ -109,5 +114,6 @@ fn service(draft: DraftService) -> Service {
         source_ranges,
         mss_clamp: draft.mss_clamp,
         hold: HoldWhen::Trusted,
+        connect_translation: draft.connect_translation.value,
     }
 }

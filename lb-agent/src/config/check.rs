@@ -10,7 +10,7 @@ use super::{
     draft_service::DraftService,
     error::{Place, Problems},
     read::Located,
-    source_range,
+    source_range, target_port,
 };
 use crate::model::{AnnouncerKind, Delivery, Protocol};
 
@@ -29,6 +29,7 @@ pub(super) fn check(draft: &Draft, problems: &mut Problems) {
         local_delivery(service, draft, problems);
         source_ranges(service, problems);
     }
+    target_port::check(draft, problems);
     backends_that_are_vips(draft, problems);
     overlaps(draft, problems);
     unmatched_policies(draft, problems);

@@ -38,6 +38,7 @@ const KEYS: &[&str] = &[
     "membership",
     "kubernetes",
     "controlPlane",
+    "cgroupPath",
 ];
 /// Longest path of a Unix socket: `sun_path` has 108 bytes, one of them the final zero (unix(7)).
 const SOCKET_PATH_MAX: usize = 107;
@@ -61,6 +62,7 @@ pub(super) struct Draft {
     pub(super) membership: Option<MembershipConfig>,
     pub(super) kubernetes: Option<DraftKubernetes>,
     pub(super) control_plane: Option<DraftControlPlane>,
+    pub(super) cgroup_path: Option<PathBuf>,
 }
 
 /// This node or a peer.
@@ -116,6 +118,7 @@ pub(super) fn draft(root: &Node, base_dir: &Path, problems: &mut Problems) -> Op
         log: log(&fields, problems),
         capacities: items("capacities").map(|value| capacities(value, problems)).unwrap_or_default(),
         membership: membership(items("membership"), problems),
+        cgroup_path: cgroup_path(&fields, problems),
     })
 }
 
@@ -266,6 +269,12 @@ fn socket(fields: &Fields<'_>, problems: &mut Problems) -> PathBuf {
         problems.refuse(value.place, reason);
     }
     path
+}
+
+fn cgroup_path(fields: &Fields<'_>, problems: &mut Problems) -> Option<PathBuf> {
+    let is_auto = |value: &Node| matches!(&value.value, Value::Scalar(text) if text == "auto");
+    fields.optional("cgroupPath").filter(|value| !is_auto(value))?;
+    Some(absolute_path(fields, "cgroupPath", "/sys/fs/cgroup", problems))
 }
 
 pub(super) fn absolute_path(fields: &Fields<'_>, key: &str, default: &str, problems: &mut Problems) -> PathBuf {

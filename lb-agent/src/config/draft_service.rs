@@ -12,6 +12,7 @@ use super::{
     error::{Place, Problems},
     read::{Fields, Located, address, boolean, choice, duration, integer, name},
     source_range::range,
+    target_port,
     yaml::{Node, Value},
 };
 use crate::model::{Affinity, Delivery, MssClamp, Probe, Protocol, RingSize};
@@ -32,6 +33,8 @@ const KEYS: &[&str] = &[
     "affinityTimeout",
     "slowStart",
     "mssClamp",
+    "targetPort",
+    "connectTranslation",
 ];
 const DELIVERIES: &[(&str, Delivery)] = &[
     ("auto", Delivery::Auto),
@@ -62,6 +65,8 @@ pub(super) struct DraftService {
     pub(super) slow_start: Duration,
     pub(super) source_ranges: Vec<Located<IpNet>>,
     pub(super) mss_clamp: MssClamp,
+    pub(super) target_port: Option<Located<u16>>,
+    pub(super) connect_translation: Located<bool>,
 }
 
 impl DraftService {
@@ -92,17 +97,32 @@ impl DraftService {
             slow_start: _,
             source_ranges,
             mss_clamp: _,
+            target_port,
+            connect_translation,
         } = self;
         let places = [place, &mut name.place, &mut delivery.place, &mut ring_size.place, &mut drop_unmatched.place];
+        let redirects = target_port.iter_mut().map(|port| &mut port.place).chain([&mut connect_translation.place]);
         let listed = vips.iter_mut().map(|vip| &mut vip.place).chain(ports.iter_mut().map(|port| &mut port.place));
         let backends = backends.iter_mut().map(|backend| &mut backend.address.place);
         let ranges = source_ranges.iter_mut().map(|range| &mut range.place);
-        places.into_iter().chain(listed).chain(backends).chain(ranges).for_each(|place| place.shift(then, now));
+        let places = places.into_iter().chain(listed).chain(backends).chain(ranges).chain(redirects);
+        places.for_each(|place| place.shift(then, now));
     }
 
     /// The one port that is not 0, if there is just one.
     pub(super) fn single_port(&self) -> Option<u16> {
         single(&self.ports)
+    }
+
+    /// The port that its servers listen on; 0 if it has every port or several.
+    pub(super) fn server_port(&self) -> u16 {
+        let single = self.single_port();
+        single.map_or(0, |port| self.target_port.map_or(port, |target| target.value))
+    }
+
+    /// The port that its servers listen on, if it is another than the service's.
+    pub(super) fn other_port(&self) -> Option<Located<u16>> {
+        self.target_port.filter(|target| self.single_port().is_some_and(|port| port != target.value))
     }
 }
 
@@ -125,9 +145,14 @@ pub(super) fn service(value: &Node, ca_files: &mut CaFiles, problems: &mut Probl
     let delivery = fields.optional("delivery").and_then(|value| choice(value, "delivery", DELIVERIES, problems));
     let drop_unmatched = fields.optional("dropUnmatched").and_then(|value| boolean(value, "dropUnmatched", problems));
     let backends = each(fields.optional("backends"), "backends", problems, backend);
+    let target_port = target_port::read(&fields, problems);
+    let probed = single(&ports).filter(|_| protocol == Protocol::Tcp);
+    let probed = probed.map(|port| target_port.map_or(port, |target| target.value));
     Some(DraftService {
         place: fields.place,
-        probe: probe(&fields, single(&ports).filter(|_| protocol == Protocol::Tcp), &PROBE, ca_files, problems),
+        probe: probe(&fields, probed, &PROBE, ca_files, problems),
+        target_port,
+        connect_translation: target_port::translation(&fields, problems),
         slow_start: slow_start(&fields, problems),
         mss_clamp: mss_clamp(&fields, problems),
         ring_size: ring_size(&fields, problems),

@@ -31,6 +31,7 @@ mod sample;
 mod secret;
 mod source_range;
 mod split;
+mod target_port;
 mod types;
 mod yaml;
 
@@ -48,6 +49,7 @@ pub use read::parse_duration;
 pub use reader::Reader;
 pub use sample::SAMPLE;
 pub use secret::Secret;
+pub use target_port::check_rewrites;
 pub use types::{
     AgentConfig, Capacities, InterfaceSpec, LogConfig, LogFormat, LogLevel, MembershipConfig, OnTerminate, XdpMode,
 };

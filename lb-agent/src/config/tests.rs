@@ -292,6 +292,79 @@ fn slow_start_is_off_or_a_while() {
 }
 
 #[test]
+fn servers_may_listen_on_another_port() {
+    let of = |keys: &str| {
+        let text = format!("services: [{{name: s, vips: [192.0.2.1], {keys}, backends: [{{address: 10.0.1.2}}]}}]");
+        let service = accepted(&text).desired.services.remove(0);
+        (service.backends[0].port, service.probe.map(|probe| probe.port), service.connect_translation)
+    };
+    assert_eq!(of("ports: [8443]"), (8443, Some(8443), false));
+    assert_eq!(of("ports: [8443], targetPort: 6443, connectTranslation: on"), (6443, Some(6443), true));
+    assert_eq!(of("ports: [8443], targetPort: 6443, probe: {tcp: {port: 1}}"), (6443, Some(1), false));
+    assert_eq!(of("ports: [8443], targetPort: 8443, dropUnmatched: false"), (8443, Some(8443), false));
+    assert_eq!(of("ports: [53], targetPort: 5353, protocol: udp"), (5353, None, false));
+}
+
+#[test]
+fn ports_that_cannot_be_rewritten_are_refused() {
+    let with = |service: &str| refusal(&format!("services:\n- {{name: s, vips: [192.0.2.1], {service}}}\n"));
+    insta::assert_snapshot!(with("ports: [80, 81], targetPort: 8080"), @"levee.yaml:6:61: `targetPort` needs a service with one port that is not 0; make a service for each port");
+    insta::assert_snapshot!(with("ports: [0], targetPort: 8080"), @"levee.yaml:6:56: `targetPort` needs a service with one port that is not 0; make a service for each port");
+    insta::assert_snapshot!(with("ports: [80], targetPort: 0"), @"levee.yaml:6:57: `targetPort` is `0`; write a whole number in 1..=65535");
+    insta::assert_snapshot!(with("ports: [80], targetPort: 81, protocol: sctp"), @"levee.yaml:6:57: `targetPort` is for TCP and UDP; the checksum of SCTP covers the whole packet: let servers listen on the service's port");
+    insta::assert_snapshot!(with("ports: [80], connectTranslation: on, protocol: sctp"), @"levee.yaml:6:65: `connectTranslation` is for TCP and connected UDP; the kernel asks no program about SCTP associations");
+    insta::assert_snapshot!(with("ports: [80], connectTranslation: yes"), @"levee.yaml:6:65: `connectTranslation` is `yes`; write one of off, on");
+    insta::assert_snapshot!(with("ports: [80], targetPort: 81, dropUnmatched: false"), @"levee.yaml:6:57: `targetPort` does not go together with `dropUnmatched: false`: what comes to port 81 of the VIP itself would be answered from the service's port; set `dropUnmatched: true`");
+}
+
+#[test]
+fn replies_that_do_not_tell_their_service_are_refused() {
+    let beside = |other: &str| {
+        refusal(&format!(
+            "services:\n- {{name: s, vips: [192.0.2.1], ports: [8443], targetPort: 6443}}\n- {{name: t, {other}}}\n"
+        ))
+    };
+    insta::assert_snapshot!(beside("vips: [192.0.2.1], ports: [6443]"), @"levee.yaml:6:59: `targetPort` 6443 of VIP 192.0.2.1 tcp is a port of service `t` (line 7) too: a reply from there does not tell which service it is of; choose another port or VIP");
+    insta::assert_snapshot!(beside("vips: [192.0.2.2, 192.0.2.1], ports: [0]"), @"levee.yaml:6:59: `targetPort` 6443 of VIP 192.0.2.1 tcp is a port of service `t` (line 7) too: a reply from there does not tell which service it is of; choose another port or VIP");
+    insta::assert_snapshot!(beside("vips: [192.0.2.1], ports: [9443], targetPort: 6443"), @"
+levee.yaml:6:59: `targetPort` 6443 of VIP 192.0.2.1 tcp is a port of service `t` (line 7) too: a reply from there does not tell which service it is of; choose another port or VIP
+levee.yaml:7:59: `targetPort` 6443 of VIP 192.0.2.1 tcp is a port of service `s` (line 6) too: a reply from there does not tell which service it is of; choose another port or VIP
+");
+    for other in [
+        "vips: [192.0.2.2], ports: [6443]",
+        "vips: [192.0.2.1], ports: [6443], protocol: udp",
+        "vips: [192.0.2.1], ports: [9443], targetPort: 6444",
+        "vips: [192.0.2.2], ports: [9443], targetPort: 6443",
+    ] {
+        assert_eq!(beside(other), "accepted", "{other}");
+    }
+}
+
+#[test]
+fn another_port_needs_a_kernel_that_rewrites_replies_where_servers_are() {
+    let said = |text: &str, can: bool| {
+        let checked = check_rewrites(&accepted(text), can, "Linux 6.1");
+        checked.map_or_else(|errors| errors.to_string(), |()| "accepted".to_owned())
+    };
+    let of = |address: &str| {
+        format!(
+            "services: [{{name: s, vips: [192.0.2.1], ports: [80], targetPort: 81, backends: [{{address: {address}}}]}}]"
+        )
+    };
+    insta::assert_snapshot!(said(&of("10.0.1.2"), false), @"levee.yaml:5:66: `targetPort` needs Linux 6.6 on nodes with servers, to rewrite their replies; this is Linux 6.1: let the server listen on the service's port");
+    assert_eq!(said(&of("10.0.1.2"), true), "accepted");
+    assert_eq!(said(&of("10.0.2.2"), false), "accepted", "no server here");
+}
+
+#[test]
+fn the_cgroup_is_everybodys_unless_told_otherwise() {
+    assert_eq!(accepted("").agent.cgroup_path, None);
+    assert_eq!(accepted("cgroupPath: auto").agent.cgroup_path, None);
+    assert_eq!(accepted("cgroupPath: /sys/fs/cgroup/x").agent.cgroup_path, Some("/sys/fs/cgroup/x".into()));
+    insta::assert_snapshot!(refusal("cgroupPath: x"), @"levee.yaml:5:13: `cgroupPath` is `x`; write an absolute path");
+}
+
+#[test]
 fn port_zero_stands_beside_an_exact_port() {
     assert_eq!(
         refusal("services:\n- {name: a, vips: [192.0.2.1], ports: [0]}\n- {name: b, vips: [192.0.2.1], ports: [80]}\n"),
@@ -321,7 +394,7 @@ levee.yaml:9:13: `protocol` is `icmp`; write one of tcp, udp, sctp
 levee.yaml:11:5: backend has no `address`; add it
 levee.yaml:11:6: unknown key `addres` in backend; did you mean `address`?
 levee.yaml:11:32: `weight` is `1001`; write a whole number in 0..=1000
-levee.yaml:12:1: unknown key `colour` in the file; known are node, interfaces, secret, secretFile, peers, services, announcements, onTerminate, http, pinPath, socket, log, capacities, membership, kubernetes, controlPlane
+levee.yaml:12:1: unknown key `colour` in the file; known are node, interfaces, secret, secretFile, peers, services, announcements, onTerminate, http, pinPath, socket, log, capacities, membership, kubernetes, controlPlane, cgroupPath
 levee.yaml:13:14: `level` is `loud`; write one of error, warn, info, debug, trace
 ");
 }
@@ -333,7 +406,7 @@ levee.yaml:1:1: the file has no `node`; add it
 levee.yaml:1:1: the file has no `interfaces`; add it
 levee.yaml:1:1: the file has no `secretFile`; add it (or `secret`), the same secret on every director
 ");
-    insta::assert_snapshot!(read("- 1").unwrap_err(), @"levee.yaml:1:1: the file is a list; write a mapping with the keys node, interfaces, secret, secretFile, peers, services, announcements, onTerminate, http, pinPath, socket, log, capacities, membership, kubernetes, controlPlane");
+    insta::assert_snapshot!(read("- 1").unwrap_err(), @"levee.yaml:1:1: the file is a list; write a mapping with the keys node, interfaces, secret, secretFile, peers, services, announcements, onTerminate, http, pinPath, socket, log, capacities, membership, kubernetes, controlPlane, cgroupPath");
     insta::assert_snapshot!(read("node: {name: n1, addresses: []}\ninterfaces:\nsecret: \"\"\n").unwrap_err(), @"
 levee.yaml:1:29: `addresses` is empty; name at least one
 levee.yaml:2:11: `interfaces` is empty; write a list, `[]` for none

@@ -25,6 +25,8 @@ pub struct AgentConfig {
     pub capacities: Capacities,
     /// How agents tell one another that they live; `None` when off.
     pub membership: Option<MembershipConfig>,
+    /// The cgroup of version 2 whose processes' connections are translated; `None`, the default, for that of every process.
+    pub cgroup_path: Option<PathBuf>,
 }
 
 /// How agents tell one another that they live. The same on every node.

@@ -1,4 +1,4 @@
-//! The program that bounds segment sizes, on the egress of the uplinks: kept there by pinned links, as the XDP program is.
+//! The program that bounds segment sizes and renames servers' ports, on the egress of the uplinks: kept there by pinned links, as the XDP program is.
 
 use std::collections::BTreeMap;
 
@@ -34,7 +34,7 @@ impl Clamps {
         if self.by_interface.get(interface) == Some(&index) {
             return Ok(());
         }
-        let refused = |reason| DataplaneError::ClampRefused { interface: interface.to_owned(), reason };
+        let refused = |reason| DataplaneError::EgressRefused { interface: interface.to_owned(), reason };
         if KernelVersion::running() < KernelVersion::TCX {
             return Err(refused(format!("that takes Linux {}", KernelVersion::TCX)));
         }
@@ -51,7 +51,7 @@ impl Clamps {
             pins.create_clamps()?;
             link.pin(&path).map_err(|error| refused(chain(&error)))?;
         }
-        tracing::info!(interface, "segment sizes are bounded");
+        tracing::info!(interface, "what leaves from VIPs is rewritten there: segment sizes, servers' ports");
         self.by_interface.insert(interface.to_owned(), index);
         Ok(())
     }
@@ -61,7 +61,7 @@ impl Clamps {
         for interface in pins.clamped_interfaces().iter().filter(|name| !wanted.contains(name)) {
             let _ = std::fs::remove_file(pins.clamp(interface));
             self.by_interface.remove(interface);
-            tracing::info!(interface, "segment sizes are not bounded any more");
+            tracing::info!(interface, "what leaves from VIPs is not rewritten there any more");
         }
     }
 }

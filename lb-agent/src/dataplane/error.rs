@@ -59,11 +59,31 @@ pub enum DataplaneError {
     },
     /// An interface takes no tc program on its egress.
     #[error(
-        "{interface} does not let segment sizes be bounded: {reason}; set `mssClamp: off` if that is as it should be"
+        "{interface} takes no tc program on its egress: {reason}; without it segment sizes are not bounded (set `mssClamp: off` \
+         if that is as it should be), and servers behind a `targetPort` cannot answer by it"
     )]
-    ClampRefused {
+    EgressRefused {
         /// Name of the interface.
         interface: String,
+        /// The kernel's words.
+        reason: String,
+    },
+    /// There is no cgroup to attach to.
+    #[error(
+        "no cgroup of version 2 at {paths}, which `connectTranslation` needs; mount it (`mount -t cgroup2 none /sys/fs/cgroup`), \
+         in a container mount the host's, or set `cgroupPath`"
+    )]
+    NoCgroup {
+        /// Where it was looked for.
+        paths: String,
+    },
+    /// A cgroup takes no program for connections.
+    #[error("{cgroup} does not take {program}: {reason}; set `connectTranslation: off` to do without")]
+    TranslationRefused {
+        /// The cgroup.
+        cgroup: PathBuf,
+        /// Name of the program.
+        program: &'static str,
         /// The kernel's words.
         reason: String,
     },

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use lb_common::{
-    addr::{BackendId, IpAddr16},
+    addr::{BackendId, Be16, IpAddr16},
     hash::filter_bit,
     maps::{
         addresses::AddressEntry,
@@ -14,11 +14,12 @@ use lb_common::{
         services::VipKey,
         settings::Settings,
         sources::SourceRange,
+        translations::Endpoint,
     },
 };
 
 use super::{Dataplane, DataplaneError};
-use crate::plan::{MapOp, Rings};
+use crate::plan::{MapOp, Redirect, Rings};
 
 /// Maps in memory.
 #[derive(Default)]
@@ -41,6 +42,12 @@ pub struct FakeDataplane {
     pub info: BTreeMap<u32, BackendInfo>,
     /// Entries of `SOURCE_RANGES`.
     pub source_ranges: std::collections::BTreeSet<(u32, SourceRange)>,
+    /// Servers' ports, by the index of the service.
+    pub target_ports: BTreeMap<u32, u16>,
+    /// Entries of `REWRITES`.
+    pub rewrites: BTreeMap<VipKey, Be16>,
+    /// Entries of `TRANSLATIONS`.
+    pub translations: BTreeMap<VipKey, Vec<Endpoint>>,
     /// Regions, backends' hops and entries that packets under way may still refer to: written again, they would be seen.
     in_flight: InFlight,
 }
@@ -76,6 +83,7 @@ impl Dataplane for FakeDataplane {
                 assert!(self.backends.remove(index).is_some());
             }
             MapOp::Ring { offset, slots } => self.write_ring(*offset, slots),
+            MapOp::Redirect(step) => self.redirect(step),
             MapOp::Publish { service, word } => self.publish(*service, *word),
             MapOp::Service { key, index } => drop(self.services.insert(*key, *index)),
             MapOp::RemoveService { key } => self.remove_service(key),
@@ -97,6 +105,16 @@ impl Dataplane for FakeDataplane {
 }
 
 impl FakeDataplane {
+    fn redirect(&mut self, step: &Redirect) {
+        match step {
+            Redirect::Rewrite(key, Some(port)) => drop(self.rewrites.insert(*key, *port)),
+            Redirect::Rewrite(key, None) => assert!(self.rewrites.remove(key).is_some()),
+            Redirect::Translation(key, to) if to.is_empty() => assert!(self.translations.remove(key).is_some()),
+            Redirect::Translation(key, to) => drop(self.translations.insert(*key, to.clone())),
+            Redirect::TargetPort { service, port } => drop(self.target_ports.insert(*service, *port)),
+        }
+    }
+
     fn enter(&mut self, id: BackendId, info: BackendInfo, hop: Hop) {
         assert!(!self.backends.contains_key(&id.index()), "backend {} is in use", id.index());
         self.backends.insert(id.index(), (Head::new(id.generation(), 0), [hop, Hop::default()]));

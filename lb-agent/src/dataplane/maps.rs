@@ -20,7 +20,7 @@ use lb_common::{
         rings::Slot,
         services::ServiceEntry,
         sources::{SourceKey, SourceRange},
-        tracking::{self, LIFETIME, LIMIT},
+        tracking::{self, LIFETIME, LIMIT, TARGET_PORT},
     },
 };
 
@@ -32,7 +32,7 @@ use super::{
     tables::{self, Tables, removed},
 };
 use crate::model::Drain;
-use crate::plan::{BackendState, MapOp, MapState, RingArena, RingOrigin, Rings, ServiceState, Sizes};
+use crate::plan::{BackendState, MapOp, MapState, Redirect, RingArena, RingOrigin, Rings, ServiceState, Sizes};
 
 /// The maps of one set, open for writing.
 pub struct Maps {
@@ -113,6 +113,7 @@ impl Maps {
                 self.tracking.store(tracking_word(*service, LIFETIME), *lifetime)?;
                 self.tracking.store(tracking_word(*service, LIMIT), *limit)
             }
+            MapOp::Redirect(step) => self.redirect(step),
             MapOp::Publish { service, word } => self.published.store(*service as usize, word.bits()),
             MapOp::ServiceInfo { index, info } => {
                 written("SERVICE_INFO", self.tables.service_info.set(*index, **info, 0))
@@ -136,6 +137,20 @@ impl Maps {
         }
     }
 
+    fn redirect(&mut self, step: &Redirect) -> Result<(), DataplaneError> {
+        match step {
+            Redirect::TargetPort { service, port } => {
+                self.tracking.store(tracking_word(*service, TARGET_PORT), u64::from(*port))
+            }
+            Redirect::Rewrite(key, Some(port)) => self.tables.rewrite(key, *port),
+            Redirect::Rewrite(key, None) => removed("REWRITES", self.tables.rewrites.remove(key)),
+            Redirect::Translation(key, to) if to.is_empty() => {
+                removed("TRANSLATIONS", self.tables.translations.remove(key))
+            }
+            Redirect::Translation(key, to) => self.tables.translate(key, to),
+        }
+    }
+
     /// Their sizes.
     pub(super) fn sizes(&self) -> Sizes {
         self.sizes
@@ -152,6 +167,8 @@ impl Maps {
         state.peer_macs = macs.into_iter().map(|(key, id)| (key.mac, id)).collect();
         state.devices = self.tables.devices.keys().filter_map(Result::ok).collect();
         state.source_ranges = self.source_ranges()?;
+        state.rewrites = tables::rewrites(&self.tables.rewrites)?;
+        state.translations = tables::translations(&self.tables.translations)?;
         let backends = self.backends(&mut state)?;
         let keys = entries("SERVICES", self.tables.services.iter(), |entry: ServiceEntry| entry.index)?;
         state.arena = RingArena::new(self.sizes.ring_slots);
@@ -260,6 +277,7 @@ impl Maps {
             ring: RingOrigin::Adopted,
             marks: Vec::new(),
             tracking: (tracking(LIFETIME)?, tracking(LIMIT)?),
+            target_port: target_port(word, tracking(TARGET_PORT)?),
             backends: of_service.map(|(info, state)| ((info.address, info.port), *state)).collect(),
         })
     }
@@ -312,6 +330,11 @@ fn entry(index: u32) -> usize {
 
 pub(super) fn tracking_word(service: u32, word: usize) -> usize {
     service as usize * tracking::WORDS + word
+}
+
+/// The servers' port, if the service's word says that there is one.
+pub(super) fn target_port(word: RingWord, port: u64) -> u16 {
+    if word.has_target_port() { u16::try_from(port).unwrap_or(0) } else { 0 }
 }
 
 fn hop_words(index: u32, which: usize) -> usize {

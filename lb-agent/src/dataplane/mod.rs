@@ -15,6 +15,7 @@ mod old_set;
 mod pins;
 mod tables;
 mod trace;
+mod translate;
 
 #[cfg(test)]
 mod fake;
@@ -34,7 +35,7 @@ pub use kernel::{CAPABILITIES, KernelVersion, missing_capabilities};
 pub use maps::Maps;
 pub use object::OBJECT;
 pub use pins::{PinDirectory, PinLock, PinOwner};
-pub use tables::{Tables, text};
+pub use tables::{Tables, text, translated_backends, translations};
 pub use trace::{EventReader, LoadedTracing, TracingLoader};
 
 use crate::{
@@ -58,6 +59,7 @@ pub struct Kernel {
     programs: object::Programs,
     attachments: attach::Attachments,
     clamps: clamp::Clamps,
+    translators: translate::Translators,
     pins: PinDirectory,
     migration: Option<migrate::Migration>,
 }
@@ -86,7 +88,8 @@ impl Kernel {
             None => None,
         };
         let (attachments, clamps) = (attach::Attachments::default(), clamp::Clamps::default());
-        Ok(Self { maps, programs, attachments, clamps, pins, migration })
+        let translators = translate::Translators::default();
+        Ok(Self { maps, programs, attachments, clamps, translators, pins, migration })
     }
 
     /// What the maps hold.
@@ -132,13 +135,27 @@ impl Kernel {
         self.attachments.detach(&self.pins, interface);
     }
 
-    /// Bounds segment sizes on the egress of these interfaces (name and index), and of no other. Errors are independent
+    /// Rewrites what leaves from VIPs on the egress of these interfaces (name and index), and of no other. Errors are independent
     /// of each other.
     pub fn clamp(&mut self, wanted: &[(String, u32)]) -> Vec<DataplaneError> {
         let names: Vec<String> = wanted.iter().map(|(name, _)| name.clone()).collect();
         self.clamps.detach_others(&self.pins, &names);
         let (clamps, programs, pins) = (&mut self.clamps, &mut self.programs, &self.pins);
         wanted.iter().filter_map(|(name, index)| clamps.attach(programs, pins, name, *index).err()).collect()
+    }
+
+    /// Translates connections of a cgroup's processes: of every process, unless `cgroup` names another. Nothing is done if
+    /// that is so already.
+    ///
+    /// # Errors
+    /// [`DataplaneError`] if the kernel refuses it, or there is no such cgroup.
+    pub fn translate(&mut self, cgroup: Option<&Path>) -> Result<(), DataplaneError> {
+        self.translators.attach(&mut self.programs, &self.pins, cgroup)
+    }
+
+    /// Translates no connection.
+    pub fn stop_translating(&mut self) {
+        self.translators.detach(&self.pins);
     }
 
     /// The program for the egress of uplinks, to run it on packets of one's own.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use aya::{
     Ebpf, EbpfLoader, TestRun,
-    programs::{SchedClassifier, TestRunOptions, Xdp},
+    programs::{CgroupSockAddr, SchedClassifier, TestRunOptions, Xdp},
 };
 use aya_obj::programs::XdpAttachType;
 use lb_common::{
@@ -90,6 +90,17 @@ impl Programs {
         let failed = |reason| DataplaneError::Load { program: NAME, reason };
         let program = self.ebpf.program_mut(NAME).and_then(|program| program.try_into().ok());
         let program: &mut SchedClassifier = program.ok_or_else(|| failed("not in the object".to_owned()))?;
+        if program.fd().is_err() {
+            program.load().map_err(|error| failed(chain(&error)))?;
+        }
+        Ok(program)
+    }
+
+    /// A program for connections, loaded when it is first asked for.
+    pub fn cgroup(&mut self, name: &'static str) -> Result<&mut CgroupSockAddr, DataplaneError> {
+        let failed = |reason| DataplaneError::Load { program: name, reason };
+        let program = self.ebpf.program_mut(name).and_then(|program| program.try_into().ok());
+        let program: &mut CgroupSockAddr = program.ok_or_else(|| failed("not in the object".to_owned()))?;
         if program.fd().is_err() {
             program.load().map_err(|error| failed(chain(&error)))?;
         }

@@ -22,14 +22,14 @@ use lb_common::{
         services::{ServiceEntry, VipKey},
         settings::Settings,
         sources::{SourceEntry, SourceKey, SourceRange},
-        tracking::{self, LIFETIME, LIMIT},
+        tracking::{self, LIFETIME, LIMIT, TARGET_PORT},
     },
 };
 
 use super::{
     arena::MappedWords,
     error::DataplaneError,
-    maps::{entries, read_backend, tracking_word},
+    maps::{entries, read_backend, target_port, tracking_word},
     pins::MapSet,
     tables,
 };
@@ -103,6 +103,7 @@ fn read(set: &MapSet, sizes: Sizes) -> Result<MapState, DataplaneError> {
             ring: RingOrigin::Adopted,
             marks: Vec::new(),
             tracking: (limit(LIFETIME)?, limit(LIMIT)?),
+            target_port: target_port(word, limit(TARGET_PORT)?),
             backends: backends.remove(&index).unwrap_or_default(),
         };
         state.services.insert(key, service);
@@ -131,6 +132,12 @@ fn read_surroundings(set: &MapSet, state: &mut MapState) -> Result<(), Dataplane
         for (service, range) in ranges.filter_map(|key| SourceRange::of_key(key.prefix_len(), &key.data())) {
             state.source_ranges.entry(service).or_default().insert(range);
         }
+    }
+    if let Some(map) = optional(set, "REWRITES")? {
+        state.rewrites = tables::rewrites(&map)?;
+    }
+    if let Some(map) = optional(set, "TRANSLATIONS")? {
+        state.translations = tables::translations(&map)?;
     }
     Ok(())
 }

@@ -5,7 +5,8 @@
 //!   maps-v2/NAME            the maps in force, of layout version 2
 //!   maps-v2-next/NAME       a set that is being filled beside them
 //!   links/INTERFACE         what keeps the program on an interface
-//!   clamps/INTERFACE        what keeps the program for segment sizes on an interface
+//!   clamps/INTERFACE        what keeps the program for segment sizes and ports on an interface
+//!   cgroup/PROGRAM          what keeps a program for connections on a cgroup
 //!   lookup                  the dry entry
 //! ```
 
@@ -163,6 +164,17 @@ impl PinDirectory {
         fs::create_dir_all(&path).map_err(|source| DataplaneError::io("creating", &path, source))
     }
 
+    /// Whether programs that translate connections are kept on a cgroup.
+    #[must_use]
+    pub fn translates(&self) -> bool {
+        names(&self.cgroup()).len() >= 2
+    }
+
+    /// Where the links of the programs for connections are.
+    pub(super) fn cgroup(&self) -> PathBuf {
+        self.root.join("cgroup")
+    }
+
     pub(super) fn lookup_program(&self) -> PathBuf {
         self.root.join("lookup")
     }
@@ -240,7 +252,8 @@ impl MapSet {
     /// Entries that a map is to have; `None` if the object fixes them.
     pub fn entries(&self, name: &str, sizes: Sizes) -> Option<u32> {
         match name {
-            "SERVICES" | "PUBLISHED" | "TRACKING" | "SERVICE_COUNTERS" | "SERVICE_INFO" => Some(sizes.services),
+            "SERVICES" | "PUBLISHED" | "TRACKING" | "SERVICE_COUNTERS" | "SERVICE_INFO" | "REWRITES"
+            | "TRANSLATIONS" => Some(sizes.services),
             "BACKENDS" | "BACKEND_COUNTERS" | "BACKEND_INFO" => Some(sizes.backends),
             "RINGS" => Some(sizes.ring_slots),
             "NEW_FLOWS" | "OLD_FLOWS" => Some(sizes.flows),
@@ -283,6 +296,7 @@ impl PinLock {
         let interfaces = self.directory.linked_interfaces();
         remove_directory(&root.join("links"))?;
         remove_directory(&root.join("clamps"))?;
+        remove_directory(&root.join("cgroup"))?;
         remove_directory(&root)?;
         Ok(interfaces.into_iter().map(|name| name.replace("%2e", ".")).collect())
     }

@@ -16,6 +16,7 @@ use lb_common::{
 use proptest::prelude::*;
 
 mod carry_over;
+mod redirects;
 
 use super::{Dataplane, fake::FakeDataplane};
 use crate::model::Drain;
@@ -71,6 +72,7 @@ fn target(services: &BTreeMap<u8, BTreeMap<u8, (u16, u8)>>) -> TargetState {
             window: WINDOW,
             backends: backends.collect(),
             source_ranges: BTreeSet::new(),
+            target_port: 0,
         };
         target.services.insert(key(*service), service_target);
     }

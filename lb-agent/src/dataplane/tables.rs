@@ -1,10 +1,10 @@
 //! The pinned maps, typed, for whoever reads or writes them entry by entry.
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, lpm_trie::LpmTrie, xdp::DevMapHash};
 use lb_common::{
-    addr::IpAddr16,
+    addr::{Be16, IpAddr16},
     hash::Tuple,
     maps::{
         addresses::AddressEntry,
@@ -15,10 +15,12 @@ use lb_common::{
         fragments::{FragmentEntry, FragmentKey},
         names::{BackendInfo, ServiceInfo},
         peers::{PeerEntry, PeerMacKey},
+        rewrites::RewriteEntry,
         services::{ServiceEntry, VipKey},
         settings::Settings,
         sources::{SourceEntry, SourceKey, SourceRange},
         tracking::Tracking,
+        translations::{Endpoint, MAX_BACKENDS, TranslatedEntry, TranslationEntry},
     },
 };
 
@@ -49,7 +51,13 @@ pub struct Tables {
     pub agent: Array<MapData, AgentInfo>,
     pub fragments: HashMap<MapData, FragmentKey, FragmentEntry>,
     pub source_ranges: LpmTrie<MapData, SourceKey, SourceEntry>,
+    pub rewrites: Rewrites,
+    pub translations: Translations,
+    pub translated: HashMap<MapData, u64, TranslatedEntry>,
 }
+
+type Rewrites = HashMap<MapData, VipKey, RewriteEntry>;
+type Translations = HashMap<MapData, VipKey, TranslationEntry>;
 
 impl Tables {
     /// Opens the maps that are pinned where `path` says.
@@ -81,7 +89,26 @@ impl Tables {
             agent: open(path, "AGENT")?,
             fragments: open(path, "FRAGMENTS")?,
             source_ranges: open(path, "SOURCE_RANGES")?,
+            rewrites: open(path, "REWRITES")?,
+            translations: open(path, "TRANSLATIONS")?,
+            translated: open(path, "TRANSLATED")?,
         })
+    }
+
+    /// Says which port what comes from the servers' port of `key` gets.
+    pub(super) fn rewrite(&mut self, key: &VipKey, port: Be16) -> Result<(), DataplaneError> {
+        let entry = RewriteEntry { port, of: key.port };
+        self.rewrites.insert(key, entry, 0).map_err(|error| DataplaneError::map("REWRITES", "writing", &error))
+    }
+
+    /// Says where connections to `key` go; no more than the first [`MAX_BACKENDS`] of the backends count.
+    pub(super) fn translate(&mut self, key: &VipKey, backends: &[Endpoint]) -> Result<(), DataplaneError> {
+        let mut entry = TranslationEntry { key: *key, count: 0, backends: [Endpoint::default(); MAX_BACKENDS] };
+        for (slot, backend) in entry.backends.iter_mut().zip(backends) {
+            *slot = *backend;
+            entry.count += 1;
+        }
+        self.translations.insert(key, entry, 0).map_err(|error| DataplaneError::map("TRANSLATIONS", "writing", &error))
     }
 
     /// Every entry of `SOURCE_RANGES`: index of the service and range.
@@ -93,6 +120,24 @@ impl Tables {
         let keys = keys.map_err(|error| DataplaneError::map("SOURCE_RANGES", "reading", &error))?;
         Ok(keys.iter().filter_map(|key| SourceRange::of_key(key.prefix_len(), &key.data())).collect())
     }
+}
+
+/// Every entry of `REWRITES`.
+pub(super) fn rewrites(map: &Rewrites) -> Result<BTreeMap<VipKey, Be16>, DataplaneError> {
+    let entries = map.iter().map(|entry| entry.map(|(key, entry)| (key, entry.port)));
+    entries.collect::<Result<_, _>>().map_err(|error| DataplaneError::map("REWRITES", "reading", &error))
+}
+
+/// The backends of an entry of `TRANSLATIONS`.
+#[must_use]
+pub fn translated_backends(entry: &TranslationEntry) -> Vec<Endpoint> {
+    entry.backends.iter().take(entry.count as usize).copied().collect()
+}
+
+/// Every entry of `TRANSLATIONS`, with its backends.
+pub fn translations(map: &Translations) -> Result<BTreeMap<VipKey, Vec<Endpoint>>, DataplaneError> {
+    let entries = map.iter().map(|entry| entry.map(|(key, entry)| (key, translated_backends(&entry))));
+    entries.collect::<Result<_, _>>().map_err(|error| DataplaneError::map("TRANSLATIONS", "reading", &error))
 }
 
 /// Opens one of the maps.

@@ -53,8 +53,9 @@ impl Serialize for Fields {
 
 /// The fields of an entry, in this order.
 macro_rules! fields {
-    ($($name:literal: $value:expr),+ $(,)?) => { Fields(vec![$(($name, json!($value))),+]) };
+    ($($name:literal: $value:expr),+ $(,)?) => { Fields(vec![$(($name, serde_json::json!($value))),+]) };
 }
+pub(super) use fields;
 
 impl Inspector {
     /// Decodes the map `name`, in upper or lower case. `None` if no map has that name.
@@ -80,6 +81,9 @@ impl Inspector {
             "AGENT" => self.dump_agent(),
             "FRAGMENTS" => self.dump_fragments(),
             "SOURCE_RANGES" => self.dump_source_ranges(),
+            "REWRITES" => self.dump_rewrites(),
+            "TRANSLATIONS" => self.dump_translations(),
+            "TRANSLATED" => self.dump_translated(),
             _ => Ok(Vec::new()),
         };
         Ok(Some(Dump { name: fact.name, purpose: fact.purpose, entries: entries? }))

@@ -9,6 +9,7 @@
 mod dump;
 mod flows;
 mod read;
+mod redirects;
 mod ring;
 mod usage;
 mod view;

@@ -45,7 +45,7 @@ pub enum Rings {
 /// The pinned maps, open for reading. The large arrays are mapped: a system call for each of a million slots would take
 /// seconds.
 pub struct Inspector {
-    pins: PinDirectory,
+    pub(super) pins: PinDirectory,
     pub(super) tables: Tables,
     published: MappedWords,
     rings: MappedWords,
@@ -136,6 +136,8 @@ impl Inspector {
                 ring_slots: slots(word),
                 generation: word.generation(),
                 held: word.is_held(),
+                target_port: self.target_port(entry.index, word)?,
+                connects_to: self.connects_to(&key)?,
                 packets: counters.packets,
                 bytes: counters.bytes,
                 tracking: self.tracking(entry.index)?,
@@ -282,6 +284,7 @@ impl Inspector {
             "PEER_MACS" => self.tables.peer_macs.keys().count(),
             "DEVICES" => self.tables.devices.keys().count(),
             "FRAGMENTS" => self.tables.fragments.keys().count(),
+            "REWRITES" | "TRANSLATIONS" | "TRANSLATED" => self.redirects(name),
             "SOURCE_RANGES" => self.tables.source_ranges.keys().count(),
             _ => return None,
         };

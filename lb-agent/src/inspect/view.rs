@@ -77,6 +77,10 @@ pub struct ServiceView {
     pub generation: u32,
     /// Whether this node terminates flows to the VIP.
     pub held: bool,
+    /// Port that its servers on this node listen on, if it is another than the service's.
+    pub target_port: Option<u16>,
+    /// Where connections of this node's own processes go; empty if they are not translated.
+    pub connects_to: Vec<SocketAddr>,
     /// Packets handed on or up.
     pub packets: u64,
     /// Their bytes.

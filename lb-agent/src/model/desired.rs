@@ -74,6 +74,18 @@ pub struct Service {
     pub mss_clamp: MssClamp,
     /// When a node with a backend of it holds its VIPs.
     pub hold: HoldWhen,
+    /// Connections of this node's own processes to the VIPs go to a backend from the start. TCP and UDP only.
+    pub connect_translation: bool,
+}
+
+impl Service {
+    /// The port that the service's servers on `node` listen on, if it is another than the service's own.
+    #[must_use]
+    pub fn target_port(&self, node: &Node) -> Option<u16> {
+        let [port] = self.ports[..] else { return None };
+        let own = self.backends.iter().filter(|backend| node.addresses.contains(&backend.address));
+        own.map(|backend| backend.port).find(|own| port != 0 && *own != 0 && *own != port)
+    }
 }
 
 /// When a node that is a backend holds the VIPs of its service.
@@ -110,7 +122,8 @@ impl MssClamp {
 pub struct Backend {
     /// Address of the node or host that holds the VIP.
     pub address: IpAddr,
-    /// Port its server listens on; equal to the service's port (0 when the service takes every port or several).
+    /// Port its server listens on (0 when the service takes every port or several). If it is another than the service's
+    /// port, packets are given it where they are delivered: TCP and UDP only.
     pub port: u16,
     /// Share of new flows relative to the others, 0..=1000; 0 takes no new flows.
     pub weight: u16,

@@ -25,6 +25,7 @@ fn service(name: &str, port: u16) -> Service {
         source_ranges: Vec::new(),
         mss_clamp: MssClamp::Off,
         hold: HoldWhen::Trusted,
+        connect_translation: false,
     }
 }
 

@@ -72,6 +72,7 @@ mod tests {
             drop_unmatched: true,
             mss_clamp: clamp,
             hold: HoldWhen::Trusted,
+            connect_translation: false,
         };
         let desired = DesiredState {
             node: Node { name: "a".to_owned(), addresses: vec![ip("10.0.0.1"), ip("fd00::1")] },

@@ -23,6 +23,7 @@ use serde::Serialize;
 use super::{
     clamp, drain,
     hop::hop,
+    redirect,
     silence::{self, Silence},
     slow_start::{self, Start, Takers},
     state::{TargetBackend, TargetService, TargetState},
@@ -267,8 +268,7 @@ fn reason(backend: &Backend, state: &ProbeState, none_believed: bool, allowed: b
 }
 
 fn enter_service(inputs: &Inputs<'_>, decision: &mut Decision, service: &Service, judged: &Judged, start: &Start) {
-    let believed = !judged.none_believed;
-    decision.services.push(ServiceDecision { service: service.name.clone(), probes_believed: believed });
+    decision.services.push(ServiceDecision { service: service.name.clone(), probes_believed: !judged.none_believed });
     let rejoins = service.protocol == Protocol::Tcp
         && service.backends.iter().any(|backend| inputs.unproven.contains(&name(service, backend)));
     let mut backends = BTreeMap::new();
@@ -299,6 +299,7 @@ fn enter_service(inputs: &Inputs<'_>, decision: &mut Decision, service: &Service
         };
         backends.insert((backend.address.into(), Be16::new(backend.port)), wanted);
     }
+    let target_port = service.target_port(&inputs.desired.node).unwrap_or(0);
     let ranges = service.source_ranges.iter();
     let source_ranges: BTreeSet<_> = ranges.map(|net| SourceRange::new(net.network(), net.prefix_len())).collect();
     for vip in &service.vips {
@@ -308,23 +309,26 @@ fn enter_service(inputs: &Inputs<'_>, decision: &mut Decision, service: &Service
         // A VIP may have several services: the smallest bound is right for all of them.
         let bounds = [AddressEntry { flags: *entry }.mss(), clamp::mss(inputs.desired, inputs.network, service, *vip)];
         let mss = bounds.into_iter().filter(|mss| *mss > 0).min().unwrap_or(0);
-        *entry = AddressEntry::with_mss(AddressEntry::VIP | unmatched | held, mss);
+        let of_others = *entry & AddressEntry::REWRITTEN;
+        *entry = AddressEntry::with_mss(AddressEntry::VIP | unmatched | held | of_others, mss);
         for port in &service.ports {
             let key = VipKey::new((*vip).into(), Be16::new(*port), service.protocol.number());
-            let held = decision.held.contains(vip);
             let target = TargetService {
                 name: service.name.clone(),
                 log2: service.ring_size.log2(),
-                held,
+                held: held != 0,
                 rejoins,
                 has_affinity: service.affinity.is_some(),
                 window: nanoseconds(service.affinity.map_or(service.flow_timeout, |affinity| affinity.timeout)),
                 backends: backends.clone(),
                 source_ranges: source_ranges.clone(),
+                target_port,
             };
             decision.target.services.insert(key, target);
         }
     }
+    let takes: Vec<bool> = judged.verdicts.iter().map(|verdict| verdict.takes_flows).collect();
+    redirect::enter(inputs, &mut decision.target, service, &takes);
 }
 
 fn nanoseconds(time: Duration) -> u64 {

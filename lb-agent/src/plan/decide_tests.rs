@@ -55,6 +55,7 @@ impl World {
             source_ranges: Vec::new(),
             mss_clamp: MssClamp::Off,
             hold: HoldWhen::Trusted,
+            connect_translation: false,
         };
         let announcement = Announcement {
             vip: ip(VIP),
@@ -495,3 +496,6 @@ fn nothing_is_announced_while_the_gate_is_shut() {
     world.members.gate = Gate::Open;
     assert!(!world.decide().announced.is_empty());
 }
+
+#[path = "decide_redirect_tests.rs"]
+mod redirects;

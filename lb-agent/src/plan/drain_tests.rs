@@ -60,6 +60,7 @@ fn state(marks: Vec<Mark>) -> MapState {
         ring: RingOrigin::Adopted,
         marks,
         tracking: (0, 0),
+        target_port: 0,
         backends: Map::from([backend(1, Some(drain)), backend(2, None)]),
     };
     let mut state = MapState::empty(SIZES);

@@ -10,6 +10,7 @@ mod decide;
 mod drain;
 mod hop;
 mod operations;
+mod redirect;
 mod ring_arena;
 mod settle;
 mod silence;
@@ -23,6 +24,6 @@ pub use ring_arena::RingArena;
 pub use settle::{FlowScan, next_window, settle};
 pub use slow_start::Takers;
 pub use state::{
-    BackendState, MapOp, MapState, Mark, RingOrigin, Rings, ServiceState, Sizes, TargetBackend, TargetService,
-    TargetState,
+    BackendState, MapOp, MapState, Mark, Redirect, RingOrigin, Rings, ServiceState, Sizes, TargetBackend,
+    TargetService, TargetState,
 };

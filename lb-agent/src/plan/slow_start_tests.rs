@@ -24,6 +24,7 @@ fn service(weights: &[u16]) -> Service {
         source_ranges: Vec::new(),
         mss_clamp: MssClamp::Off,
         hold: HoldWhen::Trusted,
+        connect_translation: false,
         slow_start: TOTAL,
         drop_unmatched: true,
     }

@@ -14,6 +14,7 @@ use lb_common::{
         services::VipKey,
         settings::Settings,
         sources::SourceRange,
+        translations::Endpoint,
     },
 };
 
@@ -35,6 +36,12 @@ pub struct TargetState {
     pub devices: BTreeSet<u32>,
     /// What each VIP, protocol and port is served by.
     pub services: BTreeMap<VipKey, TargetService>,
+    /// Ports of services by VIP, protocol and the other port that their servers on this node listen on.
+    pub rewrites: BTreeMap<VipKey, Be16>,
+    /// Where connections of this node's own processes to a service go instead: 1..=[`MAX_BACKENDS`] backends.
+    ///
+    /// [`MAX_BACKENDS`]: lb_common::maps::translations::MAX_BACKENDS
+    pub translations: BTreeMap<VipKey, Vec<Endpoint>>,
 }
 
 /// A service as it should be.
@@ -56,6 +63,8 @@ pub struct TargetService {
     pub backends: BTreeMap<(IpAddr16, Be16), TargetBackend>,
     /// Clients that are admitted; empty for everybody.
     pub source_ranges: BTreeSet<SourceRange>,
+    /// Port that its servers on this node listen on, if it is another than the service's; else 0.
+    pub target_port: u16,
 }
 
 /// A backend as it should be.
@@ -124,6 +133,10 @@ pub struct MapState {
     pub services: BTreeMap<VipKey, ServiceState>,
     /// Entries of `SOURCE_RANGES` by the index of their service, those of indices that are not in use included.
     pub source_ranges: BTreeMap<u32, BTreeSet<SourceRange>>,
+    /// Entries of `REWRITES`.
+    pub rewrites: BTreeMap<VipKey, Be16>,
+    /// Entries of `TRANSLATIONS`.
+    pub translations: BTreeMap<VipKey, Vec<Endpoint>>,
     /// Indices of services that are free.
     pub free_services: BTreeSet<u32>,
     /// Indices of backends that are free, the longest free first, each with the last generation it had.
@@ -147,6 +160,8 @@ pub struct ServiceState {
     pub marks: Vec<Mark>,
     /// Lifetime and limit as they stand in `TRACKING`.
     pub tracking: (u64, u64),
+    /// Port of its servers as it stands in `TRACKING`; 0 if it is the service's.
+    pub target_port: u16,
     /// Its backends.
     pub backends: BTreeMap<(IpAddr16, Be16), BackendState>,
 }
@@ -209,11 +224,29 @@ impl MapState {
             devices: BTreeSet::new(),
             services: BTreeMap::new(),
             source_ranges: BTreeMap::new(),
+            rewrites: BTreeMap::new(),
+            translations: BTreeMap::new(),
             free_services: (0..sizes.services).collect(),
             free_backends: (0..sizes.backends).map(|index| (index, 0)).collect(),
             arena: RingArena::new(sizes.ring_slots),
         }
     }
+}
+
+/// A step on what is rewritten or translated.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Redirect {
+    /// Sets the port that a service's servers on this node listen on.
+    TargetPort {
+        /// Index of the service.
+        service: u32,
+        /// The port; 0 for the service's.
+        port: u16,
+    },
+    /// Replaces an entry of `REWRITES`; `None` removes it.
+    Rewrite(VipKey, Option<Be16>),
+    /// Replaces an entry of `TRANSLATIONS`; none removes it.
+    Translation(VipKey, Vec<Endpoint>),
 }
 
 /// One step on the maps. Performed in the order of the plan, each whole or not at all.
@@ -300,6 +333,8 @@ pub enum MapOp {
         /// Flows in either table.
         limit: u64,
     },
+    /// Changes what is rewritten or translated.
+    Redirect(Redirect),
     /// Stores the word of a service.
     Publish {
         /// Index of the service.

@@ -142,8 +142,10 @@ fn open_connections(
     if service.protocol != Protocol::Tcp || !desired.node.addresses.contains(&backend.address) {
         return None;
     }
+    let servers = service.target_port(&desired.node);
     let is_ours = |(address, port): &&(IpAddr, u16)| {
-        service.vips.contains(address) && (service.ports == [0] || service.ports.contains(port))
+        let is_port = servers.map_or_else(|| service.ports.contains(port), |servers| *port == servers);
+        service.vips.contains(address) && (service.ports == [0] || is_port)
     };
     Some(sockets.iter().filter(is_ours).count() as u64)
 }

@@ -1,5 +1,7 @@
 //! The program on the configured interfaces, as they come and go.
 
+use std::path::Path;
+
 use crate::{
     config::InterfaceSpec,
     dataplane::{Attachment, DataplaneError, GENERIC, Kernel, Present},
@@ -42,8 +44,8 @@ pub async fn attach(
     (statuses, refused)
 }
 
-/// Bounds segment sizes on every configured interface that is there, if `wanted`, or on none. What goes wrong is `said`
-/// once.
+/// Rewrites what leaves from VIPs on every configured interface that is there, if `wanted`, or on none. What goes wrong is
+/// `said` once.
 pub fn clamp(
     kernel: &mut Kernel,
     interfaces: &[InterfaceSpec],
@@ -55,9 +57,23 @@ pub fn clamp(
     let present: Vec<_> = present.map(|interface| (interface.name.clone(), interface.index)).collect();
     let errors: Vec<String> = kernel.clamp(&present).iter().map(ToString::to_string).collect();
     for error in errors.iter().filter(|error| !said.contains(error)) {
-        tracing::warn!(error, "segment sizes are not bounded there");
+        tracing::warn!(error, "what leaves from VIPs is not rewritten there");
     }
     *said = errors;
+}
+
+/// Translates connections of this node's processes if `wanted`, or none. What goes wrong is `said` once.
+pub fn translate(kernel: &mut Kernel, wanted: bool, cgroup: Option<&Path>, said: &mut Option<String>) {
+    if !wanted {
+        kernel.stop_translating();
+        *said = None;
+        return;
+    }
+    let error = kernel.translate(cgroup).err().map(|error| error.to_string());
+    if let Some(error) = error.as_ref().filter(|error| said.as_ref() != Some(*error)) {
+        tracing::error!(error, "connections of this node's processes are not translated");
+    }
+    *said = error;
 }
 
 /// Refuses generic mode behind offloads that merge packets: what they make of two packets can be sent on in none.

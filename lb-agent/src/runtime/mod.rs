@@ -29,7 +29,7 @@ use self::{compose::Compositor, reconcile::Reconciler};
 use crate::{
     announce, api,
     config::{self, AgentConfig, Config, ConfigErrors, LogFormat, LogLevel, OnTerminate, Reader},
-    dataplane::PinDirectory,
+    dataplane::{KernelVersion, PinDirectory},
     health,
     http::{self, StatusSource},
     membership::{self, Farewell},
@@ -69,7 +69,7 @@ async fn serve(path: PathBuf, config: Config) -> Result<()> {
     let cancel = CancellationToken::new();
     let (wanted_hops, hops) = watch::channel(reconcile::wanted_hops(&config.desired));
     let network = netlink::start(hops, cancel.clone()).await.context("following the network over netlink")?;
-    config::check_against(&config, &network.borrow())?;
+    let config = checked(config, &network.borrow())?;
     let mut compositor = Compositor::new(compose::no_source, config, network.clone(), cancel.clone())?;
     let compose::Wanted { config, cluster, .. } = compositor.first().await;
     wanted_hops.send_replace(reconcile::wanted_hops(&config.desired));
@@ -194,5 +194,7 @@ fn pending_restart(now: &AgentConfig, wanted: &AgentConfig) -> Vec<String> {
 /// Refuses a configuration that does not fit this host.
 fn checked(config: Config, network: &crate::model::Network) -> Result<Config, ConfigErrors> {
     config::check_against(&config, network)?;
+    let kernel = KernelVersion::running();
+    config::check_rewrites(&config, kernel >= KernelVersion::TCX, &format!("Linux {kernel}"))?;
     Ok(config)
 }

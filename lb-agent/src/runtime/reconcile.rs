@@ -93,8 +93,10 @@ pub struct Reconciler {
     drains: DrainBook,
     /// When the latest decision becomes another by itself.
     next_change: Option<Instant>,
-    /// What was said of interfaces on which segment sizes cannot be bounded.
+    /// What was said of interfaces on which what leaves cannot be rewritten.
     unclamped: Vec<String>,
+    /// What was said of connections that cannot be translated.
+    untranslated: Option<String>,
     streams: Streams,
     outputs: Outputs,
     status: SharedStatus,
@@ -144,6 +146,7 @@ impl Reconciler {
             drains,
             next_change: None,
             unclamped: Vec::new(),
+            untranslated: None,
             streams,
             outputs,
             status,
@@ -357,8 +360,15 @@ impl Reconciler {
         let sends_on = self.config.desired.services.iter().any(|service| service.delivery != Delivery::Local);
         let wanted = &self.config.agent.interfaces;
         let (statuses, refused) = interfaces::attach(&mut self.kernel, wanted, &network, sends_on).await;
-        let clamps = self.state.addresses.values().any(|flags| AddressEntry { flags: *flags }.mss() > 0);
+        let leaves_rewritten = |flags: &u32| {
+            let entry = AddressEntry { flags: *flags };
+            entry.mss() > 0 || entry.has(AddressEntry::REWRITTEN)
+        };
+        let clamps = self.state.addresses.values().any(leaves_rewritten);
         interfaces::clamp(&mut self.kernel, wanted, &network, clamps, &mut self.unclamped);
+        let translates = self.config.desired.services.iter().any(|service| service.connect_translation);
+        let cgroup = self.config.agent.cgroup_path.as_deref();
+        interfaces::translate(&mut self.kernel, translates, cgroup, &mut self.untranslated);
         let mut status = self.status();
         for now in statuses.iter().filter(|now| !status.interfaces.contains(now)) {
             tracing::info!(interface = now.name, mode = now.mode, reason = now.reason, "XDP");

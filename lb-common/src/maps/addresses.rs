@@ -28,6 +28,9 @@ impl AddressEntry {
     pub const NODE: u32 = 4;
     /// With [`Self::VIP`]: this node terminates its flows, and so answers echo requests to it.
     pub const HELD: u32 = 8;
+    /// With [`Self::VIP`]: what leaves from it may come from a server on another port than the service's; `REWRITES`
+    /// knows.
+    pub const REWRITTEN: u32 = 16;
 
     /// The flags with a bound for the maximum segment size.
     #[must_use]

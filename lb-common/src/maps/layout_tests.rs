@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use super::{
-    addresses::*, agent::*, backends::*, counters::*, flows::*, fragments::*, names::*, peers::*, services::*,
-    settings::*, sources::*, tracking::*,
+    addresses::*, agent::*, backends::*, counters::*, flows::*, fragments::*, names::*, peers::*, rewrites::*,
+    services::*, settings::*, sources::*, tracking::*, translations::*,
 };
 use crate::{LAYOUT_VERSION, addr::IpAddr16, hash::Tuple};
 
@@ -40,6 +40,10 @@ fn pinned_layouts_are_those_of_this_version() {
         AgentInfo { started, pid, layout, drained_since, drain_deadline, node, version }
         FragmentKey { source, destination, identification, protocol }
         FragmentEntry { time, source_port, destination_port, pad }
+        RewriteEntry { port, of }
+        Endpoint { address, port, pad }
+        TranslationEntry { key, count, backends }
+        TranslatedEntry { vip, backend }
     );
     writeln!(out, "SourceKey: {} bytes, alignment {}", size_of::<SourceKey>(), align_of::<SourceKey>()).unwrap();
     insta::assert_snapshot!(out, @r"
@@ -123,6 +127,20 @@ fn pinned_layouts_are_those_of_this_version() {
         8 source_port
        10 destination_port
        12 pad
+    RewriteEntry: 4 bytes, alignment 1
+        0 port
+        2 of
+    Endpoint: 20 bytes, alignment 4
+        0 address
+       16 port
+       18 pad
+    TranslationEntry: 184 bytes, alignment 4
+        0 key
+       20 count
+       24 backends
+    TranslatedEntry: 40 bytes, alignment 4
+        0 vip
+       20 backend
     SourceKey: 20 bytes, alignment 4
     ");
 }

@@ -13,12 +13,14 @@ pub mod fragments;
 pub mod names;
 pub mod peers;
 pub mod published;
+pub mod rewrites;
 pub mod rings;
 pub mod services;
 pub mod settings;
 pub mod sources;
 pub mod trace;
 pub mod tracking;
+pub mod translations;
 
 #[cfg(test)]
 mod layout_tests;
@@ -71,4 +73,7 @@ pub const ALL: &[MapFact] = &[
     MapFact { name: "AGENT", purpose: "The agent that keeps these maps; one entry." },
     MapFact { name: "FRAGMENTS", purpose: "Ports of datagrams that come in fragments; the oldest go." },
     MapFact { name: "SOURCE_RANGES", purpose: "Client addresses that services with ranges admit." },
+    MapFact { name: "REWRITES", purpose: "Port of a service by the port of its servers here, where they differ." },
+    MapFact { name: "TRANSLATIONS", purpose: "Where connections of this node's own processes to a VIP go instead." },
+    MapFact { name: "TRANSLATED", purpose: "Sockets whose connection went elsewhere; the longest unused go." },
 ];

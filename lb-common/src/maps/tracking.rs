@@ -1,5 +1,5 @@
-//! `TRACKING`: per service, how long and how many flows are recorded. Mapped by the agent, which sets lifetime and
-//! limit and subtracts what its sweep removed; packets add what they record. [`WORDS`] 64-bit words per service.
+//! `TRACKING`: per service, how long and how many flows are recorded. Mapped by the agent, which sets lifetime,
+//! limit and the servers' port and subtracts what its sweep removed; packets add what they record. [`WORDS`] 64-bit words per service.
 
 use super::pod;
 
@@ -18,6 +18,9 @@ pub const OLD: usize = 3;
 pub const NEW_REFUSED: usize = 4;
 /// Index of the word that counts packets of old flows that were sent on without being recorded.
 pub const OLD_REFUSED: usize = 5;
+/// Index of the word that is the port servers listen on, in host byte order, if the service's word in `PUBLISHED` says
+/// that it is another than the service's.
+pub const TARGET_PORT: usize = 6;
 
 /// Entry of `TRACKING`: one cache line, so that services do not slow each other down.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]

@@ -6,6 +6,8 @@ use crate::addr::{WireWord, wire_word};
 pub const LEN: usize = 8;
 /// Its length in words.
 pub const WORDS: usize = LEN / 4;
+/// Offset of the checksum in the header, bytes.
+pub const CHECKSUM: usize = 2;
 
 /// What a message that is addressed to a VIP is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

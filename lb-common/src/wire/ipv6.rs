@@ -8,6 +8,8 @@ pub const LEN: usize = 40;
 pub const WORDS: usize = LEN / 4;
 /// Largest number of extension headers that are followed.
 pub const MAX_EXTENSIONS: usize = 6;
+/// Length of a fragment header, bytes (RFC 8200 section 4.5).
+pub const FRAGMENT_LEN: usize = 8;
 
 /// The fixed header.
 #[derive(Clone, Copy, Debug)]

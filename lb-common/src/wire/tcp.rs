@@ -6,6 +6,10 @@ use crate::{addr::WireWord, tracking::Kind};
 pub const LEN: usize = 20;
 /// Its length in words.
 pub const WORDS: usize = LEN / 4;
+/// Offset of the destination port in the header, bytes.
+pub const DESTINATION: usize = 2;
+/// Offset of the checksum in the header, bytes.
+pub const CHECKSUM: usize = 16;
 
 /// The kind of segment that a header's fourth word says: its bytes are data offset, flags and window.
 #[must_use]

@@ -6,6 +6,10 @@ use crate::addr::{WireWord, wire_word};
 pub const LEN: usize = 8;
 /// Length in words.
 pub const WORDS: usize = LEN / 4;
+/// Offset of the destination port in the header, bytes.
+pub const DESTINATION: usize = 2;
+/// Offset of the checksum in the header, bytes.
+pub const CHECKSUM: usize = 6;
 
 /// A header without checksum: allowed over IPv4, and over IPv6 for tunnels whose payload has checksums of its own
 /// (RFC 6935 section 5).

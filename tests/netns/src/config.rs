@@ -71,6 +71,8 @@ pub struct ServiceConfig {
     pub flow_timeout: Option<Duration>,
     /// Prefixes of clients that are admitted; none admits everybody.
     pub source_ranges: Vec<String>,
+    /// Lines of YAML put at the end as they are, without their indent, for keys that have no field here.
+    pub extra: Vec<String>,
 }
 
 /// A probe.
@@ -159,6 +161,7 @@ impl ServiceConfig {
             slow_start: Duration::ZERO,
             flow_timeout: None,
             source_ranges: Vec::new(),
+            extra: Vec::new(),
         }
     }
 }
@@ -201,6 +204,7 @@ impl fmt::Display for ServiceConfig {
         }
         writeln!(f, "    mssClamp: {}", self.mss_clamp)?;
         writeln!(f, "    sourceRanges: {:?}", self.source_ranges)?;
+        self.extra.iter().try_for_each(|line| writeln!(f, "    {line}"))?;
         writeln!(f, "    backends:{}", if self.backends.is_empty() { " []" } else { "" })?;
         for (address, weight) in &self.backends {
             writeln!(f, "      - {{address: \"{address}\", weight: {weight}}}")?;

@@ -157,6 +157,29 @@ pub fn ask_tcp(target: SocketAddr, size: usize, limit: Duration) -> Result<Strin
     server_of(&answer, &message)
 }
 
+/// Asks an echo server once from a connected socket; returns its name, and who the socket says its peer is.
+///
+/// # Errors
+/// As [`ask_tcp`].
+pub fn ask_peer(kind: Kind, target: SocketAddr, limit: Duration) -> Result<(String, SocketAddr)> {
+    let message = message(7, 100);
+    if kind == Kind::Udp {
+        let any: SocketAddr = if target.is_ipv4() { ([0; 4], 0).into() } else { ([0u16; 8], 0).into() };
+        let socket = UdpSocket::bind(any).context("binding")?;
+        socket.connect(target).with_context(|| format!("connecting to {target}"))?;
+        socket.set_read_timeout(Some(limit)).context("setting a limit")?;
+        socket.send(&message).with_context(|| format!("asking {target}"))?;
+        let mut buffer = vec![0; LIMIT];
+        let length = socket.recv(&mut buffer).with_context(|| format!("hearing from {target}"))?;
+        return Ok((server_of(&buffer[..length], &message)?, socket.peer_addr()?));
+    }
+    let mut stream = TcpStream::connect_timeout(&target, limit).with_context(|| format!("connecting to {target}"))?;
+    stream.set_read_timeout(Some(limit)).context("setting a limit")?;
+    write_frame(&mut stream, &message).with_context(|| format!("asking {target}"))?;
+    let answer = read_frame(&mut stream).with_context(|| format!("hearing from {target}"))?;
+    Ok((server_of(&answer, &message)?, stream.peer_addr()?))
+}
+
 /// Sends `count` messages of `size` payload bytes through one connection to a TCP echo server, each after the answer to
 /// the one before, and returns the server's name.
 ///

@@ -7,6 +7,7 @@
 
 pub mod agent;
 pub mod authority;
+pub mod cgroup;
 pub mod client;
 pub mod cluster;
 pub mod config;

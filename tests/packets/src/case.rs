@@ -76,6 +76,19 @@ impl Case {
         self.expect(Action::Pass, frame, counts)
     }
 
+    /// Rewritten to this frame, passed, and counted for a backend that is this node.
+    #[must_use]
+    pub fn expect_local_as(self, backend: IpAddr, frame: &Frame) -> Self {
+        let counts = self.served(Verdict::Local, backend);
+        self.expect(Action::Pass, frame.bytes(), counts)
+    }
+
+    /// Rewritten to this frame and passed, with this verdict.
+    #[must_use]
+    pub fn expect_passed_as(self, verdict: Verdict, frame: &Frame) -> Self {
+        self.expect(Action::Pass, frame.bytes(), Counts::of_verdict(verdict))
+    }
+
     /// Stripped of its tunnel header to this frame and passed.
     #[must_use]
     pub fn expect_stripped(self, frame: &Frame) -> Self {

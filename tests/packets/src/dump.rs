@@ -15,10 +15,12 @@ use lb_common::{
         fragments::{FragmentEntry, FragmentKey},
         names::{BackendInfo, ServiceInfo},
         peers::PeerMacKey,
+        rewrites::RewriteEntry,
         services::VipKey,
         settings::Settings,
         sources::SourceKey,
         tracking::Tracking,
+        translations::{TranslatedEntry, TranslationEntry},
     },
 };
 
@@ -52,6 +54,9 @@ fn entries(name: &'static str, pins: &PinDirectory) -> Entries {
         "NEW_FLOWS" | "OLD_FLOWS" => hash::<{ size_of::<Tuple>() }, { size_of::<FlowEntry>() }>(path),
         "DEVICES" => devices(path),
         "FRAGMENTS" => hash::<{ size_of::<FragmentKey>() }, { size_of::<FragmentEntry>() }>(path),
+        "REWRITES" => hash::<{ size_of::<VipKey>() }, { size_of::<RewriteEntry>() }>(path),
+        "TRANSLATIONS" => hash::<{ size_of::<VipKey>() }, { size_of::<TranslationEntry>() }>(path),
+        "TRANSLATED" => hash::<8, { size_of::<TranslatedEntry>() }>(path),
         "SOURCE_RANGES" => trie::<{ size_of::<SourceKey>() }, 4>(path),
         other => panic!("the test does not know how to read the map {other}"),
     }

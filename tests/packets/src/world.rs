@@ -16,6 +16,7 @@ use lb_common::{
         services::VipKey,
         settings::Settings,
         sources::SourceRange,
+        translations::Endpoint,
     },
     wire::{eth, protocol},
 };
@@ -128,6 +129,13 @@ impl World {
             let flags = AddressEntry::with_mss(service.flags | held, service.mss);
             *target.addresses.entry(service.vip.into()).or_default() |= flags;
             target.services.insert(service.key(), service.target());
+            if service.target_port != 0 {
+                let of = VipKey::new(service.vip.into(), Be16::new(service.target_port), service.protocol);
+                target.rewrites.insert(of, Be16::new(service.port));
+            }
+            if !service.translations.is_empty() {
+                target.translations.insert(service.key(), service.translations.clone());
+            }
         }
         target
     }
@@ -165,6 +173,8 @@ pub struct Service {
     mss: u16,
     backends: BTreeMap<IpAddr, (Hop, bool)>,
     source_ranges: BTreeSet<SourceRange>,
+    target_port: u16,
+    translations: Vec<Endpoint>,
 }
 
 /// A TCP service without backends that this node does not hold; a ring of 64 slots.
@@ -182,6 +192,8 @@ pub fn service(vip: IpAddr, port: u16) -> Service {
         mss: 0,
         backends: BTreeMap::new(),
         source_ranges: BTreeSet::new(),
+        target_port: 0,
+        translations: Vec::new(),
     }
 }
 
@@ -218,6 +230,21 @@ impl Service {
     #[must_use]
     pub fn passing_unmatched(mut self) -> Self {
         self.flags |= AddressEntry::PASS_UNMATCHED;
+        self
+    }
+
+    /// With servers on another port, on this node.
+    #[must_use]
+    pub fn target_port(mut self, port: u16) -> Self {
+        self.target_port = port;
+        self.flags |= AddressEntry::REWRITTEN;
+        self
+    }
+
+    /// Connections of this node's own processes go to these instead, or to one more.
+    #[must_use]
+    pub fn translated_to(mut self, address: IpAddr, port: u16) -> Self {
+        self.translations.push(Endpoint { address: address.into(), port: Be16::new(port), pad: 0 });
         self
     }
 
@@ -296,6 +323,7 @@ impl Service {
             window: u64::try_from(self.window.as_nanos()).expect("at most centuries"),
             backends: self.backends.iter().map(backend).collect(),
             source_ranges: self.source_ranges.clone(),
+            target_port: self.target_port,
         }
     }
 }

@@ -40,8 +40,9 @@ fn every_program_passes_the_verifier_within_its_budget() {
 fn load(program: &mut Program) -> Result<ProgramInfo, ProgramError> {
     match program {
         Program::Xdp(program) => program.load().and_then(|()| program.info()),
+        Program::CgroupSockAddr(program) => program.load().and_then(|()| program.info()),
         Program::SchedClassifier(program) => program.load().and_then(|()| program.info()),
-        other => panic!("neither XDP nor tc: {:?}", other.prog_type()),
+        other => panic!("none of XDP, tc and cgroup: {:?}", other.prog_type()),
     }
 }
 

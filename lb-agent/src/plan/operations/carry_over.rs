@@ -72,6 +72,7 @@ pub fn carry_over(old: &MapState, rings: &dyn Rings, sizes: Sizes) -> Result<Car
     let mut plan = Plan::new(empty, rings, 0);
     plan.addresses(&target);
     plan.devices_and_peers(&target);
+    plan.redirects(&target);
     let mut translation = Translation::default();
     for (key, service) in &old.services {
         plan.carry_service(*key, service, &target.services[key], &mut translation)?;
@@ -108,6 +109,7 @@ impl Plan<'_> {
         service.ring = RingOrigin::Adopted;
         service.marks.clone_from(&old.marks);
         self.source_ranges(service.index, true, &target.source_ranges);
+        self.target_port(&mut service, target);
         let word = RingWord::new(offset, target.log2, target.held, 0).with_changes(old.word.has_changes());
         self.publish(&mut service, target, word);
         self.tracking(&mut service, target);
@@ -133,6 +135,7 @@ fn target_of(old: &MapState) -> TargetState {
         rejoins: false,
         has_affinity: service.word.has_affinity(),
         window: service.tracking.0,
+        target_port: service.target_port,
         source_ranges: old.source_ranges.get(&service.index).cloned().unwrap_or_default(),
         backends: service.backends.iter().map(|(identity, state)| (*identity, backend(state))).collect(),
     };
@@ -142,6 +145,8 @@ fn target_of(old: &MapState) -> TargetState {
         peers: old.peers.clone(),
         peer_macs: old.peer_macs.clone(),
         devices: old.devices.clone(),
+        rewrites: old.rewrites.clone(),
+        translations: old.translations.clone(),
         services: old.services.iter().map(|(key, state)| (*key, service(state))).collect(),
     }
 }

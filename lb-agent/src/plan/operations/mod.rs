@@ -14,6 +14,7 @@ use lb_common::{
 };
 
 mod carry_over;
+mod redirects;
 mod rings;
 mod services;
 mod sources;
@@ -94,6 +95,7 @@ pub fn portion(
     let mut plan = Plan::new(state.clone(), rings, now);
     plan.addresses(target);
     plan.devices_and_peers(target);
+    plan.redirects(target);
     let mut services = target.services.iter();
     for (key, service) in services.by_ref() {
         plan.service(*key, service)?;
@@ -110,6 +112,7 @@ pub fn portion(
         plan.remove_service(key);
     }
     plan.forget_source_ranges();
+    plan.forget_rewrites(target);
     plan.forget_addresses(target);
     plan.forget_devices_and_peers(target);
     let (steps, after) = plan.finish();
@@ -129,8 +132,15 @@ fn check_sizes(state: &MapState, target: &TargetState) -> Result<(), PlanError> 
     fits("PEERS", union(&state.peers, &target.peers), state.sizes.peers, "peers")?;
     let macs = state.peer_macs.keys().chain(target.peer_macs.keys()).collect::<BTreeSet<_>>().len();
     fits("PEER_MACS", macs, state.sizes.peers, "peers")?;
+    fits("REWRITES", count(&state.rewrites, &target.rewrites), state.sizes.services, "services")?;
+    fits("TRANSLATIONS", count(&state.translations, &target.translations), state.sizes.services, "services")?;
     sources::check(state, target)?;
     fits("BACKENDS", backends(state, target), state.sizes.backends, "backends")
+}
+
+/// Keys of either map.
+fn count<V>(old: &BTreeMap<VipKey, V>, new: &BTreeMap<VipKey, V>) -> usize {
+    old.keys().chain(new.keys()).collect::<BTreeSet<_>>().len()
 }
 
 /// Entries of `BACKENDS` that are in use until the old ones are forgotten.

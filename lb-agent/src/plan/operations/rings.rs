@@ -60,6 +60,7 @@ impl Plan<'_> {
     /// Publishes the word of a service, its generation apart, if it is another than the one in force.
     pub(super) fn publish(&mut self, service: &mut ServiceState, target: &TargetService, word: RingWord) {
         let word = word.with_source_ranges(!target.source_ranges.is_empty());
+        let word = word.with_target_port(target.target_port != 0);
         let word = if target.has_affinity { word.with_affinity() } else { word };
         let generation = service.word.generation();
         if service.word != word.with_generation(generation) {

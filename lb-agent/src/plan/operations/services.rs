@@ -30,6 +30,7 @@ impl Plan<'_> {
         }
         let lost_any = self.backends(&mut service, target)?;
         self.source_ranges(service.index, is_new, &target.source_ranges);
+        self.target_port(&mut service, target);
         self.ring(&mut service, target, lost_any)?;
         self.tracking(&mut service, target);
         if is_new {
@@ -51,6 +52,7 @@ impl Plan<'_> {
             ring: RingOrigin::Members(Vec::new(), 0),
             marks: Vec::new(),
             tracking: (0, 0),
+            target_port: 0,
             backends: BTreeMap::new(),
         })
     }

@@ -1,6 +1,6 @@
 //! Servers of the testbed, each a process of its own so that it can be killed like a real one.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{io::Write, net::SocketAddr, path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
@@ -51,6 +51,15 @@ enum Verb {
         #[arg(long, required = true)]
         listen: Vec<SocketAddr>,
     },
+    /// Ask an echo server once, and print its name and the socket's peer
+    Ask {
+        /// Address and port
+        #[arg(long)]
+        to: SocketAddr,
+        /// Over UDP, not TCP
+        #[arg(long)]
+        udp: bool,
+    },
 }
 
 fn main() -> Result<()> {
@@ -61,5 +70,10 @@ fn main() -> Result<()> {
         }
         Verb::TcpEcho { name, listen } => echo::serve_tcp(&name, listen),
         Verb::UdpEcho { name, listen } => echo::serve_udp(&name, &listen),
+        Verb::Ask { to, udp } => {
+            let kind = if udp { echo::Kind::Udp } else { echo::Kind::Tcp };
+            let (server, peer) = echo::ask_peer(kind, to, Duration::from_secs(2))?;
+            Ok(writeln!(std::io::stdout(), "{server} {peer}")?)
+        }
     }
 }
