@@ -139,6 +139,8 @@ fn control_plane() -> ControlPlaneSettings {
     ControlPlaneSettings {
         vips: vec![ip("192.0.2.10")],
         port: 6443,
+        server_port: 6443,
+        connect_translation: false,
         backends: vec![ip("10.0.0.1"), ip("10.0.0.2")],
         from: ServersFrom::Endpoints,
         node_selector: Default::default(),

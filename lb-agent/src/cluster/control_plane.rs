@@ -55,8 +55,8 @@ fn without_oddities(
     }
     for port in &named.other_ports {
         let message = format!(
-            "API servers listen on port {port}, but the VIP's packets arrive at port {}; set `controlPlane.port` to {port}",
-            settings.port
+            "API servers listen on port {port}, but the VIP's packets are given port {}; set `controlPlane.serverPort` to {port}",
+            settings.server_port
         );
         judge(Reason::ServerPort, message);
     }
@@ -104,7 +104,7 @@ fn learns_otherwise(before: &ControlPlaneSettings, now: &ControlPlaneSettings) -
 /// What the API says of its servers.
 struct Named {
     servers: BTreeSet<IpAddr>,
-    /// Ports of theirs that are not the VIP's.
+    /// Ports of theirs that are not those of the configuration.
     other_ports: BTreeSet<u16>,
 }
 
@@ -122,7 +122,7 @@ fn named(settings: &ControlPlaneSettings, inventory: &Inventory) -> Named {
             let all = endpoints(inventory);
             Named {
                 servers: all.iter().map(SocketAddr::ip).collect(),
-                other_ports: all.iter().map(SocketAddr::port).filter(|port| *port != settings.port).collect(),
+                other_ports: all.iter().map(SocketAddr::port).filter(|port| *port != settings.server_port).collect(),
             }
         }
     }
@@ -147,11 +147,11 @@ pub fn endpoints(inventory: &Inventory) -> BTreeSet<SocketAddr> {
 }
 
 fn build(settings: &ControlPlaneSettings, servers: &[IpAddr]) -> Service {
-    let port = settings.port;
+    let port = settings.server_port;
     Service {
         name: CONTROL_PLANE.to_owned(),
         vips: settings.vips.clone(),
-        ports: vec![port],
+        ports: vec![settings.port],
         protocol: Protocol::Tcp,
         delivery: Delivery::Auto,
         ring_size: RingSize::DEFAULT,
@@ -164,6 +164,7 @@ fn build(settings: &ControlPlaneSettings, servers: &[IpAddr]) -> Service {
         source_ranges: Vec::new(),
         mss_clamp: MssClamp::Auto,
         hold: HoldWhen::PortOpen,
+        connect_translation: settings.connect_translation,
     }
 }
 
@@ -193,6 +194,8 @@ mod tests {
         ControlPlaneSettings {
             vips: vec![ip("192.0.2.10")],
             port: 6443,
+            server_port: 6443,
+            connect_translation: false,
             backends: vec![ip("10.0.0.9")],
             from,
             node_selector: Labels::from([(ROLE.to_owned(), String::new())]),

@@ -217,6 +217,7 @@ fn services(
                 source_ranges: source_ranges.to_vec(),
                 mss_clamp: MssClamp::Auto,
                 hold: HoldWhen::Trusted,
+                connect_translation: false,
             });
         }
     }

@@ -22,6 +22,8 @@ pub(super) struct Places {
     pub(super) node_addresses: Vec<Place>,
     /// First place of each VIP.
     pub(super) vips: BTreeMap<IpAddr, Place>,
+    /// Of `controlPlane.serverPort`.
+    pub(super) server_port: Place,
     /// Of each service that has servers on another port, by name.
     pub(super) target_ports: BTreeMap<String, Place>,
 }
@@ -76,6 +78,7 @@ fn places(file: &str, draft: &Draft) -> Places {
     }
     let target = |service: &DraftService| Some((service.name.value.clone(), service.other_port()?.place));
     Places {
+        server_port: draft.control_plane.as_ref().map_or_else(Place::default, |settings| settings.server_port.place),
         target_ports: draft.services.iter().filter_map(target).collect(),
         file: file.to_owned(),
         interfaces: draft.interfaces.iter().map(|interface| interface.place).collect(),

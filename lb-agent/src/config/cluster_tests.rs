@@ -78,9 +78,10 @@ fn a_control_plane_has_its_defaults_and_the_sample_shows_them() {
 
 #[test]
 fn a_control_plane_without_a_cluster_is_static() {
-    let own = control_plane("port: 443, serverPort: 443, backends: [10.0.2.2, 10.0.1.2], announcer: none", "");
+    let own = control_plane("port: 443, serverPort: 6443, backends: [10.0.2.2, 10.0.1.2], announcer: none, connectTranslation: on", "");
     assert_eq!((own.from, own.port, own.announced_for), (ServersFrom::Static, 443, None));
-    assert_eq!((own.backends, own.probe.unwrap().port), (vec![ip("10.0.1.2"), ip("10.0.2.2")], 443));
+    assert_eq!((own.server_port, own.connect_translation), (6443, true));
+    assert_eq!((own.backends, own.probe.unwrap().port), (vec![ip("10.0.1.2"), ip("10.0.2.2")], 6443));
 }
 
 #[test]
@@ -109,10 +110,6 @@ fn what_does_not_go_together_is_refused() {
         (
             of(&format!("vips: [192.0.2.6], {PROBE}, from: nodes")),
             "levee.yaml:5:85: `from` learns API servers from the cluster, but there is no `kubernetes`; add it, or write `from: static`",
-        ),
-        (
-            of(&format!("vips: [192.0.2.6], {PROBE}, backends: [10.0.1.2], serverPort: 6444")),
-            "levee.yaml:5:113: `serverPort` is 6444, `port` is 6443: servers answer clients directly, and would do so from a port that no client asked; make them equal",
         ),
         (
             of(&format!("vips: [10.0.2.2], {PROBE}, backends: [10.0.1.2]")),

@@ -16,6 +16,7 @@ use super::{
     draft_probe::{self, ProbeDefaults},
     error::{Place, Problems},
     read::{Fields, Located, address, boolean, choice, duration, integer, quoted, text},
+    target_port,
     yaml::{Node, Value},
 };
 use crate::model::{ClusterAccess, ControlPlaneSettings, KubernetesSettings, Probe, ServersFrom, inventory::Labels};
@@ -33,8 +34,18 @@ const KUBERNETES_KEYS: &[&str] = &[
     "nodeName",
     "peersFromNodes",
 ];
-const CONTROL_PLANE_KEYS: &[&str] =
-    &["vips", "port", "serverPort", "backends", "from", "nodeSelector", "probe", "announcer", "announceLifetime"];
+const CONTROL_PLANE_KEYS: &[&str] = &[
+    "vips",
+    "port",
+    "serverPort",
+    "backends",
+    "from",
+    "nodeSelector",
+    "probe",
+    "announcer",
+    "announceLifetime",
+    "connectTranslation",
+];
 /// The class of Services that are acted on.
 const CLASS: &str = "levee.dev/levee";
 /// The label that kubeadm puts on nodes with an API server.
@@ -67,6 +78,9 @@ pub(super) struct DraftControlPlane {
     pub(super) backends: Vec<Located<IpAddr>>,
     pub(super) from: Option<Located<ServersFrom>>,
     port: u16,
+    /// With the place of `serverPort`, or of the whole.
+    pub(super) server_port: Located<u16>,
+    connect_translation: bool,
     node_selector: Labels,
     probe: Option<Probe>,
     announced_for: Option<Duration>,
@@ -103,6 +117,8 @@ impl DraftControlPlane {
         ControlPlaneSettings {
             vips: self.vips.into_iter().map(|vip| vip.value).collect(),
             port: self.port,
+            server_port: self.server_port.value,
+            connect_translation: self.connect_translation,
             backends,
             from,
             node_selector: self.node_selector,
@@ -208,7 +224,9 @@ pub(super) fn control_plane(
     let from = fields.optional("from").and_then(|value| choice(value, "from", &sources, problems));
     let announced = fields.optional("announcer").and_then(|value| choice(value, "announcer", &announcers, problems));
     let lifetime = lifetime(&fields, problems);
-    let port = port(&fields, problems);
+    let mut port = |key| fields.optional(key).and_then(|value| integer(value, key, &(1..=u16::MAX), problems));
+    let (port, server_port) = (port("port").map_or(6443, |port| port.value), port("serverPort"));
+    let server_port = server_port.unwrap_or(Located::new(fields.place, port));
     Some(DraftControlPlane {
         place: fields.place,
         vips: some_of(&fields, "vips", problems, |item, problems| address(item, "VIP", problems)),
@@ -217,24 +235,12 @@ pub(super) fn control_plane(
         }),
         from,
         port,
+        server_port,
+        connect_translation: target_port::translation(&fields, problems).value,
         node_selector: node_selector(&fields, problems),
-        probe: probe(&fields, port, ca_files, problems),
+        probe: probe(&fields, server_port.value, ca_files, problems),
         announced_for: announced.is_none_or(|announced| announced.value).then_some(lifetime),
     })
-}
-
-fn port(fields: &Fields<'_>, problems: &mut Problems) -> u16 {
-    let mut read = |key| fields.optional(key).and_then(|value| integer(value, key, &(1..=u16::MAX), problems));
-    let (port, server) = (read("port"), read("serverPort"));
-    let port = port.map_or(6443, |port| port.value);
-    if let Some(server) = server.filter(|server| server.value != port) {
-        let reason = format!(
-            "`serverPort` is {}, `port` is {port}: servers answer clients directly, and would do so from a port that no client asked; make them equal",
-            server.value
-        );
-        problems.refuse(server.place, reason);
-    }
-    port
 }
 
 fn node_selector(fields: &Fields<'_>, problems: &mut Problems) -> Labels {

@@ -107,5 +107,15 @@ pub fn check_rewrites(config: &Config, can_rewrite: bool, kernel: &str) -> Resul
             problems.refuse(*place, reason);
         }
     }
+    if let (Some(settings), false) = (&config.control_plane, can_rewrite)
+        && settings.server_port != settings.port
+    {
+        let reason = format!(
+            "`serverPort` needs Linux 6.6 on nodes with servers, to rewrite their replies; this is {kernel}: let them listen \
+             on port {} of the VIP",
+            settings.port
+        );
+        problems.refuse(config.places.server_port, reason);
+    }
     problems.finish(()).map(|_| ())
 }

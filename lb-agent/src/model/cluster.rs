@@ -55,8 +55,12 @@ pub struct ClusterAccess {
 pub struct ControlPlaneSettings {
     /// Virtual addresses; at least one.
     pub vips: Vec<IpAddr>,
-    /// Port of the VIP and of the servers. Default 6443.
+    /// Port of the VIP. Default 6443.
     pub port: u16,
+    /// Port that the servers listen on. Default `port`.
+    pub server_port: u16,
+    /// Whether connections of a node's own processes to the VIPs go to a server from the start. Default no.
+    pub connect_translation: bool,
     /// Servers that are known without the API, in ascending order.
     pub backends: Vec<IpAddr>,
     /// Where the servers are learned from.

@@ -65,7 +65,7 @@ mod tests {
     use std::{collections::BTreeSet, time::Duration};
 
     use super::*;
-    use crate::model::{Delivery, MssClamp, Protocol, RingSize};
+    use crate::model::{Delivery, HoldWhen, MssClamp, Protocol, RingSize};
 
     const KEY: HashKey = HashKey { k0: 1, k1: 2 };
 
@@ -93,6 +93,7 @@ mod tests {
             source_ranges: Vec::new(),
             drop_unmatched: true,
             mss_clamp: MssClamp::Off,
+            hold: HoldWhen::Trusted,
             connect_translation: true,
         }
     }
