@@ -183,6 +183,21 @@ async fn a_late_write_is_performed_late() {
     let start = Instant::now();
     leases.get("l").await.unwrap();
     assert!(start.elapsed() < PATIENCE);
+    // Late even for a client that has given up.
+    bed.stub.heal_all();
+    bed.stub.fault(Only::writes().of("leases"), Fault::Late(SHORT * 6));
+    let patch = json!({ "spec": { "holderIdentity": "b" } });
+    let write = |patch: Value| {
+        let leases = leases.clone();
+        async move { leases.patch("l", &PatchParams::default(), &Patch::Merge(&patch)).await }
+    };
+    assert!(timeout(SHORT, write(patch)).await.is_err());
+    let look = || async {
+        let holder = leases.get("l").await.unwrap().spec.unwrap().holder_identity;
+        anyhow::ensure!(holder.as_deref() == Some("b"), "{holder:?}");
+        Ok(())
+    };
+    wait::until("the late write", PATIENCE, look).await.unwrap();
     bed.stub.heal_all();
     // Slowly: the object's bytes, one by one.
     bed.stub.fault(Only::verbs(&[Verb::Get]), Fault::Slow(50, Duration::from_millis(50)));

@@ -22,6 +22,7 @@ use std::{
     net::SocketAddr,
     sync::{Arc, atomic::Ordering},
     thread,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, anyhow};
@@ -40,6 +41,7 @@ use tokio::{
     runtime::Builder,
     sync::{mpsc, oneshot},
     task::JoinSet,
+    time::sleep,
 };
 use tokio_rustls::TlsAcceptor;
 
@@ -56,6 +58,8 @@ use status::Failure;
 use store::Store;
 use write::{Draft, write};
 
+/// Pause after a connection that could not be accepted.
+const PAUSE: Duration = Duration::from_millis(10);
 /// The usual port.
 const PORT: u16 = 6443;
 
@@ -319,7 +323,7 @@ impl Serving {
                     let result = self.perform(command, &mut listener, &mut connections).await;
                     let _ = done.send(result); // nobody waits for it any more
                 }
-                Some(stream) = accept(listener.as_ref()) => {
+                stream = accept(listener.as_ref()) => {
                     connections.spawn(serve(Arc::clone(&self.shared), self.acceptor.clone(), stream));
                 }
                 Some(_) = connections.join_next() => {}
@@ -352,9 +356,14 @@ fn asynchronous(listener: std::net::TcpListener) -> Result<TcpListener> {
 }
 
 /// The next connection; never while nothing is accepted.
-async fn accept(listener: Option<&TcpListener>) -> Option<TcpStream> {
+async fn accept(listener: Option<&TcpListener>) -> TcpStream {
     match listener {
-        Some(listener) => listener.accept().await.ok().map(|(stream, _)| stream),
+        Some(listener) => loop {
+            match listener.accept().await {
+                Ok((stream, _)) => return stream,
+                Err(_) => sleep(PAUSE).await, // the client has gone, or files have run out
+            }
+        },
         None => std::future::pending().await,
     }
 }
@@ -368,12 +377,13 @@ async fn serve(shared: Arc<Shared>, acceptor: TlsAcceptor, stream: TcpStream) {
     let Ok(stream) = acceptor.accept(stream).await else { return };
     let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).map(|it| it.to_vec());
     let answer = |request| {
-        let answer = handle::handle(Arc::clone(&shared), certificate.clone(), address, request);
+        // On its own: a request is performed even if its client does not wait for the answer.
+        let answer = tokio::spawn(handle::handle(Arc::clone(&shared), certificate.clone(), address, request));
         let socket = &socket;
         async move {
-            let answer = answer.await;
+            let answer = answer.await.unwrap_or(Err(handle::Reset));
             if answer.is_err() {
-                let _ = socket.set_linger(Some(std::time::Duration::ZERO)); // closing it is a reset now
+                let _ = socket.set_linger(Some(Duration::ZERO)); // closing it is a reset now
             }
             answer.map_err(|handle::Reset| anyhow!("told to reset the connection"))
         }
