@@ -30,7 +30,7 @@ const PAPERS: [(&str, &str); 9] = [
 ///
 /// # Errors
 /// If something does not build, or a generated file is out of date.
-pub fn dist(workspace: &Workspace) -> Result<()> {
+pub fn dist(workspace: &Workspace, profile: Profile) -> Result<()> {
     manifests::manifests(workspace, true)?;
     let folder = workspace.target().join("dist");
     if folder.exists() {
@@ -38,7 +38,7 @@ pub fn dist(workspace: &Workspace) -> Result<()> {
     }
     fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
     let seconds = source_time(workspace);
-    let programs = static_programs(workspace, Profile::Release)?;
+    let programs = static_programs(workspace, profile)?;
     let name = format!("levee-{}-{TARGET}", env!("CARGO_PKG_VERSION"));
     let entries = entries(workspace, &programs)?;
     let under = |entry: Entry| match entry {
@@ -49,7 +49,7 @@ pub fn dist(workspace: &Workspace) -> Result<()> {
     gzip(&archive(&entries, seconds)?, &folder.join(format!("{name}.tar.gz")))?;
     let chart: Vec<_> = files_under(workspace, "deploy/chart", "levee")?;
     gzip(&archive(&chart, seconds)?, &folder.join(format!("levee-{}.tgz", env!("CARGO_PKG_VERSION"))))?;
-    let layout = image(workspace, Profile::Release)?;
+    let layout = image(workspace, profile)?;
     copy_images(layout.parent().unwrap_or(&layout), &folder)?;
     let bill = folder.join(format!("{name}.cdx.json"));
     fs::write(&bill, sbom::bill(workspace, seconds)?).with_context(|| format!("writing {}", bill.display()))?;

@@ -141,7 +141,11 @@ enum Verb {
         test: bool,
     },
     /// Build what a release consists of: archive, image, SBOM and their checksums, in target/dist
-    Dist,
+    Dist {
+        /// Do not optimize: to see whether it works, not to release
+        #[arg(long)]
+        debug: bool,
+    },
     /// Check format, clippy, dependencies, documentation and layout
     Lint,
     /// Check which module imports what, where `unsafe` stands and how long files are
@@ -177,7 +181,7 @@ fn perform(workspace: &Workspace, verb: Verb) -> Result<()> {
             let layout = image::image(workspace, Profile::from_release_flag(!debug))?;
             if test { test::image(workspace, &layout) } else { Ok(()) }
         }
-        Verb::Dist => dist::dist(workspace),
+        Verb::Dist { debug } => dist::dist(workspace, Profile::from_release_flag(!debug)),
         Verb::Lint => lint::lint(workspace),
         Verb::Tidy => tidy::check(workspace),
     }

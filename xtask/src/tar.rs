@@ -105,7 +105,7 @@ pub fn gzip(bytes: &[u8], path: &std::path::Path) -> Result<()> {
     drop(stdin);
     let status = child.wait().context("waiting for gzip")?;
     match written {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error).context("writing to gzip"),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("writing to gzip"),
         _ if !status.success() => bail!("gzip failed ({status}) on {}", path.display()),
         _ => Ok(()),
     }
