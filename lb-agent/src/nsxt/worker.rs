@@ -122,8 +122,8 @@ async fn lead(
     }
 }
 
-/// Waits for the next comparison. Meanwhile it looks whether managers that failed are well again, and whether what was
-/// written is in force; a change of what is wanted does not wait for that.
+/// Waits for the next comparison. Meanwhile it looks whether what was written is in force, and whether managers that failed
+/// are well again; a change of what is wanted does not wait for that.
 async fn wait(
     keeper: &mut Keeper,
     timing: Timing,
@@ -132,13 +132,13 @@ async fn wait(
     sender: &watch::Sender<Status>,
 ) {
     let looks = async {
-        keeper.check_health().await;
-        sender.send_replace(keeper.status.clone());
         while keeper.is_waiting() {
             sleep(timing.poll).await;
             keeper.poll().await;
             sender.send_replace(keeper.status.clone());
         }
+        keeper.check_health().await;
+        sender.send_replace(keeper.status.clone());
         std::future::pending::<()>().await;
     };
     let changed = async {

@@ -17,7 +17,6 @@ pub async fn ask(server: &Server, method: Method, path: &str, body: Value) -> (u
     (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "calls read better")]
 pub async fn send(
     server: &Server,
     node: usize,
@@ -77,7 +76,7 @@ const DELETE: Method = Method::DELETE;
 const ROUTE: &str = "/policy/api/v1/infra/tier-1s/t1/static-routes/to-192.168.160.249";
 
 /// The usual route with these fields beside.
-fn route_with(fields: Value) -> Value {
+fn route_with(fields: &Value) -> Value {
     let mut body = route(&["10.20.4.2"]);
     body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
     body
@@ -114,12 +113,12 @@ async fn put_needs_the_revision_and_patch_does_not() {
         json!({"next_hops": [hop("10.20.4.3"), hop("10.20.4.4")], "network": "192.168.160.249/32", "_revision": 1});
     let patch = json!({"next_hops": [{"ip_address": "10.20.4.3"}, {"ip_address": "10.20.4.4"}]});
     let stale = json!({"error_code": 206, "module_name": "common-services"});
-    let servers = route_with(json!({"_revision": 1, "path": "/x", "unique_id": "x", "_create_user": "x"}));
+    let servers = route_with(&json!({"_revision": 1, "path": "/x", "unique_id": "x", "_create_user": "x"}));
     let table = [
         ("made", PUT, ROUTE, route(&["10.20.4.2"]), 200, json!({"_revision": 0})),
         ("no revision", PUT, ROUTE, route(&["10.20.4.3"]), 400, json!({"error_code": 500_127})),
-        ("an old one", PUT, ROUTE, route_with(json!({"_revision": 7})), 412, stale.clone()),
-        ("no change", PUT, ROUTE, route_with(json!({"_revision": 0})), 200, json!({"_revision": 0})),
+        ("an old one", PUT, ROUTE, route_with(&json!({"_revision": 7})), 412, stale.clone()),
+        ("no change", PUT, ROUTE, route_with(&json!({"_revision": 0})), 200, json!({"_revision": 0})),
         ("PATCH has no body", PATCH, ROUTE, patch, 200, json!("")),
         ("lists are replaced whole, the rest stays", GET, ROUTE, Value::Null, 200, patched),
         ("PATCH without change", PATCH, ROUTE, json!({"network": "192.168.160.249/32"}), 200, json!("")),
