@@ -170,25 +170,20 @@ pub(super) fn nsxt(node: &Node, base_dir: &Path, problems: &mut Problems) -> Opt
     let trust = trust(&fields, base_dir, problems);
     let apis = [("auto", NsxtApi::Auto), ("policy", NsxtApi::Policy), ("manager", NsxtApi::Manager)];
     let api = fields.optional("api").and_then(|value| choice(value, "api", &apis, problems));
-    let flag = |name, problems: &mut Problems| {
+    let numbers = [("maxNextHops", 1..=64, 8), ("adminDistance", 1..=255, 1), ("requestsPerSecond", 1..=50, 5)];
+    let [max_next_hops, admin_distance, requests_per_second] = numbers.map(|(name, range, default)| {
+        let read = fields.optional(name).and_then(|value| integer(value, name, &range, problems));
+        read.map_or(default, |number| number.value)
+    });
+    let [allow_overwrite, adopt, fix_advertisement] = ["allowOverwrite", "adopt", "fixAdvertisement"].map(|name| {
         fields.optional(name).and_then(|value| boolean(value, name, problems)).is_some_and(|flag| flag.value)
-    };
-    let (allow_overwrite, adopt) = (flag("allowOverwrite", problems), flag("adopt", problems));
-    let fix_advertisement = flag("fixAdvertisement", problems);
-    let number = |name, range, default, problems: &mut Problems| {
-        fields.optional(name).and_then(|value| integer(value, name, &range, problems)).map_or(default, |n| n.value)
-    };
-    let max_next_hops = number("maxNextHops", 1..=64, 8, problems);
-    let admin_distance = number("adminDistance", 1..=255, 1, problems);
-    let requests_per_second = number("requestsPerSecond", 1..=50, 5, problems);
-    let time = |name, (least, most, default), problems: &mut Problems| {
-        let range = Duration::from_secs(least)..=Duration::from_secs(most);
+    });
+    let [resync, timeout] = [("resync", 60..=86_400, 60), ("timeout", 1..=60, 5)].map(|(name, range, default)| {
+        let range = Duration::from_secs(*range.start())..=Duration::from_secs(*range.end());
         let read = fields.optional(name).and_then(|value| duration(value, name, &range, problems));
         read.map_or(Duration::from_secs(default), |time| time.value)
-    };
+    });
     Some(NsxtConfig {
-        resync: time("resync", (60, 86_400, 60), problems),
-        timeout: time("timeout", (1, 60, 5), problems),
         cluster: cluster?,
         managers,
         tier1: tier1?.value.trim_end_matches('/').to_owned(),
@@ -200,6 +195,8 @@ pub(super) fn nsxt(node: &Node, base_dir: &Path, problems: &mut Problems) -> Opt
         allow_overwrite,
         adopt,
         fix_advertisement,
+        resync,
+        timeout,
         requests_per_second,
     })
 }

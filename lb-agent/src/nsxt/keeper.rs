@@ -68,43 +68,55 @@ impl Keeper {
             Ok(()) => self.advertising().await,
             error => error,
         };
-        if let Some(client) = &mut self.client {
-            client.check_health().await;
-            self.status.managers = client.managers();
-            self.status.counts = client.counts();
-        }
+        self.look_at_managers();
         self.status.error = result.as_ref().err().map(NsxtError::to_string);
         self.status.passes += u64::from(result.is_ok());
         result
     }
 
+    /// Asks managers that failed whether they are well again.
+    pub(super) async fn check_health(&mut self) {
+        if let Some(client) = &mut self.client {
+            client.check_health().await;
+            self.look_at_managers();
+        }
+    }
+
+    fn look_at_managers(&mut self) {
+        if let Some(client) = &self.client {
+            self.status.managers = client.managers();
+            self.status.counts = client.counts();
+        }
+    }
+
     /// Whether a realization is to be asked for again soon.
     pub(super) fn is_waiting(&self) -> bool {
-        self.polls > 0
-            && self.status.routes.values().any(|route| route.realization == Realization::Pending && route.id.is_some())
+        self.polls > 0 && self.status.routes.values().any(is_unrealized)
     }
 
     /// Asks how far the routes are.
     pub(super) async fn poll(&mut self) {
         self.polls = self.polls.saturating_sub(1);
         let (Some(client), Some(gateway)) = (&mut self.client, &self.gateway) else { return };
-        for (vip, route) in &mut self.status.routes {
-            let (Some(id), Realization::Pending) = (&route.id, &route.realization) else { continue };
-            match gateway.realization(client, id).await {
-                Ok(realization) => {
-                    match &realization {
-                        Realization::Realized => tracing::info!(name = id, %vip, "static route is realized"),
-                        Realization::Failed(reason) => {
-                            tracing::warn!(name = id, %vip, reason, "static route is not realized; see its alarms in NSX-T");
-                        }
-                        Realization::Pending => {}
-                    }
-                    route.realization = realization;
+        for (vip, route) in self.status.routes.iter_mut().filter(|(_, route)| is_unrealized(route)) {
+            let Some(id) = &route.id else { continue };
+            let realization = match gateway.realization(client, id).await {
+                Ok(realization) => realization,
+                Err(error) => {
+                    tracing::debug!(name = id, %error, "realization is unknown");
+                    continue;
                 }
-                Err(error) => tracing::debug!(name = id, %error, "realization is unknown"),
+            };
+            match &realization {
+                Realization::Realized => tracing::info!(name = id, %vip, "static route is realized"),
+                Realization::Failed(reason) if route.realization != realization => {
+                    tracing::warn!(name = id, %vip, reason, "static route is not realized; see its alarms in NSX-T");
+                }
+                Realization::Failed(_) | Realization::Pending => {}
             }
+            route.realization = realization;
         }
-        self.status.counts = client.counts();
+        self.look_at_managers();
     }
 
     async fn routes(&mut self, wanted: &Wanted) -> Result<(), NsxtError> {
@@ -193,11 +205,17 @@ impl Keeper {
     }
 }
 
+/// Whether a route is there that is not known to be in force.
+fn is_unrealized(route: &RouteStatus) -> bool {
+    route.id.is_some() && route.realization != Realization::Realized
+}
+
 /// Performs a plan.
 struct Pass<'k> {
     client: &'k mut Client,
     gateway: &'k Gateway,
     status: &'k mut Status,
+    /// Whether realizations are to be asked for.
     wrote: bool,
 }
 
@@ -261,10 +279,10 @@ impl Pass<'_> {
         match step {
             Step::Keep { id } => {
                 let known = before.filter(|before| before.id.as_ref() == Some(&id) && before.hops == route.hops);
-                match known.map(|before| &before.realization) {
-                    Some(Realization::Realized) => route.realization = Realization::Realized,
-                    _ => self.wrote = true,
+                if let Some(known) = known {
+                    route.realization = known.realization.clone();
                 }
+                self.wrote |= route.realization != Realization::Realized;
                 route.id = Some(id);
             }
             Step::Create { id, body } => {

@@ -14,6 +14,8 @@ use crate::config::NsxtConfig;
 
 /// The longest answer that is read, in bytes: a page of 1000 routes takes about a megabyte.
 const MAX_BODY: usize = 16 << 20;
+/// The longest that a connection may take: another manager can answer meanwhile.
+const CONNECT: Duration = Duration::from_secs(2);
 /// Header of the token that goes with a session's cookie.
 const TOKEN: &str = "x-xsrf-token";
 /// Name of a session's cookie.
@@ -101,6 +103,8 @@ pub(super) enum Fault {
     NotTrusted(String),
     /// It may have got there.
     Lost(String),
+    /// It may have got there, and no answer came in time.
+    Late,
 }
 
 /// The HTTP client.
@@ -117,6 +121,7 @@ impl Http {
             // A proxy of the environment has no business with these credentials.
             .no_proxy()
             .timeout(config.timeout)
+            .connect_timeout(config.timeout.min(CONNECT))
             .pool_max_idle_per_host(1)
             .build();
         Ok(Self { client: client.map_err(|error| NsxtError::Setup(reason(&error)))? })
@@ -168,7 +173,7 @@ async fn read(mut response: Response) -> Result<Answer, Fault> {
         location: text(LOCATION).map(str::to_owned),
         session: session(headers),
     };
-    while let Some(chunk) = response.chunk().await.map_err(|error| Fault::Lost(reason(&error)))? {
+    while let Some(chunk) = response.chunk().await.map_err(|error| fault(&error))? {
         if answer.body.len() + chunk.len() > MAX_BODY {
             return Err(Fault::Lost(format!("an answer of more than {MAX_BODY} bytes")));
         }
@@ -198,7 +203,11 @@ fn fault(error: &reqwest::Error) -> Fault {
         Some(other) => return Fault::Unreachable(format!("TLS: {other}")),
         None => {}
     }
-    if error.is_connect() { Fault::Unreachable(reason(error)) } else { Fault::Lost(reason(error)) }
+    match (error.is_connect(), error.is_timeout()) {
+        (true, _) => Fault::Unreachable(reason(error)),
+        (false, true) => Fault::Late,
+        (false, false) => Fault::Lost(reason(error)),
+    }
 }
 
 /// What TLS says, however deep it is wrapped: an `io::Error` does not name its content as its source.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::{
     sync::watch,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -122,7 +122,8 @@ async fn lead(
     }
 }
 
-/// Waits for the next comparison, and looks meanwhile whether what was written is in force.
+/// Waits for the next comparison. Meanwhile it looks whether what was written is in force, and whether managers that failed
+/// are well again; a change of what is wanted does not wait for that.
 async fn wait(
     keeper: &mut Keeper,
     timing: Timing,
@@ -130,24 +131,26 @@ async fn wait(
     wanted: &mut watch::Receiver<Wanted>,
     sender: &watch::Sender<Status>,
 ) {
-    loop {
-        let now = Instant::now();
-        if now >= next {
-            return;
-        }
-        let wake = if keeper.is_waiting() { next.min(now + timing.poll) } else { next };
-        tokio::select! {
-            changed = wanted.changed() => match changed {
-                Ok(()) => return,
-                // What was wanted last stays wanted.
-                Err(_) => sleep_until(wake).await,
-            },
-            () = sleep_until(wake) => {}
-        }
-        if keeper.is_waiting() {
+    let looks = async {
+        while keeper.is_waiting() {
+            sleep(timing.poll).await;
             keeper.poll().await;
             sender.send_replace(keeper.status.clone());
         }
+        keeper.check_health().await;
+        sender.send_replace(keeper.status.clone());
+        std::future::pending::<()>().await;
+    };
+    let changed = async {
+        if wanted.changed().await.is_err() {
+            // What was wanted last stays wanted.
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        () = changed => {}
+        () = sleep_until(next) => {}
+        () = looks => {}
     }
 }
 

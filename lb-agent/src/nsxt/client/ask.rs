@@ -201,6 +201,7 @@ impl Client {
         let error = match fault {
             Fault::NotTrusted(cause) => NsxtError::NotTrusted { manager, cause },
             Fault::Unreachable(cause) | Fault::Lost(cause) => NsxtError::NoManager(format!("{manager}: {cause}")),
+            Fault::Late => NsxtError::NoManager(format!("{manager}: no answer in time")),
         };
         self.managers[at].down = Some((Instant::now() + DOWN, error.to_string()));
         Outcome::Next(error)

@@ -73,16 +73,19 @@ const PUT: Method = Method::PUT;
 const PATCH: Method = Method::PATCH;
 const DELETE: Method = Method::DELETE;
 
+const ROUTE: &str = "/policy/api/v1/infra/tier-1s/t1/static-routes/to-192.168.160.249";
+
+/// The usual route with these fields beside.
+fn route_with(fields: &Value) -> Value {
+    let mut body = route(&["10.20.4.2"]);
+    body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    body
+}
+
 #[tokio::test]
-async fn writing_and_reading_a_route_is_as_documented() {
+async fn a_route_is_filled_with_what_the_schema_has() {
     let server = server().await;
-    let path = format!("{ROUTES}/to-192.168.160.249");
-    let with = |fields: Value| {
-        let mut body = route(&["10.20.4.2"]);
-        body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
-        body
-    };
-    // Fields that the server adds: the sample of a GET in the schema of StaticRoutes.
+    // The sample of a GET in the schema of StaticRoutes.
     let filled = json!({
         "network": "192.168.160.249/32", "next_hops": [{"ip_address": "10.20.4.2", "admin_distance": 1}],
         "enabled_on_secondary": false, "resource_type": "StaticRoutes", "id": "to-192.168.160.249",
@@ -91,56 +94,83 @@ async fn writing_and_reading_a_route_is_as_documented() {
         "overridden": false, "_system_owned": false, "_protection": "NOT_PROTECTED", "_create_user": "admin",
         "_last_modified_user": "admin", "_revision": 0,
     });
-    let nothing = json!("");
-    let two =
-        json!([{"ip_address": "10.20.4.3", "admin_distance": 1}, {"ip_address": "10.20.4.4", "admin_distance": 1}]);
-    check(&server, &[
-        ("absent", GET, &path, Value::Null, 404, json!({"httpStatus": "NOT_FOUND", "error_code": 600, "module_name": "common-services"})),
-        ("PUT makes it and answers with it", PUT, &path, route(&["10.20.4.2"]), 200, filled.clone()),
-        ("GET", GET, &path, Value::Null, 200, filled.clone()),
-        ("PUT on an existing one without revision", PUT, &path, route(&["10.20.4.3"]), 400, json!({"error_code": 500_127})),
-        ("PUT with an old revision", PUT, &path, with(json!({"_revision": 7})), 412, json!({"error_code": 206, "module_name": "common-services"})),
-        ("PUT of the same is no change", PUT, &path, with(json!({"_revision": 0})), 200, json!({"_revision": 0})),
-        ("PATCH needs no revision and has no body", PATCH, &path, json!({"next_hops": [{"ip_address": "10.20.4.3"}, {"ip_address": "10.20.4.4"}]}), 200, nothing.clone()),
-        ("lists are replaced whole, the rest stays", GET, &path, Value::Null, 200, json!({"next_hops": two, "network": "192.168.160.249/32", "_revision": 1})),
-        ("PATCH of the same is no change", PATCH, &path, json!({"network": "192.168.160.249/32"}), 200, nothing.clone()),
-        ("its revision stayed", GET, &path, Value::Null, 200, json!({"_revision": 1})),
-        ("the server's fields are ignored", PUT, &path, with(json!({"_revision": 1, "path": "/x", "unique_id": "x", "_create_user": "x"})), 200, json!({"_create_user": "admin", "path": "/infra/tier-1s/t1/static-routes/to-192.168.160.249", "_revision": 2})),
-        ("unknown fields are refused", PATCH, &path, json!({"colour": "red"}), 400, json!({})),
-        ("no next hops are refused", PATCH, &path, json!({"next_hops": []}), 400, json!({})),
-        ("a route needs a network", PUT, &format!("{ROUTES}/x"), json!({"next_hops": [{"ip_address": "10.20.4.2"}]}), 400, json!({})),
-        ("and next hops", PUT, &format!("{ROUTES}/x"), json!({"network": "192.0.2.1/32"}), 400, json!({})),
-        ("a distance is 1..=255", PATCH, &path, json!({"next_hops": [{"ip_address": "10.20.4.2", "admin_distance": 256}]}), 400, json!({})),
-        ("the list", GET, ROUTES, Value::Null, 200, json!({"result_count": 1, "results": [{"id": "to-192.168.160.249"}]})),
-        ("DELETE has no body", DELETE, &path, Value::Null, 200, nothing),
-        ("it is gone at once", GET, &path, Value::Null, 404, json!({"error_code": 600})),
+    let absent = json!({"httpStatus": "NOT_FOUND", "error_code": 600, "module_name": "common-services"});
+    let listed = json!({"result_count": 1, "results": [filled.clone()]});
+    let table = [
+        ("absent", GET, ROUTE, Value::Null, 404, absent),
+        ("PUT makes it and answers with it", PUT, ROUTE, route(&["10.20.4.2"]), 200, filled.clone()),
+        ("GET", GET, ROUTE, Value::Null, 200, filled),
+        ("the list", GET, ROUTES, Value::Null, 200, listed),
+    ];
+    check(&server, &table).await;
+}
+
+#[tokio::test]
+async fn put_needs_the_revision_and_patch_does_not() {
+    let server = server().await;
+    let hop = |address: &str| json!({"ip_address": address, "admin_distance": 1});
+    let patched =
+        json!({"next_hops": [hop("10.20.4.3"), hop("10.20.4.4")], "network": "192.168.160.249/32", "_revision": 1});
+    let patch = json!({"next_hops": [{"ip_address": "10.20.4.3"}, {"ip_address": "10.20.4.4"}]});
+    let stale = json!({"error_code": 206, "module_name": "common-services"});
+    let servers = route_with(&json!({"_revision": 1, "path": "/x", "unique_id": "x", "_create_user": "x"}));
+    let table = [
+        ("made", PUT, ROUTE, route(&["10.20.4.2"]), 200, json!({"_revision": 0})),
+        ("no revision", PUT, ROUTE, route(&["10.20.4.3"]), 400, json!({"error_code": 500_127})),
+        ("an old one", PUT, ROUTE, route_with(&json!({"_revision": 7})), 412, stale.clone()),
+        ("no change", PUT, ROUTE, route_with(&json!({"_revision": 0})), 200, json!({"_revision": 0})),
+        ("PATCH has no body", PATCH, ROUTE, patch, 200, json!("")),
+        ("lists are replaced whole, the rest stays", GET, ROUTE, Value::Null, 200, patched),
+        ("PATCH without change", PATCH, ROUTE, json!({"network": "192.168.160.249/32"}), 200, json!("")),
+        ("its revision stays", GET, ROUTE, Value::Null, 200, json!({"_revision": 1})),
+        ("the server's own fields", PUT, ROUTE, servers, 200, json!({"_create_user": "admin", "_revision": 2})),
+    ];
+    check(&server, &table).await;
+    server.world.switch(|switches| switches.missing_revision_is_412 = true);
+    check(&server, &[("other releases", PUT, ROUTE, route(&["10.20.4.3"]), 412, stale)]).await;
+}
+
+#[tokio::test]
+async fn what_the_schema_forbids_is_refused() {
+    let server = server().await;
+    let far = json!({"next_hops": [{"ip_address": "10.20.4.2", "admin_distance": 256}]});
+    let no_network = json!({"next_hops": [{"ip_address": "10.20.4.2"}]});
+    let refused = json!({"httpStatus": "BAD_REQUEST"});
+    let table = [
+        ("made", PUT, ROUTE, route(&["10.20.4.2"]), 200, json!({})),
+        ("unknown fields", PATCH, ROUTE, json!({"colour": "red"}), 400, refused.clone()),
+        ("no next hops", PATCH, ROUTE, json!({"next_hops": []}), 400, refused.clone()),
+        ("distances are 1..=255", PATCH, ROUTE, far, 400, refused.clone()),
+        ("a network is required", PUT, &format!("{ROUTES}/x"), no_network, 400, refused.clone()),
+        ("next hops are, too", PUT, &format!("{ROUTES}/x"), json!({"network": "192.0.2.1/32"}), 400, refused),
+    ];
+    check(&server, &table).await;
+}
+
+#[tokio::test]
+async fn what_is_deleted_keeps_its_id_for_a_while() {
+    let server = server().await;
+    let absent = json!({"error_code": 600});
+    let table = [
+        ("made", PUT, ROUTE, route(&["10.20.4.2"]), 200, json!({})),
+        ("DELETE has no body", DELETE, ROUTE, Value::Null, 200, json!("")),
+        ("gone at once", GET, ROUTE, Value::Null, 404, absent.clone()),
         ("from the list, too", GET, ROUTES, Value::Null, 200, json!({"results": []})),
-        ("its id is taken until the purge", PUT, &path, route(&["10.20.4.2"]), 400, json!({"error_code": 500_045})),
-        ("DELETE of what is gone", DELETE, &path, Value::Null, 404, json!({"error_code": 600})),
-    ]).await;
+        ("the id is taken", PUT, ROUTE, route(&["10.20.4.2"]), 400, json!({"error_code": 500_045})),
+        ("DELETE of what is gone", DELETE, ROUTE, Value::Null, 404, absent),
+    ];
+    check(&server, &table).await;
     server.world.switch(|switches| {
         switches.purge = Duration::ZERO;
         switches.missing_delete_is_404 = false;
         switches.no_content = true;
-        switches.missing_revision_is_412 = true;
     });
-    check(
-        &server,
-        &[
-            ("after the purge the id is free", PUT, &path, route(&["10.20.4.2"]), 200, json!({"_revision": 0})),
-            (
-                "another way to refuse a PUT without revision",
-                PUT,
-                &path,
-                route(&["10.20.4.3"]),
-                412,
-                json!({"error_code": 206}),
-            ),
-            ("other releases answer 204", DELETE, &path, Value::Null, 204, json!("")),
-            ("and 2xx for DELETE of what is gone", DELETE, &path, Value::Null, 204, json!("")),
-        ],
-    )
-    .await;
+    let table = [
+        ("after the purge the id is free", PUT, ROUTE, route(&["10.20.4.2"]), 200, json!({"_revision": 0})),
+        ("other releases answer 204", DELETE, ROUTE, Value::Null, 204, json!("")),
+        ("for what is gone as well", DELETE, ROUTE, Value::Null, 204, json!("")),
+    ];
+    check(&server, &table).await;
 }
 
 #[tokio::test]

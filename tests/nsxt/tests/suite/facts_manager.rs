@@ -8,7 +8,7 @@ use crate::facts::{ask, check, server};
 const GET: Method = Method::GET;
 const PUT: Method = Method::PUT;
 
-fn route(revision: Value) -> Value {
+fn route(revision: Option<i64>) -> Value {
     json!({
         "resource_type": "StaticRoute", "display_name": "to-192.168.160.249", "network": "192.168.160.249/32",
         "next_hops": [{"ip_address": "10.20.4.2", "administrative_distance": 1}], "_revision": revision,
@@ -20,7 +20,7 @@ async fn routes_have_ids_of_the_server_and_need_a_revision() {
     let server = server().await;
     let id = server.world.add_router("pks-1-cluster-router", None);
     let routes = format!("/api/v1/logical-routers/{id}/routing/static-routes");
-    let (status, made) = ask(&server, Method::POST, &routes, route(Value::Null)).await;
+    let (status, made) = ask(&server, Method::POST, &routes, route(None)).await;
     assert_eq!((status, &made["_revision"], &made["logical_router_id"]), (201, &json!(0), &json!(id)));
     let path = format!("{routes}/{}", made["id"].as_str().unwrap());
     let policy_words =
@@ -44,16 +44,16 @@ async fn routes_have_ids_of_the_server_and_need_a_revision() {
                 200,
                 json!({"results": []}),
             ),
-            ("one more of the same network", Method::POST, &routes, route(Value::Null), 201, json!({})),
+            ("one more of the same network", Method::POST, &routes, route(None), 201, json!({})),
             ("the words of the other API", Method::POST, &routes, policy_words, 400, json!({})),
-            ("an old revision", PUT, &path, route(json!(7)), 412, json!({"error_code": 206})),
-            ("without revision", PUT, &path, route(Value::Null), 412, json!({"error_code": 206})),
-            ("the right one", PUT, &path, route(json!(0)), 200, json!({"_revision": 1})),
+            ("an old revision", PUT, &path, route(Some(7)), 412, json!({"error_code": 206})),
+            ("without revision", PUT, &path, route(None), 412, json!({"error_code": 206})),
+            ("the right one", PUT, &path, route(Some(0)), 200, json!({"_revision": 1})),
             (
                 "there is no PATCH",
                 Method::PATCH,
                 &path,
-                route(json!(1)),
+                route(Some(1)),
                 404,
                 json!("<html><body><h1>404 Not Found</h1></body></html>"),
             ),

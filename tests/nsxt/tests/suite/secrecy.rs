@@ -1,25 +1,30 @@
 //! Logs and errors: what they tell, and what they never do.
 
 use std::{
+    cell::RefCell,
     io::{self, Write},
-    sync::{Arc, Mutex},
+    sync::Once,
 };
 
 use nsxt_tests::{ADMIN, Action, Fault, Reply};
 use serde_json::{Value, json};
-use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
+use tracing_subscriber::EnvFilter;
 
 use crate::bed::{Bed, VIP, wanted};
 
 const HOPS: [&str; 3] = ["10.20.4.2", "10.20.4.3", "10.20.4.4"];
 
-/// Keeps what is logged.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+thread_local! {
+    /// What this thread logged. A test and all its tasks run on one thread.
+    static LOGGED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
-impl Write for Log {
+/// Writes to the log of the thread.
+struct ToThread;
+
+impl Write for ToThread {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
+        LOGGED.with_borrow_mut(|logged| logged.extend_from_slice(bytes));
         Ok(bytes.len())
     }
 
@@ -28,29 +33,27 @@ impl Write for Log {
     }
 }
 
-impl<'a> MakeWriter<'a> for Log {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
-}
+/// The log of this thread.
+struct Log;
 
 impl Log {
-    /// Logs everything of this thread, as JSON.
-    fn begin() -> (Self, tracing::subscriber::DefaultGuard) {
-        let log = Self::default();
-        let subscriber = tracing_subscriber::fmt()
-            .with_env_filter(EnvFilter::new("trace"))
-            .with_writer(log.clone())
-            .json()
-            .flatten_event(true)
-            .finish();
-        (log, tracing::subscriber::set_default(subscriber))
+    /// Logs everything, as JSON.
+    fn begin() -> Self {
+        static STARTED: Once = Once::new();
+        STARTED.call_once(|| {
+            tracing_subscriber::fmt()
+                .with_env_filter(EnvFilter::new("trace"))
+                .with_writer(|| ToThread)
+                .json()
+                .flatten_event(true)
+                .init();
+        });
+        LOGGED.take();
+        Self
     }
 
     fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+        LOGGED.with_borrow(|logged| String::from_utf8(logged.clone()).unwrap())
     }
 
     /// The first line with this message.
@@ -77,7 +80,7 @@ fn forms() -> Vec<String> {
 #[tokio::test]
 async fn no_password_cookie_or_token_shows_anywhere() {
     for auth in ["auth: basic", "auth: session"] {
-        let (log, _guard) = Log::begin();
+        let log = Log::begin();
         let bed = Bed::new(2).await;
         let config = bed.config(&[auth]);
         let mut shown = format!("{config:?}");
@@ -105,7 +108,7 @@ async fn no_password_cookie_or_token_shows_anywhere() {
 
 #[tokio::test]
 async fn log_lines_have_their_fields() {
-    let (log, _guard) = Log::begin();
+    let log = Log::begin();
     let bed = Bed::new(1).await;
     let mut run = bed.keep(bed.config(&[]), &HOPS);
     run.has(&HOPS).await;
