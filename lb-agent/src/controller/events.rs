@@ -45,12 +45,7 @@ impl Events {
                     counted.change(|report| report.events_dropped += 1);
                     continue;
                 }
-                let told = tokio::time::timeout(TIMEOUT, recorder.publish(&event, &about)).await;
-                let error = match told {
-                    Ok(Ok(())) => None,
-                    Ok(Err(error)) => Some(full(&error)),
-                    Err(_) => Some("no answer".to_owned()),
-                };
+                let error = publish(&recorder, &event, about).await.err();
                 if let Some(error) = &error {
                     tracing::debug!(error, reason = event.reason, "an Event was not taken");
                 }
@@ -80,6 +75,21 @@ impl Events {
         let event = Event { type_, reason: reason.to_owned(), note, action: "Allocate".to_owned(), secondary: None };
         if let Err(TrySendError::Full(_) | TrySendError::Closed(_)) = self.waiting.try_send((event, about.clone())) {
             self.report.change(|report| report.events_dropped += 1);
+        }
+    }
+}
+
+/// Tells an Event. Some servers (1.20) want a namespace for a custom object
+/// that has none.
+async fn publish(recorder: &Recorder, event: &Event, mut about: ObjectReference) -> Result<(), String> {
+    loop {
+        match tokio::time::timeout(TIMEOUT, recorder.publish(event, &about)).await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(kube::Error::Api(status))) if status.code == 422 && about.namespace.is_none() => {
+                about.namespace = Some("default".to_owned());
+            }
+            Ok(Err(error)) => return Err(full(&error)),
+            Err(_) => return Err("no answer".to_owned()),
         }
     }
 }

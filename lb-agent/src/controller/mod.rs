@@ -14,6 +14,7 @@ mod follow;
 mod http;
 mod ledger;
 mod metrics;
+mod news;
 mod objects;
 mod pace;
 mod pool_status;

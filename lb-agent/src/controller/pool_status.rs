@@ -63,6 +63,25 @@ pub(super) struct Counts {
     pub(super) free: AddressCounts,
 }
 
+/// A status that was written, and what the server made of it.
+#[derive(Clone, Debug)]
+pub(super) struct Told {
+    pub(super) status: VipPoolStatus,
+    pub(super) answer: Option<VipPoolStatus>,
+}
+
+impl Told {
+    /// Whether the same was written before and the server made of it what is shown: writing it again changes nothing.
+    /// A server with an earlier definition of pools drops what that does not have.
+    pub(super) fn is_settled(&self, item: &PoolItem, status: &VipPoolStatus) -> bool {
+        let mut now = status.clone();
+        for (condition, before) in now.conditions.iter_mut().zip(&self.status.conditions) {
+            condition.last_transition_time = before.last_transition_time.clone();
+        }
+        now == self.status && item.pool.status == self.answer
+    }
+}
+
 /// What the status of a pool should be.
 pub(super) fn status(
     item: &PoolItem,
@@ -140,9 +159,12 @@ fn clamped(count: u128) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::{
-        allocate::{Decision, Given},
-        pools::{PoolObject, PoolSet},
+    use crate::{
+        cluster::{
+            allocate::{Decision, Given},
+            pools::{PoolObject, PoolSet},
+        },
+        kubernetes::crds::VipPool,
     };
 
     fn made(addresses: &[&str], avoid_buggy_ips: bool) -> Pools {
@@ -175,9 +197,22 @@ mod tests {
     }
 
     #[test]
+    fn what_the_server_drops_is_not_written_again() {
+        let (_, item) = super::super::objects::pool(VipPool::new("edge", spec_of(&["192.0.2.1"]))).unwrap();
+        let at = |text: &str| Time(text.parse().unwrap());
+        let said = |counts, time: &str| status(&item, &PoolJudgement::InForce, None, counts, &at(time));
+        let told = Told { status: said(Counts::default(), "2026-01-01T00:00:00Z"), answer: None };
+        assert!(told.is_settled(&item, &said(Counts::default(), "2026-01-01T00:00:09Z")));
+        let other = Counts { used: AddressCounts::new(1, 0), ..Counts::default() };
+        assert!(!told.is_settled(&item, &said(other, "2026-01-01T00:00:00Z")));
+        let answered = Told { answer: Some(VipPoolStatus::default()), ..told };
+        assert!(!answered.is_settled(&item, &said(Counts::default(), "2026-01-01T00:00:00Z")), "it was changed since");
+    }
+
+    #[test]
     fn what_is_in_force_stands_in_the_status_only_while_the_spec_is_refused() {
         let pools = made(&["192.0.2.0/24"], false);
-        let pool = crate::kubernetes::crds::VipPool::new("edge", spec_of(&["web"]));
+        let pool = VipPool::new("edge", spec_of(&["web"]));
         let (_, item) = super::super::objects::pool(pool).unwrap();
         let now = Time("2026-01-01T00:00:00Z".parse().unwrap());
         let in_force = &pools.in_force["edge"];

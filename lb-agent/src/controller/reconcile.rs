@@ -1,11 +1,11 @@
 //! The loop: what is watched goes through `cluster`, and what differs is written.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::{StreamExt, pin_mut, stream};
 use k8s_openapi::{
-    api::core::v1::{Node, ObjectReference, Service},
-    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+    api::core::v1::{Node, Service},
+    apimachinery::pkg::apis::meta::v1::Time,
 };
 use kube::{Api, Client};
 use tokio::{
@@ -16,13 +16,14 @@ use tokio::{
 
 use super::{
     Lead, Settings,
-    desired::{ADDRESS_ALLOCATED, Desired},
+    desired::Desired,
     events::Events,
     follow::{Table, follow},
     ledger::Ledger,
-    objects::{self, PoolItem, READY, ServiceItem},
+    news::{self, PoolWrite, ServiceWrite},
+    objects::{self, PoolItem, ServiceItem},
     pace::Pace,
-    pool_status::{self, Counts},
+    pool_status::{self, Counts, Told},
     report::{PoolReport, SharedReport},
     writer::{Failure, Outcome, Writer},
 };
@@ -32,7 +33,7 @@ use crate::{
         forbidden::Forbidden,
         pools::{PoolJudgement, PoolSet, Pools},
     },
-    kubernetes::crds::{VipPool, VipPoolStatus},
+    kubernetes::crds::VipPool,
     model::inventory::{ClusterNode, ObjectName},
 };
 
@@ -60,6 +61,7 @@ pub(super) struct Reconciler {
     set: PoolSet,
     services: Pace<ObjectName>,
     pools: Pace<String>,
+    told: BTreeMap<String, Told>,
     watches: Watches,
     /// Ends what runs in the background with this.
     _tasks: JoinSet<()>,
@@ -76,23 +78,6 @@ struct World {
     services: Services,
     pools: PoolItems,
     nodes: Nodes,
-}
-
-/// A status of a Service to be written.
-struct ServiceWrite {
-    name: ObjectName,
-    item: ServiceItem,
-    desired: Desired,
-    /// What was written last.
-    before: Option<Desired>,
-}
-
-/// A status of a pool to be written.
-struct PoolWrite {
-    name: String,
-    item: PoolItem,
-    judgement: PoolJudgement,
-    status: VipPoolStatus,
 }
 
 impl Reconciler {
@@ -113,6 +98,7 @@ impl Reconciler {
             set: PoolSet::default(),
             services: Pace::new(),
             pools: Pace::new(),
+            told: BTreeMap::new(),
             watches,
             _tasks: tasks,
         }
@@ -141,6 +127,7 @@ impl Reconciler {
         self.ledger.retain(&world.services);
         self.services.retain(|name| world.services.contains_key(name));
         self.pools.retain(|name| world.pools.contains_key(name));
+        self.told.retain(|name, _| world.pools.contains_key(name));
         let (verdicts, forbidden) = self.decide(world, &pools);
         let counts = pool_status::counts(&pools, &verdicts, forbidden.spans());
         self.tell(&pools, &verdicts, &counts);
@@ -215,7 +202,7 @@ impl Reconciler {
             Outcome::Applied(item) => {
                 self.ledger.applied(name, &item);
                 self.services.succeeded(name, now, Duration::ZERO);
-                self.announce(write);
+                news::of_service(&self.events, write);
             }
             Outcome::NotLeading => self.ledger.refused(name),
             Outcome::Refused(failure) => {
@@ -230,36 +217,6 @@ impl Reconciler {
         }
     }
 
-    /// Tells what a write changed.
-    fn announce(&self, write: &ServiceWrite) {
-        let ServiceWrite { name, item, desired, before } = write;
-        let about = ObjectReference {
-            api_version: Some("v1".to_owned()),
-            kind: Some("Service".to_owned()),
-            namespace: Some(name.namespace.clone()),
-            name: Some(name.name.clone()),
-            uid: Some(item.service.uid.clone()),
-            ..ObjectReference::default()
-        };
-        if let Some(now) = &desired.ingress {
-            let shown: Vec<IpAddr> =
-                item.service.ingress.iter().filter_map(|entry| entry.ip.as_deref()?.parse().ok()).collect();
-            for address in now.iter().filter(|address| !shown.contains(address)) {
-                self.events.normal(&about, "IPAllocated", format!("the address is {address}"));
-            }
-            for address in shown.iter().filter(|address| !now.contains(address)) {
-                self.events.normal(&about, "IPReleased", format!("{address} is not the Service's any more"));
-            }
-        }
-        let Some(wanted) = desired.allocated().filter(|wanted| !wanted.holds) else { return };
-        let shown = item.conditions.iter().any(|shown| shown.type_ == ADDRESS_ALLOCATED && wanted.equals(shown));
-        let told = before.as_ref().and_then(Desired::allocated) == Some(wanted);
-        if !shown && !told {
-            let reason = if wanted.reason == "PoolGone" { "PoolGone" } else { "AllocationFailed" };
-            self.events.warning(&about, reason, wanted.message.clone());
-        }
-    }
-
     async fn write_pools(&mut self, world: &World, pools: &Pools, counts: &BTreeMap<String, Counts>) {
         let (now, time) = (Instant::now(), Time(jiff::Timestamp::now()));
         let mut writes = Vec::new();
@@ -267,7 +224,8 @@ impl Reconciler {
             let Some(judgement) = pools.judgements.get(name) else { continue };
             let counts = counts.get(name).copied().unwrap_or_default();
             let status = pool_status::status(item, judgement, pools.in_force.get(name), counts, &time);
-            if item.pool.status.as_ref() != Some(&status) && self.pools.is_due(name, now) {
+            let settled = self.told.get(name).is_some_and(|told| told.is_settled(item, &status));
+            if item.pool.status.as_ref() != Some(&status) && !settled && self.pools.is_due(name, now) {
                 let (name, item, judgement) = (name.clone(), item.clone(), judgement.clone());
                 writes.push(PoolWrite { name, item, judgement, status });
             }
@@ -291,46 +249,16 @@ impl Reconciler {
         let name = &write.name;
         self.count("vippool", &outcome);
         match outcome {
-            Outcome::Applied(_) => {
+            Outcome::Applied(item) => {
+                let told = Told { status: write.status.clone(), answer: item.pool.status.clone() };
+                self.told.insert(name.clone(), told);
                 self.pools.succeeded(name, Instant::now(), POOL_PAUSE);
-                self.announce_pool(write);
+                news::of_pool(&self.events, write);
             }
             Outcome::NotLeading => {}
             Outcome::Refused(failure) | Outcome::Unknown(failure) => {
                 log("VipPool", name, &failure);
                 self.pools.failed(name, Instant::now(), failure.retry_after);
-            }
-        }
-    }
-
-    /// Tells what a write changed.
-    fn announce_pool(&self, write: &PoolWrite) {
-        let PoolWrite { item, judgement, status, .. } = write;
-        let find = |status: &VipPoolStatus| status.conditions.iter().find(|shown| shown.type_ == READY).cloned();
-        let shown = item.pool.status.as_ref().and_then(find);
-        let Some(ready) = find(status) else { return };
-        let says = |shown: &Condition| (shown.reason.clone(), shown.message.clone());
-        if shown.as_ref().map(says) == Some(says(&ready)) {
-            return;
-        }
-        let about = ObjectReference {
-            api_version: Some("levee.dev/v1alpha1".to_owned()),
-            kind: Some("VipPool".to_owned()),
-            name: item.pool.metadata.name.clone(),
-            uid: item.pool.metadata.uid.clone(),
-            ..ObjectReference::default()
-        };
-        let reason = pool_status::reason(judgement);
-        match judgement {
-            // A new pool that is as it should be is no news.
-            PoolJudgement::InForce if shown.is_none() => {}
-            PoolJudgement::InForce => self.events.normal(&about, reason, ready.message),
-            PoolJudgement::Deleting if status.used.total == 0 => {}
-            PoolJudgement::Deleting => {
-                self.events.warning(&about, reason, format!("{}; in use: {}", ready.message, status.used.total));
-            }
-            PoolJudgement::Invalid { .. } | PoolJudgement::Overlaps { .. } => {
-                self.events.warning(&about, reason, ready.message);
             }
         }
     }

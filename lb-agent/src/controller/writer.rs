@@ -80,8 +80,9 @@ impl Writer {
             let outcome = self.send(api.patch_status(&name.name, &parameters, &patch)).await;
             match outcome {
                 Outcome::Refused(failure) | Outcome::Unknown(failure) if cannot_apply(&failure) => {
-                    tracing::info!(reason = failure.text, "the server can't apply statuses; writing merge patches");
-                    self.merges.store(true, Ordering::Relaxed);
+                    if !self.merges.swap(true, Ordering::Relaxed) {
+                        tracing::info!(reason = failure.text, "the server can't apply statuses; writing merge patches");
+                    }
                 }
                 outcome => return outcome.and_then(objects::service),
             }
