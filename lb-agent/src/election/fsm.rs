@@ -190,6 +190,8 @@ impl Candidate {
         match (attempt.is_write, answer) {
             (true, Answer::Record(record)) => self.written(record, attempt.begun, now),
             (false, Answer::Record(record)) => self.read(record, now),
+            // Where nothing can be created, the namespace is missing: that is no reason to hurry.
+            (true, Answer::Missing) if matches!(self.base, Base::Absent) => self.retry(Step::Read, now, now),
             (_, Answer::Missing) => self.missing(now),
             // Who was faster is read at once if the lead is at stake.
             (_, Answer::Conflict) if self.ours_until.is_some() || self.resigning => self.schedule(Step::Read, now),
@@ -307,5 +309,4 @@ impl Candidate {
 }
 
 #[cfg(test)]
-#[path = "fsm_tests.rs"]
 mod tests;

@@ -190,6 +190,9 @@ impl Driver {
     /// Tells everybody who leads, and says what changed.
     fn publish(&self) {
         let leadership = self.candidate.leadership();
+        if *self.leadership.borrow() == leadership {
+            return;
+        }
         let before = self.leadership.send_replace(leadership.clone());
         let LeaseSettings { namespace, name, identity, .. } = &self.settings;
         match (before.ours_until.is_some(), leadership.ours_until.is_some()) {
@@ -242,5 +245,4 @@ fn now() -> Instant {
 }
 
 #[cfg(test)]
-#[path = "lease/tests.rs"]
 mod tests;

@@ -69,7 +69,7 @@ pub fn spawn(speaking: watch::Receiver<Option<Speaking>>) -> Membership {
     let (told, members) = watch::channel(Members { gate: Gate::Asking, ..Members::default() });
     let (ending, ended) = watch::channel(None);
     let task = tokio::spawn(async move {
-        Driver { speaking, told, ended, sockets: Sockets::default(), present: None, has_told: false }.run().await
+        Driver { speaking, told, ended, sockets: Sockets::default(), present: None, has_told: false }.run().await;
     });
     Membership { members, ending, task }
 }
@@ -198,7 +198,7 @@ fn report(before: &Members, after: &Members) {
             }
             MemberState::Silent { .. } => {}
             MemberState::Heard if was.is_none_or(|was| *was == MemberState::Unknown) => {
-                tracing::debug!(node, "a peer speaks")
+                tracing::debug!(node, "a peer speaks");
             }
             MemberState::Heard => tracing::info!(node, "a peer speaks again"),
             MemberState::Left => tracing::info!(node, "a peer's agent stops for a while"),
@@ -214,7 +214,7 @@ fn report(before: &Members, after: &Members) {
     }
     match after.gate.reason() {
         Some(reason) if after.gate != before.gate && after.gate != Gate::Asking => {
-            tracing::warn!(reason, "announcing nothing")
+            tracing::warn!(reason, "announcing nothing");
         }
         _ => {}
     }

@@ -70,7 +70,7 @@ pub async fn renew(
         };
         match &error {
             Some(error) if !said => {
-                tracing::warn!(error, "lease {namespace}/{name} could not be renewed; trying again")
+                tracing::warn!(error, "lease {namespace}/{name} could not be renewed; trying again");
             }
             None if said => tracing::info!("lease {namespace}/{name} is renewed again"),
             _ => {}

@@ -365,5 +365,4 @@ impl Peers {
 }
 
 #[cfg(test)]
-#[path = "fsm_tests.rs"]
 mod tests;

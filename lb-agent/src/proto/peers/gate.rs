@@ -114,18 +114,18 @@ mod tests {
     fn the_smaller_part_with_another_secret_stops_and_of_equal_ones_just_one() {
         use MemberState::{Heard, Left};
         let outvoted = |me, states: Vec<_>| outvoted(&peers(&states), me).is_some();
-        assert!(!outvoted("a", part(&["b", "c"], Heard)));
-        assert!(outvoted("a", part(&["b", "c"], stranger("x"))), "one against two");
-        assert!(!outvoted("b", [part(&["c"], Heard), part(&["a"], stranger("x"))].concat()), "two against one");
-        assert!(!outvoted("a", part(&["b"], stranger("x"))) && outvoted("b", part(&["a"], stranger("x"))));
-        let apart = [part(&["b"], stranger("x")), part(&["c"], stranger("y"))].concat();
+        assert!(!outvoted("a", part(&["b", "c"], &Heard)));
+        assert!(outvoted("a", part(&["b", "c"], &stranger("x"))), "one against two");
+        assert!(!outvoted("b", [part(&["c"], &Heard), part(&["a"], &stranger("x"))].concat()), "two against one");
+        assert!(!outvoted("a", part(&["b"], &stranger("x"))) && outvoted("b", part(&["a"], &stranger("x"))));
+        let apart = [part(&["b"], &stranger("x")), part(&["c"], &stranger("y"))].concat();
         assert!(!outvoted("a", apart), "three parts of one each");
-        let apart = [part(&["a"], stranger("x")), part(&["c"], stranger("y"))].concat();
+        let apart = [part(&["a"], &stranger("x")), part(&["c"], &stranger("y"))].concat();
         assert!(outvoted("b", apart));
-        assert!(outvoted("c", [part(&["a", "b"], stranger("x")), part(&["d"], Left)].concat()));
+        assert!(outvoted("c", [part(&["a", "b"], &stranger("x")), part(&["d"], &Left)].concat()));
     }
 
-    fn part(names: &[&'static str], state: MemberState) -> Vec<(&'static str, MemberState, Option<bool>)> {
+    fn part(names: &[&'static str], state: &MemberState) -> Vec<(&'static str, MemberState, Option<bool>)> {
         names.iter().map(|name| (*name, state.clone(), Some(true))).collect()
     }
 }

@@ -171,6 +171,21 @@ fn a_record_that_was_deleted_is_no_way_around_its_leader() {
 }
 
 #[test]
+fn where_nothing_can_be_created_it_is_tried_again_without_hurry() {
+    let t0 = Instant::now();
+    let mut candidate = candidate("a", t0);
+    let mut requests = 0;
+    for millisecond in 0..6_000 {
+        let now = t0 + ms(millisecond);
+        while request(&mut candidate, now).is_some() {
+            requests += 1;
+            candidate.handle_answer(Answer::Missing, now);
+        }
+    }
+    assert!(requests <= 2 * 6_000 / 500 + 2, "{requests} requests in 6 s");
+}
+
+#[test]
 fn who_resigns_stops_first_and_hands_over_then() {
     let t0 = Instant::now();
     let mut leader = leader(t0);
