@@ -136,6 +136,7 @@ impl Fake {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
+        self.store.lock().unwrap().watchers.clear();
         // The runtime ends when it gets to it; the port is free then.
         let end = Instant::now() + Duration::from_secs(5);
         while TcpListener::bind(self.address).is_err() && Instant::now() < end {

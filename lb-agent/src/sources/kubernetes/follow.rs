@@ -269,6 +269,9 @@ where
             let (Some(newer), Some((key, entry))) = (newer, self.entry(object)) else {
                 return End::Trouble(Trouble::Relist("an event without name or version".to_owned()));
             };
+            if !is_gone && is_older(&newer, version) {
+                return End::Trouble(went_back(&newer, version));
+            }
             *version = newer;
             self.tell(Note::Changed(key, if is_gone { Entry::Nothing } else { entry })).await;
         }
