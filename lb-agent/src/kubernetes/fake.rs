@@ -198,6 +198,12 @@ impl Store {
         self.tell(path, "DELETED", &object);
     }
 
+    /// Goes back to a version before, as a data store restored from a backup does.
+    pub(crate) fn go_back(&mut self, version: u64) {
+        self.version = version;
+        self.history.retain(|(of, ..)| *of <= version);
+    }
+
     /// Sends a line to watchers, and to nobody later.
     pub(crate) fn send(&mut self, path: &str, line: &str) {
         self.watchers
