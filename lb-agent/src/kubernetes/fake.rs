@@ -136,6 +136,7 @@ impl Fake {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
+        self.store.lock().unwrap().watchers.clear();
         // The runtime ends when it gets to it; the port is free then.
         let end = Instant::now() + Duration::from_secs(5);
         while TcpListener::bind(self.address).is_err() && Instant::now() < end {
@@ -195,6 +196,12 @@ impl Store {
         let mut object = self.objects.get_mut(path).unwrap().remove(name).unwrap();
         object["metadata"]["resourceVersion"] = self.version.to_string().into();
         self.tell(path, "DELETED", &object);
+    }
+
+    /// Goes back to a version before, as a data store restored from a backup does.
+    pub(crate) fn go_back(&mut self, version: u64) {
+        self.version = version;
+        self.history.retain(|(of, ..)| *of <= version);
     }
 
     /// Sends a line to watchers, and to nobody later.

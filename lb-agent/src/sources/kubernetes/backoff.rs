@@ -6,33 +6,34 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
-
 /// Waits of one loop that can fail.
 #[derive(Debug)]
 pub(super) struct Backoff {
     min: Duration,
     max: Duration,
     failures: u32,
-    last: Option<Instant>,
 }
 
 impl Backoff {
     /// Waits from about `min` to at most `max`.
     pub(super) const fn new(min: Duration, max: Duration) -> Self {
-        Self { min, max, failures: 0, last: None }
+        Self { min, max, failures: 0 }
     }
 
-    /// How long to wait behind a failure at `now`, between half and all of twice the wait before. `chance` decides where
-    /// in between. Failures are forgotten when three times the longest wait went well.
-    pub(super) fn failed(&mut self, now: Instant, chance: u32) -> Duration {
-        if self.last.is_some_and(|last| now.saturating_duration_since(last) > self.max * 3) {
-            self.failures = 0;
-        }
-        self.last = Some(now);
+    /// How long to wait behind a failure: between half and all of what is twice the time before. `chance` decides where in
+    /// between.
+    pub(super) fn failed(&mut self, chance: u32) -> Duration {
         let whole = self.min.saturating_mul(1 << self.failures.min(16)).min(self.max);
         self.failures = self.failures.saturating_add(1);
         whole / 2 + (whole / 2).mul_f64(f64::from(chance) / f64::from(u32::MAX))
+    }
+
+    /// All went well for so long. Longer than the longest wait, and failures are forgotten: a server that works for a
+    /// moment only is not asked more often for it.
+    pub(super) fn went_well(&mut self, time: Duration) {
+        if time > self.max {
+            self.failures = 0;
+        }
     }
 }
 
@@ -51,21 +52,21 @@ mod tests {
 
     #[test]
     fn waits_double_up_to_the_longest_and_are_between_half_and_all_of_it() {
-        let now = Instant::now();
         let (mut short, mut long) = (Backoff::new(MIN, MAX), Backoff::new(MIN, MAX));
         for whole in [500, 1_000, 2_000, 4_000, 8_000, 10_000, 10_000] {
             let whole = Duration::from_millis(whole);
-            assert_eq!(short.failed(now, 0), whole / 2);
-            assert_eq!(long.failed(now, u32::MAX), whole);
+            assert_eq!(short.failed(0), whole / 2);
+            assert_eq!(long.failed(u32::MAX), whole);
         }
     }
 
     #[test]
-    fn failures_are_forgotten_when_long_enough_nothing_failed() {
-        let now = Instant::now();
+    fn failures_are_forgotten_when_all_went_well_for_long_enough() {
         let mut backoff = Backoff::new(MIN, MAX);
-        backoff.failed(now, 0);
-        assert_eq!(backoff.failed(now + MAX * 3, u32::MAX), MIN * 2, "not yet");
-        assert_eq!(backoff.failed(now + MAX * 7, u32::MAX), MIN);
+        backoff.failed(0);
+        backoff.went_well(MAX);
+        assert_eq!(backoff.failed(u32::MAX), MIN * 2, "not long enough");
+        backoff.went_well(MAX * 2);
+        assert_eq!(backoff.failed(u32::MAX), MIN);
     }
 }

@@ -154,7 +154,7 @@ where
             };
             match event {
                 Some(Ok(WatchEvent::Added(object) | WatchEvent::Modified(object))) => {
-                    objects.extend(self.entry(object))
+                    objects.extend(self.entry(object));
                 }
                 Some(Ok(WatchEvent::Bookmark(mark))) => {
                     if mark.metadata.annotations.contains_key("k8s.io/initial-events-end") {
@@ -194,12 +194,13 @@ where
         let mut is_suspicious = false;
         loop {
             let begin = Instant::now();
-            let end = match ready.take() {
-                Some(events) => self.listen(events, &mut version).await,
-                None => match self.resume(&version, is_suspicious).await {
-                    Ok(events) => self.listen(events, &mut version).await,
-                    Err(trouble) => End::Trouble(trouble),
-                },
+            let events = match ready.take() {
+                Some(events) => Ok(events),
+                None => self.resume(&version, is_suspicious).await,
+            };
+            let end = match events {
+                Ok(events) => self.listen(course, events, &mut version).await,
+                Err(trouble) => End::Trouble(trouble),
             };
             // A server that ends a watch early is going away; who answers next may know another history.
             is_suspicious = begin.elapsed() < Duration::from_secs(WATCH_SECONDS.0.into());
@@ -233,7 +234,15 @@ where
         Ok(events.boxed())
     }
 
-    async fn listen(&self, mut events: Events<K>, version: &mut String) -> End {
+    async fn listen(&self, course: &mut Course, events: Events<K>, version: &mut String) -> End {
+        let begin = Instant::now();
+        let end = self.pass_on(events, version).await;
+        course.backoff.went_well(begin.elapsed());
+        end
+    }
+
+    /// Tells of all events, and how they ended.
+    async fn pass_on(&self, mut events: Events<K>, version: &mut String) -> End {
         loop {
             let event = tokio::select! {
                 biased;
@@ -260,6 +269,9 @@ where
             let (Some(newer), Some((key, entry))) = (newer, self.entry(object)) else {
                 return End::Trouble(Trouble::Relist("an event without name or version".to_owned()));
             };
+            if !is_gone && is_older(&newer, version) {
+                return End::Trouble(went_back(&newer, version));
+            }
             *version = newer;
             self.tell(Note::Changed(key, if is_gone { Entry::Nothing } else { entry })).await;
         }
@@ -287,7 +299,7 @@ where
             Trouble::Other(why, patience) => (why, patience),
         };
         let now = Instant::now();
-        let wait = course.backoff.failed(now, chance()).max(self.line.access.hold_off(now)).max(patience);
+        let wait = course.backoff.failed(chance()).max(self.line.access.hold_off(now)).max(patience);
         debug!(kind = %self.kind, why, ?wait, "watching failed");
         self.tell(Note::Failed(why)).await;
         sleep(wait).await;

@@ -270,8 +270,8 @@ async fn a_history_that_went_back_leads_to_a_new_list() {
     until(&fake, "a watch", |store| store.watches(SERVICES) == 1).await;
     let (address, store) = fake.kill();
     {
-        let mut store = store.lock().unwrap(); // restored from a backup
-        store.version = 500;
+        let mut store = store.lock().unwrap();
+        store.go_back(500);
         store.put(SERVICES, "shop/restored", service("192.0.2.3"));
         store.objects.get_mut(SERVICES).unwrap().remove("shop/api");
     }
