@@ -95,7 +95,7 @@ async fn a_node_without_a_server_reaches_the_vip_over_the_wire() {
     set_readiness(&bed.scope, &names[JOINING], 401).unwrap();
     wait_for(&bed, JOINING, (true, true)).await;
     let told = || async {
-        let told = bed.agents[0].lbctl(&["backends"])?;
+        let told = bed.agents[0].lbctl_json(&["status"])?["status"]["backends"].to_string();
         ensure!(told.contains("the server wants credentials"), "{told}");
         Ok(())
     };
