@@ -100,6 +100,7 @@ impl Line {
             (Some("failed"), Some(reason)) => {
                 format!("failed: {}", reason.strip_prefix("probe failed: ").unwrap_or(reason))
             }
+            (Some("wantsCredentials"), Some(reason)) => reason.clone(),
             (Some(health), _) => health.to_owned(),
             (None, _) => "-".to_owned(),
         }

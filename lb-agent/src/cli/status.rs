@@ -140,7 +140,12 @@ impl Status {
             let name = &service.service;
             style.bad(&format!("the probes of {name} fail every backend: they are not believed, all take flows"))
         });
-        sections.add("backends", doubted.chain(idle));
+        let strangers = status.backends.iter().filter(|backend| backend.health == "wantsCredentials");
+        let strangers = strangers.map(|backend| {
+            let address = endpoint(backend.address, backend.port);
+            style.bad(&format!("{address} of {}: {}", backend.service, backend.reason))
+        });
+        sections.add("backends", doubted.chain(idle).chain(strangers));
         sections.add("peers", peer_lines(&status.membership, self.now, style));
         let nodes = status.drained_nodes.iter();
         sections.add("drained", nodes.map(|node| style.bad(&format!("node {node}; `lbctl undrain {node}` ends it"))));
@@ -354,7 +359,10 @@ mod tests {
     #[test]
     fn the_cluster_is_shown_with_what_somebody_should_look_at() {
         let mut report = report();
-        report.status.as_mut().unwrap().cluster = Some(examples::cluster());
+        let status = report.status.as_mut().unwrap();
+        status.cluster = Some(examples::cluster());
+        status.backends[0].health = "wantsCredentials".to_owned();
+        status.backends[0].reason = "taken for healthy: the server wants credentials".to_owned();
         insta::assert_snapshot!(report.text(Style::PLAIN));
     }
 

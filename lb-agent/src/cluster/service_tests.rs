@@ -65,8 +65,7 @@ fn external_ips_count_on_services_of_any_type_where_the_pool_allows() {
     assert_eq!(world.story(&external), (vec![], vec![Reason::AddressRefused]));
     world.inventory.pools.get_mut("pool").unwrap().allow_external_ips = true;
     assert_eq!(world.story(&external), (vec![V4.to_owned()], vec![]));
-    let foreign =
-        ClusterService { is_load_balancer: true, load_balancer_class: Some("else".to_owned()), ..external.clone() };
+    let foreign = ClusterService { is_load_balancer: true, load_balancer_class: Some("else".to_owned()), ..external };
     assert_eq!(world.story(&foreign), nothing());
 }
 

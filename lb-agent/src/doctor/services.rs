@@ -172,9 +172,14 @@ fn ways(facts: &Facts, maps: &Inspection) -> Vec<Finding> {
 fn backends(facts: &Facts, maps: &Inspection) -> Vec<Finding> {
     let mut findings = Vec::new();
     if let Ok(status) = &facts.agent.status {
-        for backend in status.backends.iter().filter(|backend| backend.health == "failed") {
+        for backend in &status.backends {
+            let advice = match backend.health.as_str() {
+                "failed" => "look after the server there, and what filters packets on the way",
+                "wantsCredentials" => "until its probe has credentials nobody knows whether it is ready",
+                _ => continue,
+            };
             let seen = format!("{} of {}: {}", backend.address, backend.service, backend.reason);
-            findings.push(BACKENDS.warning(seen, "look after the server there, and what filters packets on the way"));
+            findings.push(BACKENDS.warning(seen, advice));
         }
     }
     let idle = maps.services.iter().filter(|service| service.ring_slots == 0);
@@ -313,6 +318,10 @@ mod tests {
         let failing =
             |facts: &mut Facts| "failed".clone_into(&mut facts.agent.status.as_mut().unwrap().backends[0].health);
         assert_eq!(bad(failing), [("backends", Severity::Warning)]);
+        let strange = |facts: &mut Facts| {
+            "wantsCredentials".clone_into(&mut facts.agent.status.as_mut().unwrap().backends[0].health);
+        };
+        assert_eq!(bad(strange), [("backends", Severity::Warning)]);
         assert_eq!(bad(|facts| maps(facts).services[0].ring_slots = 0), [("backends", Severity::Error)]);
     }
 

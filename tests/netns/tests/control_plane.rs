@@ -16,7 +16,7 @@ use netns_tests::{
     wait,
 };
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(40);
 /// Limit of a request.
 const LIMIT: Duration = Duration::from_secs(5);
 /// The node whose server comes last, and goes.
@@ -31,7 +31,7 @@ async fn build() -> Cluster {
         let servers: Vec<_> = topology.nodes.iter().map(|node| node.addresses[0].to_string()).collect();
         config.extra = format!(
             "controlPlane:\n  vips: [{}]\n  port: {PORT}\n  backends: [{}]\n  \
-             probe: {{https: {{insecureSkipVerify: true}}, interval: 200ms, timeout: 200ms, rise: 1, fall: 2}}\n",
+             probe: {{https: {{insecureSkipVerify: true}}, interval: 500ms, timeout: 500ms, rise: 1, fall: 2}}\n",
             VIPS[0],
             servers.join(", ")
         );
@@ -94,8 +94,12 @@ async fn a_node_without_a_server_reaches_the_vip_over_the_wire() {
     // No credentials are no failure.
     set_readiness(&bed.scope, &names[JOINING], 401).unwrap();
     wait_for(&bed, JOINING, (true, true)).await;
-    let told = bed.agents[0].lbctl(&["backends"]).unwrap();
-    assert!(told.contains("the server wants credentials"), "{told}");
+    let told = || async {
+        let told = bed.agents[0].lbctl_json(&["status"])?["status"]["backends"].to_string();
+        ensure!(told.contains("the server wants credentials"), "{told}");
+        Ok(())
+    };
+    wait::until("the director to report it", PATIENCE, told).await.unwrap();
     // It dies: clients on its node are served by others again.
     bed.servers[JOINING].kill().unwrap();
     wait_for(&bed, JOINING, (false, false)).await;
