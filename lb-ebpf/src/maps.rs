@@ -263,7 +263,7 @@ impl Translation {
 #[inline(always)]
 pub fn translated(cookie: u64) -> Option<TranslatedEntry> {
     // SAFETY: copied at once. Another CPU may take the entry for another socket meanwhile; whoever asks compares it.
-    unsafe { TRANSLATED.get(&cookie) }.copied()
+    unsafe { TRANSLATED.get(cookie) }.copied()
 }
 
 /// The entry of `TRACKING` of a service.

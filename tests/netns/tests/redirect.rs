@@ -148,24 +148,20 @@ async fn servers_on_another_port_answer_behind_offloads_that_merge() {
     }
 }
 
-/// The VIPs lead nowhere. Nodes 1 and 2 have servers; a process in a cgroup on node 3 connects all the same.
-#[tokio::test]
-async fn a_process_reaches_a_live_backend_of_a_vip_that_leads_nowhere() {
-    let scope = Scope::new().unwrap();
-    let cgroup = Cgroup::create(&scope).unwrap();
+/// The VIPs lead nowhere. Nodes 1 and 2 have servers; the agent of node 3 translates connections of the cgroup's processes,
+/// which stand for those of node 3: the other agents attach nowhere.
+async fn without_a_way(scope: Scope, cgroup: &Cgroup) -> Cluster {
     let mut bed = Cluster::build(scope, Fabric::Routed, 3, &VIPS).unwrap();
     start_echoes(&mut bed);
     let extra = format!("cgroupPath: {}\n", cgroup.path().display());
     bed.start_agents(|topology, config| {
-        let mut config = served(topology, config, Delivery::Auto, &["connectTranslation: on"]);
+        let is_third = config.node.0 == "node-3";
+        let keys: &[&str] = if is_third { &["connectTranslation: on"] } else { &[] };
+        let mut config = served(topology, config, Delivery::Auto, keys);
         for service in &mut config.services {
             // Of both families, so that each VIP has backends of its own.
             let nodes = topology.nodes[..2].iter();
             service.backends = nodes.flat_map(|node| node.addresses.map(|address| (address, 1))).collect();
-        }
-        // One cgroup stands for the machine of node 3: the other agents attach nowhere.
-        if config.node.0 != "node-3" {
-            config.services.iter_mut().for_each(|service| service.extra.truncate(1));
         }
         config.extra = extra.clone();
         config
@@ -175,7 +171,14 @@ async fn a_process_reaches_a_live_backend_of_a_vip_that_leads_nowhere() {
     for agent in &bed.agents {
         wait_for_hops(agent, PATIENCE).await.unwrap();
     }
+    bed
+}
 
+#[tokio::test]
+async fn a_process_reaches_a_live_backend_of_a_vip_that_leads_nowhere() {
+    let scope = Scope::new().unwrap();
+    let cgroup = Cgroup::create(&scope).unwrap();
+    let mut bed = without_a_way(scope, &cgroup).await;
     let ask = |bed: &Cluster, vip: IpAddr, over: &[&str]| {
         let target = SocketAddr::new(vip, PORT).to_string();
         cgroup.testpeer(&bed.topology.nodes[2].netns, &[&["ask", "--to", &target], over].concat())
