@@ -112,6 +112,8 @@ pub struct VipPoolStatus {
     pub free: AddressCounts,
     /// What is in force instead of the spec, while the spec is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    // Atomic: an apply that leaves it out takes it away whole, and not only the parts that were applied before.
+    #[schemars(extend("x-kubernetes-map-type" = "atomic"))]
     pub in_force: Option<VipPoolSpec>,
     /// `Ready`: whether the spec is in force, and why not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -238,6 +240,7 @@ mod tests {
         assert_eq!(properties["addresses"]["x-kubernetes-validations"].as_array().map(Vec::len), Some(2));
         assert_eq!(properties["autoAssign"]["default"], true);
         assert_eq!(properties["announce"]["properties"]["announcers"]["items"]["pattern"], "^loopback$");
+        assert_eq!(schema["status"]["properties"]["inForce"]["x-kubernetes-map-type"], "atomic");
         for key in ["namespaces", "serviceSelector", "priority", "avoidBuggyIPs", "allowExternalIPs"] {
             assert!(properties[key].is_object(), "{key}");
         }
