@@ -32,7 +32,7 @@ const SILENCE: Duration = Duration::from_millis(3 * 500);
 const KNOWN_WITHIN: Duration = Duration::from_secs(5);
 /// The node that something happens to.
 const VICTIM: usize = 2;
-/// An address of the third node is announced under this one only.
+/// Names of the nodes.
 const NAMES: [&str; 3] = ["node-1", "node-2", "node-3"];
 
 /// A service without probes, so that nothing but the membership can take a backend out.
