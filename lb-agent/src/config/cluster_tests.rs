@@ -78,7 +78,10 @@ fn a_control_plane_has_its_defaults_and_the_sample_shows_them() {
 
 #[test]
 fn a_control_plane_without_a_cluster_is_static() {
-    let own = control_plane("port: 443, serverPort: 6443, backends: [10.0.2.2, 10.0.1.2], announcer: none, connectTranslation: on", "");
+    let own = control_plane(
+        "port: 443, serverPort: 6443, backends: [10.0.2.2, 10.0.1.2], announcer: none, connectTranslation: on",
+        "",
+    );
     assert_eq!((own.from, own.port, own.announced_for), (ServersFrom::Static, 443, None));
     assert_eq!((own.server_port, own.connect_translation), (6443, true));
     assert_eq!((own.backends, own.probe.unwrap().port), (vec![ip("10.0.1.2"), ip("10.0.2.2")], 6443));

@@ -1,6 +1,6 @@
 //! The configuration of `lb-agent controller`.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 
@@ -14,7 +14,10 @@ use super::{
     types::LogConfig,
     yaml::{self, Node},
 };
-use crate::cluster::claim::{ClassRule, DEFAULT_CLASS};
+use crate::{
+    cluster::claim::{ClassRule, DEFAULT_CLASS},
+    election::Timing,
+};
 
 /// Keys at the top of the file.
 const KEYS: &[&str] = &[
@@ -28,6 +31,9 @@ const KEYS: &[&str] = &[
     "leaderElection",
     "writeTimeout",
 ];
+
+/// Times of `leaderElection`.
+const TIMES: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(300);
 
 /// A commented configuration that parses: every key with its unit, range and default.
 pub const SAMPLE: &str = include_str!("../../../deploy/controller.yaml");
@@ -62,23 +68,13 @@ pub struct LeaderElection {
     pub namespace: String,
     /// Its name. Default `levee-controller`.
     pub name: String,
-    /// How long a lead lasts without being renewed, 3..=300 s. Default 15 s.
-    pub lease_duration: Duration,
-    /// When a leader that can't renew stops, shorter than that. Default 10 s.
-    pub renew_deadline: Duration,
-    /// How often it is renewed or tried for, shorter than that. Default 2 s.
-    pub retry_period: Duration,
+    /// How long a lead lasts. Default 3 s, renewed every 500 ms, for 2 s at most without success.
+    pub timing: Timing,
 }
 
 impl Default for LeaderElection {
     fn default() -> Self {
-        Self {
-            namespace: "levee-system".to_owned(),
-            name: "levee-controller".to_owned(),
-            lease_duration: Duration::from_secs(15),
-            renew_deadline: Duration::from_secs(10),
-            retry_period: Duration::from_secs(2),
-        }
+        Self { namespace: "levee-system".to_owned(), name: "levee-controller".to_owned(), timing: Timing::default() }
     }
 }
 
@@ -174,19 +170,20 @@ fn election(fields: &Fields<'_>, problems: &mut Problems) -> Option<LeaderElecti
         value.map_or_else(|| default.to_owned(), |value| value.value.to_owned())
     };
     let (namespace, name) = (words("namespace", &default.namespace), words("name", &default.name));
-    let lease_duration = seconds(&fields, "leaseDuration", 3, 300, default.lease_duration, problems);
-    let renew_deadline = seconds(&fields, "renewDeadline", 1, 300, default.renew_deadline, problems);
-    let retry_period = seconds(&fields, "retryPeriod", 1, 300, default.retry_period, problems);
-    if !(retry_period < renew_deadline && renew_deadline < lease_duration) {
-        let reason = format!(
-            "`retryPeriod` ({} s), `renewDeadline` ({} s) and `leaseDuration` ({} s) have to grow in this order",
-            retry_period.as_secs(),
-            renew_deadline.as_secs(),
-            lease_duration.as_secs()
-        );
-        problems.refuse(fields.place, reason);
+    let mut time = |key, default: Duration| {
+        let read = fields.optional(key).and_then(|value| duration(value, key, &TIMES, problems));
+        read.map_or(default, |read| read.value)
+    };
+    let lease_duration = time("leaseDuration", default.timing.lease_duration());
+    let renew_deadline = time("renewDeadline", default.timing.renew_deadline());
+    let retry_period = time("retryPeriod", default.timing.retry_period());
+    match Timing::new(lease_duration, renew_deadline, retry_period) {
+        Ok(timing) => Some(LeaderElection { namespace, name, timing }),
+        Err(error) => {
+            problems.refuse(fields.place, format!("`leaderElection`: {error}"));
+            None
+        }
     }
-    Some(LeaderElection { namespace, name, lease_duration, renew_deadline, retry_period })
 }
 
 fn seconds(
@@ -237,7 +234,8 @@ mod tests {
         assert_eq!((config.http, config.identity.as_deref()), (None, Some("n1")));
         let election = config.election.unwrap();
         assert_eq!((election.namespace.as_str(), election.name.as_str()), ("a", "b"));
-        assert_eq!((election.lease_duration, election.retry_period), (Duration::from_secs(9), Duration::from_secs(1)));
+        let seconds = Duration::from_secs;
+        assert_eq!(election.timing, Timing::new(seconds(9), seconds(6), seconds(1)).unwrap());
         assert_eq!(config.write_timeout, Duration::from_secs(3));
         assert_eq!(parse("leaderElection: off").unwrap().election, None);
     }
@@ -249,7 +247,7 @@ mod tests {
             ("reserve: []", "c.yaml:1:1: unknown key `reserve` in the file; did you mean `reserved`?"),
             ("reserved: [web]", "c.yaml:1:12: `reserved` has `web`"),
             ("http: 1234", "`http` is `1234`"),
-            ("leaderElection: {renewDeadline: 20s}", "have to grow in this order"),
+            ("leaderElection: {renewDeadline: 20s}", "c.yaml:1:17: `leaderElection`: the renew deadline is 20s"),
             ("writeTimeout: 2h", "`writeTimeout` is `2h`; it has to be within 1s..=1m"),
         ];
         for (text, reason) in cases {

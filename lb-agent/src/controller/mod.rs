@@ -7,7 +7,6 @@
 //! Invariant: every write to a Service is based on a version of it, and the server refuses it if there is a later one.
 //! So a writer that lost the lead, or whose cache is behind, changes no address.
 
-mod connect;
 mod desired;
 mod events;
 mod follow;
@@ -34,7 +33,6 @@ use kube::Client;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-pub use connect::{ConnectError, connect};
 pub use http::serve;
 pub use report::{Report, SharedReport};
 

@@ -223,7 +223,11 @@ mod tests {
 
     #[test]
     fn the_file_for_deployment_is_in_step() {
-        assert_eq!(include_str!("../../../deploy/crds.yaml"), yaml().unwrap(), "write it with `lbctl sample crds`");
+        assert_eq!(
+            include_str!("../../../deploy/chart/crds/vippools.yaml"),
+            yaml().unwrap(),
+            "write it with `lbctl sample crds`"
+        );
     }
 
     #[test]

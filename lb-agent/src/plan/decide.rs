@@ -9,19 +9,18 @@ use std::{
 
 use lb_common::{
     addr::{Be16, IpAddr16},
-    hash::{HashKey, mac_bit},
+    hash::HashKey,
     maps::{
         addresses::AddressEntry,
         backends::{Hop, Mode},
         services::VipKey,
-        settings::Settings,
         sources::SourceRange,
     },
 };
 use serde::Serialize;
 
 use super::{
-    clamp, drain,
+    clamp, directors, drain,
     hop::hop,
     redirect,
     silence::{self, Silence},
@@ -30,7 +29,7 @@ use super::{
 };
 use crate::model::{
     AnnounceWhen, Announcement, Backend, BackendAddress, Delivery, DesiredState, Drain, Drained, Drains, HealthReport,
-    HoldWhen, MacAddr, Members, Network, ProbeState, ProbeTarget, Protocol, Service,
+    HoldWhen, Members, Network, ProbeState, ProbeTarget, Protocol, Service,
 };
 
 /// All that a decision depends on.
@@ -153,7 +152,7 @@ pub fn decide(inputs: &Inputs<'_>) -> Decision {
         announce(&mut decision, inputs, announcement, &judged);
     }
     decision.next_change = decision.next_change.into_iter().chain(drain::next_end(inputs)).min();
-    addresses_and_peers(inputs, &mut decision.target);
+    directors::enter(inputs, &mut decision.target);
     decision
 }
 
@@ -372,32 +371,6 @@ fn any_backend<'a>(mut of_vip: impl Iterator<Item = (&'a Service, &'a Judged)>) 
         Some((service, _)) => (true, format!("a backend of {} takes flows", service.name)),
         None => (false, "no backend takes flows".to_owned()),
     }
-}
-
-fn addresses_and_peers(inputs: &Inputs<'_>, target: &mut TargetState) {
-    for address in &inputs.desired.node.addresses {
-        *target.addresses.entry((*address).into()).or_default() |= AddressEntry::NODE;
-    }
-    for (id, peer) in (1..).zip(&inputs.desired.peers) {
-        for address in &peer.addresses {
-            target.peers.insert((*address).into(), id);
-            if let Some(mac) = neighbour(inputs.network, *address) {
-                target.peer_macs.insert(mac.0, id);
-            }
-        }
-    }
-    let own = |is_ipv4| inputs.desired.node.addresses.iter().find(|address| address.is_ipv4() == is_ipv4);
-    let node = [true, false].map(|is_ipv4| own(is_ipv4).map_or_else(IpAddr16::default, |address| (*address).into()));
-    target.settings = Settings { hash_key: inputs.hash_key, peer_macs: [0; 8], node };
-    for mac in target.peer_macs.keys() {
-        let bit = mac_bit(mac) as usize;
-        target.settings.peer_macs[bit / 64] |= 1 << (bit % 64);
-    }
-}
-
-/// The link-layer address of a node on the same link.
-fn neighbour(network: &Network, address: IpAddr) -> Option<MacAddr> {
-    network.next_hops.get(&address).filter(|way| way.on_link())?.mac
 }
 
 #[cfg(test)]

@@ -2,8 +2,8 @@ use lb_common::wire::eth;
 
 use super::*;
 use crate::model::{
-    AnnouncerKind, HoldWhen, Interface, InterfaceKind, MssClamp, NextHop, Node, Peer, Probe, ProbeKind, Protocol,
-    RingSize,
+    AnnouncerKind, HoldWhen, Interface, InterfaceKind, MacAddr, MssClamp, NextHop, Node, Peer, Probe, ProbeKind,
+    Protocol, RingSize,
 };
 
 const VIP: &str = "192.0.2.10";
@@ -348,7 +348,7 @@ fn peers_are_known_by_address_and_on_the_link_by_mac() {
     let target = World::new(Delivery::Auto).decide().target;
     assert_eq!(target.peers, BTreeMap::from([(ip("10.0.0.2").into(), 1)]));
     assert_eq!(target.peer_macs, BTreeMap::from([(mac(2).0, 1)]));
-    let bit = mac_bit(&mac(2).0) as usize;
+    let bit = lb_common::hash::mac_bit(&mac(2).0) as usize;
     assert_eq!(target.settings.peer_macs[bit / 64], 1 << (bit % 64));
     assert_eq!(target.addresses[&ip("10.0.0.1").into()], AddressEntry::NODE);
     assert_eq!(target.addresses[&ip(VIP).into()], AddressEntry::VIP | AddressEntry::HELD);

@@ -7,6 +7,7 @@
 
 mod clamp;
 mod decide;
+mod directors;
 mod drain;
 mod hop;
 mod operations;

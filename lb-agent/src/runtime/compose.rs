@@ -268,20 +268,6 @@ fn room(capacities: &Capacities) -> Room {
     }
 }
 
-/// Stands for the source of a cluster where there is none: yields no inventory.
-pub fn no_source(
-    _access: &ClusterAccess,
-    _servers: watch::Receiver<Vec<SocketAddr>>,
-    cancel: CancellationToken,
-) -> Result<watch::Receiver<Option<Snapshot>>> {
-    let (sender, receiver) = watch::channel(None);
-    tokio::spawn(async move {
-        cancel.cancelled().await;
-        drop(sender);
-    });
-    Ok(receiver)
-}
-
 #[cfg(test)]
 #[path = "compose_tests.rs"]
 mod tests;

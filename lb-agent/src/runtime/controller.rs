@@ -3,6 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use anyhow::{Context, Result};
+use ring::rand::{self, SystemRandom};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -11,10 +12,15 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{logging, notify};
+use super::{cluster_source::credentials, logging, notify};
 use crate::{
     config::{ControllerConfig, LogFormat, LogLevel},
-    controller::{self, Settings, SharedReport},
+    controller::{self, Lead, Settings, SharedReport},
+    election::{
+        Election,
+        lease::{self, LeaseElection, LeaseSettings},
+    },
+    kubernetes::client::{Access, Limits},
 };
 
 /// Runs the controller until SIGTERM or SIGINT. `log_level` and `log_format` go before the configuration's.
@@ -38,7 +44,10 @@ pub fn run(config_path: &Path, log_level: Option<LogLevel>, log_format: Option<L
 }
 
 async fn serve(config: ControllerConfig) -> Result<()> {
-    let client = controller::connect(config.kubeconfig.as_deref()).await?;
+    // The address of the credentials alone: the controller is a pod, or has the kubeconfig of its own node.
+    let access =
+        Access::new(credentials(config.kubeconfig.clone()), watch::Sender::default().subscribe(), Limits::default());
+    let client = access.client();
     let (report, cancel) = (SharedReport::default(), CancellationToken::new());
     if let Some(address) = config.http {
         let listener = TcpListener::bind(address).await.with_context(|| {
@@ -47,23 +56,51 @@ async fn serve(config: ControllerConfig) -> Result<()> {
         tokio::spawn(controller::serve(listener, report.clone(), cancel.clone()));
     }
     let identity = config.identity.clone().unwrap_or_else(host_name);
-    let lead = lead(&config);
+    let (lead, election) = lead(&config, &access, &identity)?;
     let settings =
         Settings { class: config.class, reserved: config.reserved, identity, write_timeout: config.write_timeout };
-    let work = tokio::spawn(controller::run(client, settings, lead.subscribe(), report, cancel.clone()));
+    let work = tokio::spawn(controller::run(client, settings, lead, report, cancel.clone()));
     notify::ready();
     terminated().await?;
     notify::stopping();
     cancel.cancel();
-    work.await.context("the controller's task failed")
+    work.await.context("the controller's task failed")?;
+    // Nothing is written any more: somebody else may.
+    if let Some(election) = election {
+        election.resign().await;
+    }
+    Ok(())
 }
 
-/// Until when this process leads.
-fn lead(config: &ControllerConfig) -> watch::Sender<Option<Instant>> {
-    if config.election.is_some() {
-        tracing::warn!("this build holds no election: run one controller only");
-    }
-    watch::Sender::new(Some(Instant::now() + ALWAYS))
+/// Until when this process leads, and the election that says so. Without one it always does.
+fn lead(config: &ControllerConfig, access: &Access, identity: &str) -> Result<(Lead, Option<LeaseElection>)> {
+    let Some(settings) = &config.election else {
+        let (sender, lead) = watch::channel(Some(Instant::now() + ALWAYS));
+        tokio::spawn(async move { sender.closed().await });
+        return Ok((lead, None));
+    };
+    let random = rand::generate(&SystemRandom::new()).ok().context("the system gives no random numbers")?;
+    let election = LeaseElection::start(
+        access.client(),
+        LeaseSettings {
+            namespace: settings.namespace.clone(),
+            name: settings.name.clone(),
+            timing: settings.timing,
+            ..LeaseSettings::controller(lease::identity(identity, u32::from_ne_bytes(random.expose())))
+        },
+    );
+    let mut leadership = election.leadership();
+    let (sender, lead) = watch::channel(None);
+    tokio::spawn(async move {
+        loop {
+            let until = leadership.borrow_and_update().ours_until.map(Instant::from_std);
+            sender.send_replace(until);
+            if leadership.changed().await.is_err() {
+                return;
+            }
+        }
+    });
+    Ok((lead, Some(election)))
 }
 
 /// Longer than any process lives.

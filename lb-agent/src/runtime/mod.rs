@@ -1,5 +1,6 @@
 //! Starts the parts, joins them, and orders their end: withdraw first, the data plane stays unless told otherwise.
 
+mod cluster_source;
 mod compose;
 pub mod controller;
 mod drains;
@@ -70,7 +71,7 @@ async fn serve(path: PathBuf, config: Config) -> Result<()> {
     let (wanted_hops, hops) = watch::channel(reconcile::wanted_hops(&config.desired));
     let network = netlink::start(hops, cancel.clone()).await.context("following the network over netlink")?;
     let config = checked(config, &network.borrow())?;
-    let mut compositor = Compositor::new(compose::no_source, config, network.clone(), cancel.clone())?;
+    let mut compositor = Compositor::new(cluster_source::follow, config, network.clone(), cancel.clone())?;
     let compose::Wanted { config, cluster, .. } = compositor.first().await;
     wanted_hops.send_replace(reconcile::wanted_hops(&config.desired));
     let (wanted_probes, probes) = watch::channel(reconcile::wanted_probes(&config.desired));

@@ -3,6 +3,7 @@
 mod configure;
 mod drains;
 mod members;
+mod perform;
 mod settle;
 mod start;
 mod wanted;
@@ -28,18 +29,15 @@ use crate::{
     announce::{AnnounceStatus, DesiredAnnouncements},
     api::DrainCommand,
     config::{Config, OnTerminate},
-    dataplane::{Dataplane, DataplaneError, Kernel, PinLock, monotonic},
+    dataplane::{DataplaneError, Kernel, PinLock, monotonic},
     membership::Speaking,
     model::{BackendAddress, Delivery, HealthReport, Members, Network, ProbeTarget},
-    plan::{self, Decision, Inputs, MapOp, MapState, Portion, Sizes, Takers, TargetState},
+    plan::{self, Decision, Inputs, MapState, Sizes, Takers},
     status::AgentStatus,
 };
 
 /// How long to wait before a failed plan is tried again.
 const RETRY: Duration = Duration::from_secs(1);
-
-/// Slots of rings that are planned at a time: 8 MB.
-const PORTION: usize = 1 << 20;
 
 /// How long to wait for neighbours to answer before backends take flows.
 const WAYS: Duration = Duration::from_secs(1);
@@ -256,22 +254,6 @@ impl Reconciler {
         Ok(false)
     }
 
-    /// Plans and performs portion by portion. `began`: when the planning of the first did.
-    fn fulfil(&mut self, target: &TargetState, mut began: Instant) -> Result<(), String> {
-        loop {
-            let planned = plan::portion(&self.state, target, self.kernel.rings(), monotonic(), PORTION);
-            let Portion { steps, after, is_last } = planned.map_err(|error| error.to_string())?;
-            let planning = began.elapsed();
-            tokio::task::block_in_place(|| self.perform(&steps, planning)).map_err(|error| error.to_string())?;
-            self.state = after;
-            if is_last {
-                return Ok(());
-            }
-            notify::alive();
-            began = Instant::now();
-        }
-    }
-
     fn decide(&mut self) -> Decision {
         let network = self.streams.network.borrow_and_update();
         let health = self.streams.health.borrow_and_update();
@@ -294,36 +276,6 @@ impl Reconciler {
         self.takers.clone_from(&decision.takers);
         self.next_change = decision.next_change.map(|left| now + left);
         decision
-    }
-
-    /// Performs the steps. The time of grace periods is not counted: what they wait for is in force already.
-    fn perform(&mut self, steps: &[MapOp], planning: Duration) -> Result<(), DataplaneError> {
-        let started = Instant::now();
-        let mut waited = Duration::ZERO;
-        for step in steps {
-            let before = Instant::now();
-            self.kernel.perform(step)?;
-            if matches!(step, MapOp::Grace) {
-                waited += before.elapsed();
-            }
-        }
-        if !steps.is_empty() {
-            report::applied(&mut self.status(), planning, started.elapsed().saturating_sub(waited));
-            tracing::debug!(steps = steps.len(), "plan applied");
-        }
-        Ok(())
-    }
-
-    /// Notes a failed plan. The maps are read again: a step may have failed half-way.
-    fn plan_failed(&mut self, error: &str) -> Result<bool> {
-        tracing::error!(error, "plan failed; what was in force stays so");
-        {
-            let mut status = self.status();
-            status.dataplane.plans_failed += 1;
-            status.dataplane.error = Some(error.to_owned());
-        }
-        self.state = self.kernel.state()?;
-        Ok(true)
     }
 
     /// Before the maps change: withdraws what is not to be announced any more, and holds what is to be held.

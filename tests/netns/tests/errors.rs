@@ -123,6 +123,7 @@ async fn a_vip_that_hosts_on_the_link_would_ask_for_is_refused() {
 
 #[tokio::test]
 async fn a_vip_that_is_the_nodes_own_address_is_refused() {
+    let _kept = promises::keeps(&["F17"], "the agent");
     let bed = build();
     let config = bed.config(bed.topology.nodes[0].addresses[0]);
     let (file, said) = bed.refused(&config, &[]).await;

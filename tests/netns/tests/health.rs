@@ -142,6 +142,7 @@ async fn a_server_that_is_not_ready_gets_no_new_connections_until_it_is() {
 
 #[tokio::test]
 async fn open_connections_through_a_server_that_is_not_ready_live_on() {
+    let _kept = promises::keeps(&["F11"], "an HTTPS server");
     let bed = build(REST, Duration::ZERO).await;
     let name = bed.names()[TURNING].clone();
     let client = bed.client(VIPS[0], LIMIT).unwrap();

@@ -455,6 +455,7 @@ async fn driven(lifetime: u64) -> (watch::Sender<Option<DesiredAnnouncements>>, 
 
 #[test]
 fn an_announced_vip_has_the_form_that_keeps_it_out_of_the_way() {
+    let _kept = promises::keeps(&["F16"], "the kernel");
     in_namespace(|| async {
         let _driver = driven(30).await;
         for vip in [VIP4, VIP6] {
@@ -471,6 +472,7 @@ fn an_announced_vip_has_the_form_that_keeps_it_out_of_the_way() {
 
 #[test]
 fn an_announcement_is_renewed_expires_when_the_agent_stops_and_comes_back_with_it() {
+    let _kept = promises::keeps(&["F05"], "the kernel");
     in_namespace(|| async {
         let _driver = driven(3).await;
         let start = Instant::now();

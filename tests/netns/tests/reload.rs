@@ -277,6 +277,7 @@ async fn wait_for_services(agent: &Agent, names: &[&str]) {
 
 #[tokio::test]
 async fn a_bad_edit_leaves_the_last_good_state_in_force() {
+    let _kept = promises::keeps(&["F25"], "the agent");
     let mut bed = small_bed().await;
     let target = SocketAddr::new(VIPS[0], 7);
     let flood = Flood::start(&bed.topology.client, Plan::new(target, u64::MAX), |_, _| true).unwrap();

@@ -227,6 +227,7 @@ async fn nobody_notices_that_an_agent_hangs_until_its_announcement_expires() {
 /// directors send.
 #[tokio::test]
 async fn the_network_leaves_out_a_node_whose_agent_hangs_and_takes_it_back() {
+    let _kept = promises::keeps(&["F06"], "routing daemons");
     let mut bed = build(false).await;
     let streams: Vec<_> = VIPS
         .iter()

@@ -10,6 +10,7 @@ mod belief;
 mod change;
 mod follow;
 mod keeper;
+mod pools;
 mod saved;
 mod saver;
 mod shelf;
