@@ -45,7 +45,11 @@ impl Drop for Kept {
         // One write to a file opened for appending: tests of several processes do not mix their lines.
         let written = OpenOptions::new().create(true).append(true).open(&path);
         let written = written.and_then(|mut file| file.write_all(lines.as_bytes()));
-        assert!(written.is_ok() || thread::panicking(), "{}: {}", path.display(), written.unwrap_err());
+        if let Err(error) = written
+            && !thread::panicking()
+        {
+            panic!("{}: {error}", path.display());
+        }
     }
 }
 
