@@ -133,9 +133,8 @@ async fn wait_until_announced(netns: &Netns) {
 /// The others take the victim's backend out when it falls silent, not before and not much later.
 async fn expect_silence(bed: &Cluster, since: Instant) {
     let took = wait_for_rings(bed, &[0, 1], [true, true, false], since).await;
-    eprintln!("out of the rings after {took:?}");
-    // The last datagram may have been sent just before, or an interval earlier; an interval more for a busy machine.
-    assert!(took >= SILENCE - INTERVAL && took <= SILENCE + INTERVAL, "{took:?}");
+    // The last datagram may have been sent just before, or an interval earlier; two intervals more for a busy machine.
+    assert!(took >= SILENCE - INTERVAL && took <= SILENCE + 2 * INTERVAL, "{took:?}");
     let story = bed.agents[0].lbctl(&["status"]).unwrap();
     assert!(story.contains("node-3  silent") && story.contains("node node-3 is silent"), "{story}");
     assert_eq!(bed.agents[1].metric("levee_peer_silent{peer=\"node-3\"}").unwrap(), Some(1.0));
