@@ -1,7 +1,7 @@
 //! The controller: gives Services their addresses and says so in their status. The one writer to the API.
 //!
-//! Watches end in tables of plain values ([`follow`]); `cluster` decides; [`desired`] says what the status should be;
-//! [`writer`] writes what differs, and only while this process leads. It is level-triggered: a round can be run again at
+//! Watches end in tables of plain values (`follow`); `cluster` decides; `desired` says what the status should be;
+//! `writer` writes what differs, and only while this process leads. It is level-triggered: a round can be run again at
 //! any time, and after a failed write it is.
 //!
 //! Invariant: every write to a Service is based on a version of it, and the server refuses it if there is a later one.
