@@ -3,9 +3,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a failing step is a failing test")]
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
+use hyper::Request;
 use k8s_openapi::api::{
     coordination::v1::Lease,
     core::v1::{Event, Service},
@@ -25,6 +29,7 @@ use lb_agent::kubernetes::crds::VipPool;
 use netns_tests::wait;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
 /// Limit of what is awaited of a server and a controller that run.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -229,6 +234,58 @@ async fn stays_over_a_bad_edit(
     let more = cluster.given("more", controller).await;
     let others = held.iter().filter(|(_, address)| address.as_ref() == Some(&more)).count();
     assert!(others == 0 && more.starts_with("192.0.2.1"), "{more} beside {held:?}");
+}
+
+/// Requests that write, by resource and verb, as the server counts them.
+async fn writes(client: &Client) -> BTreeMap<(String, String), u64> {
+    let request = Request::get("/metrics").body(Vec::new()).unwrap();
+    let text = client.request_text(request).await.unwrap();
+    let mut counts = BTreeMap::new();
+    for line in text.lines().filter_map(|line| line.strip_prefix("apiserver_request_total{")) {
+        let label = |name: &str| Some(line.split_once(&format!("{name}=\""))?.1.split('"').next()?.to_owned());
+        let (resource, verb) = (label("resource").unwrap(), label("verb").unwrap());
+        if ["POST", "PUT", "PATCH", "APPLY", "DELETE"].contains(&verb.as_str()) {
+            let count: u64 = line.rsplit(' ').next().unwrap().parse().unwrap();
+            *counts.entry((resource, verb)).or_default() += count;
+        }
+    }
+    counts
+}
+
+#[tokio::test]
+async fn at_rest_the_leaders_lease_is_all_that_is_written() {
+    const SERVICES: usize = 300;
+    let cluster = Cluster::start(&["198.18.0.0/20"]).await;
+    let mut controllers = [cluster.controller("a"), cluster.controller("b")];
+    for controller in &mut controllers {
+        controller.start(&cluster.bed.scope).unwrap();
+    }
+    for index in 0..SERVICES {
+        cluster.make(&format!("service-{index:03}"), &json!({}), &json!({})).await;
+    }
+    let look = || async {
+        let served = cluster.all().await.iter().filter(|(_, address)| address.is_some()).count();
+        ensure!(served == SERVICES, "{served} of {SERVICES} are served");
+        Ok(())
+    };
+    wait::until("every Service to have an address", PATIENCE, look).await.unwrap();
+    // Events are told at a bounded rate, five a second beyond the first hundred; then nothing.
+    let rest = Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(120);
+    loop {
+        let before = writes(&cluster.client).await;
+        sleep(rest).await;
+        let after = writes(&cluster.client).await;
+        let written = after.iter().filter(|(what, count)| before.get(*what) != Some(*count));
+        let written: Vec<_> = written.map(|((resource, verb), _)| (resource.as_str(), verb.as_str())).collect();
+        if written == [("leases", "PUT")] {
+            let lease = ("leases".to_owned(), "PUT".to_owned());
+            let renewals = after[&lease] - before[&lease];
+            assert!((5..=20).contains(&renewals), "{renewals} renewals in {rest:?}, one each half second is meant");
+            return;
+        }
+        assert!(Instant::now() < deadline, "{written:?} are written without end\n{}", controllers[0].log_tail());
+    }
 }
 
 #[tokio::test]

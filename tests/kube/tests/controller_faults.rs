@@ -161,7 +161,7 @@ async fn restarts_and_failing_writes_change_no_address() {
     let begin = bed.stub.version();
     // No election: a killed leader would make each of the fifty wait for its lease to end.
     let mut controller = bed.controller("a", &json!({ "leaderElection": "off" }));
-    let (mut random, names) = (Random(23), names(100));
+    let (mut random, mut failed, names) = (Random(23), 0, names(100));
     for (round, pair) in names.chunks(2).enumerate() {
         break_writes(&bed.stub, &mut random);
         for name in pair {
@@ -183,7 +183,10 @@ async fn restarts_and_failing_writes_change_no_address() {
             sleep(Duration::from_millis(random.below(30))).await;
         }
         controller.kill().unwrap();
+        let writes = bed.stub.requests().into_iter().filter(|it| it.verb.writes() && it.resource == "services");
+        failed += writes.filter(|record| record.answered() != Some(200)).count();
     }
+    assert!(failed >= 50, "{failed} writes failed in 50 rounds");
     bed.stub.heal_all();
     controller.start(&bed.scope).unwrap();
     let last = bed.all_have(&names, &controller).await;
@@ -219,6 +222,34 @@ async fn history(bed: &Bed, begin: u64) -> BTreeMap<String, Vec<(Option<String>,
         }
         history.entry(name).or_default().push((address(&service), service["spec"]["ports"].clone()));
     }
+}
+
+#[tokio::test]
+async fn who_has_no_address_is_told_why_in_a_condition() {
+    let bed = Bed::new();
+    let pool = json!({ "metadata": {}, "spec": { "addresses": ["198.18.0.1"] } });
+    bed.stub.put("/apis/levee.dev/v1alpha1/vippools/first", pool).unwrap();
+    let mut controller = bed.controller("a", &json!({}));
+    controller.start(&bed.scope).unwrap();
+    let condition = async |name: &str, type_: &str, expected: (&str, &str)| {
+        let look = || async {
+            let service = bed.stub.get(&path(name)).context("no Service")?;
+            let all = service["status"]["conditions"].as_array().cloned().unwrap_or_default();
+            let found = all.into_iter().find(|it| it["type"] == type_).context("no such condition")?;
+            ensure!(found["status"] == expected.0 && found["reason"] == expected.1, "{found}");
+            Ok(())
+        };
+        wait::until(&format!("{type_} of {name} to be {expected:?}"), PATIENCE, look).await.unwrap();
+    };
+    bed.make("first", 30_000);
+    condition("first", "levee.dev/AddressAllocated", ("True", "Allocated")).await;
+    condition("first", "levee.dev/ClientAddressHidden", ("True", "TrafficPolicyCluster")).await;
+    bed.make("second", 30_001);
+    condition("second", "levee.dev/AddressAllocated", ("False", "NoAddressFree")).await;
+    assert!(bed.addresses(&["second".to_owned()]).is_err());
+    bed.stub.delete(&path("first")).unwrap();
+    condition("second", "levee.dev/AddressAllocated", ("True", "Allocated")).await;
+    assert_eq!(bed.addresses(&["second".to_owned()]).unwrap()["second"], "198.18.0.1");
 }
 
 #[tokio::test]
