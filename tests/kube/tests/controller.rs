@@ -20,6 +20,7 @@ use kube::{
 };
 use kube_tests::{
     ability::Ability,
+    assets::Assets,
     bed::{Bed, make_namespace},
     controller::Controller,
     definitions::install,
@@ -190,9 +191,9 @@ async fn stays_over_restarts(cluster: &Cluster, controller: &mut Controller, hel
     for round in 0..4 {
         let before = cluster.holder().await.unwrap();
         if round % 2 == 0 {
-            controller.kill().unwrap()
+            controller.kill().unwrap();
         } else {
-            controller.stop().unwrap()
+            controller.stop().unwrap();
         }
         controller.start(&cluster.bed.scope).unwrap();
         let look = || async {
@@ -290,7 +291,7 @@ async fn at_rest_the_leaders_lease_is_all_that_is_written() {
 
 #[tokio::test]
 async fn a_change_of_leader_is_an_event_and_a_log_line() {
-    let _kept = promises::keeps(&["S0-08"], "a real API server");
+    let _kept = promises::keeps(&["S0-08"], &Assets::find().unwrap().title());
     let cluster = Cluster::start(&["192.0.2.0/28"]).await;
     let mut controllers = [cluster.controller("a"), cluster.controller("b")];
     for controller in &mut controllers {

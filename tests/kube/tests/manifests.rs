@@ -1,7 +1,5 @@
 //! The plain manifests as a real API server takes them.
 
-#![expect(clippy::unwrap_used, reason = "a failing step is a failing test")]
-
 use kube::{ResourceExt, api::PostParams};
 use kube_tests::{
     ability::Ability,
