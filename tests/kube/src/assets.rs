@@ -39,6 +39,13 @@ impl Assets {
         Ok(Self { etcd, server, versions })
     }
 
+    /// The server with its version, for the table of promises: `server 1.20`.
+    #[must_use]
+    pub fn title(&self) -> String {
+        let (major, minor) = self.versions.server;
+        format!("server {major}.{minor}")
+    }
+
     /// Whether the server can do something.
     #[must_use]
     pub fn can(&self, ability: Ability) -> bool {
