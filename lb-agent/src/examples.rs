@@ -13,7 +13,8 @@ use crate::{
     model::{Judgement, MacAddr, ObjectName, Reason, Severity},
     status::{
         AgentStatus, AnnouncementStatus, BackendStatus, ChangeStatus, ClusterStatus, ConfigStatus, DataplaneStatus,
-        InterfaceStatus, MembershipStatus, PeerStatus, ScanStatus, ServiceStatus, WithheldStatus,
+        FollowStatus, InterfaceStatus, MembershipStatus, NodeLeaseStatus, PeerStatus, SavedStatus, ScanStatus,
+        ServiceStatus, WatchStatus, WithheldStatus,
     },
 };
 
@@ -113,6 +114,33 @@ pub fn cluster() -> ClusterStatus {
         withheld: vec![WithheldStatus { vip: address("192.0.2.20"), reason: "this node is excluded".to_owned() }],
         compositions: 5,
         compose_seconds: 0.015_625,
+        source: Some(source()),
+    }
+}
+
+/// How the agent of `node-1` follows a cluster.
+pub fn source() -> FollowStatus {
+    let kind = |resource: &str, objects| WatchStatus {
+        resource: resource.to_owned(),
+        objects,
+        complete: true,
+        streaming: true,
+        listed: Some(1_795_000_000),
+        heard: Some(1_795_003_690),
+        lists: 1,
+        ..WatchStatus::default()
+    };
+    FollowStatus {
+        server: Some("10.0.1.2:6443".to_owned()),
+        error: None,
+        publications: 4,
+        kinds: vec![kind("nodes", 3), kind("services", 12), kind("endpointslices", 14), kind("vippools", 1)],
+        saved: Some(SavedStatus { writes: 2, bytes: 4_096, error: None }),
+        lease: NodeLeaseStatus {
+            name: "levee-system/levee-node-node-1".to_owned(),
+            renewed: Some(1_795_003_695),
+            error: None,
+        },
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod members;
+mod source;
 mod tracking;
 
 use std::net::IpAddr;
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 pub use cluster::{ClusterStatus, WithheldStatus};
 pub use members::{MembershipStatus, PeerStatus};
+pub use source::{DoubtedStatus, FollowStatus, NodeLeaseStatus, SavedStatus, WatchStatus};
 pub use tracking::{ChangeStatus, DrainStatus, PairStatus, ScanStatus};
 
 /// The agent's whole state, as one document. Its JSON form is stable: fields are added, never renamed.

@@ -21,6 +21,7 @@ mod maps;
 mod ring;
 mod sample;
 mod services;
+mod source;
 mod status;
 mod top;
 mod trace;

@@ -14,6 +14,7 @@ use super::{
     block_on,
     console::{Report, Sections, Style, absence, counted, duration, endpoint, inspect},
     maps::percent,
+    source,
 };
 use crate::{
     api::{self, ApiError},
@@ -201,6 +202,7 @@ fn cluster_lines(cluster: &ClusterStatus, now: u64, style: Style) -> Vec<String>
     };
     let of = [counted(*nodes, "node"), counted(*services, "Service"), counted(*pools, "VipPool")].join(", ");
     let mut lines = vec![format!("{origin}; {of}; {served} served")];
+    lines.extend(cluster.source.iter().flat_map(|source| source::lines(source, now, style)));
     let complaints = cluster.complaints().count();
     lines.extend(cluster.complaints().take(REMARKS).map(|judgement| style.bad(&judgement.to_string())));
     let (more, notes) = (complaints.saturating_sub(REMARKS), cluster.judgements.len() - complaints);

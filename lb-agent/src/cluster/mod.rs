@@ -4,7 +4,8 @@
 //! makes of one Service what it asks for; `compose` puts all of them beside the configuration and settles what only one
 //! can have; `control_plane` does the same for the VIP of the API servers.
 //!
-//! For the controller: `pools` says which pools are in force, `allocate` which Service has which addresses.
+//! For the controller: `pools` says which pools are in force, `allocate` which Service has which addresses, `judge` what
+//! of a Service no node serves.
 //!
 //! Invariant: what comes out depends on what the objects say and on nothing else, so that directors agree: neither on
 //! the order of lists nor on what was before, but for API servers that are remembered while the API names none. No
@@ -18,6 +19,7 @@ pub mod control_plane;
 mod endpoints;
 pub mod forbidden;
 mod holders;
+pub mod judge;
 mod names;
 pub mod pools;
 pub mod problem;

@@ -4,10 +4,16 @@ use std::net::IpAddr;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-use super::objects::ServiceItem;
+use super::{
+    judge::{ACCEPTED, accepted},
+    objects::ServiceItem,
+};
 use crate::{
     cluster::{allocate::Verdict, problem::Problem},
-    model::inventory::{ClusterService, TrafficPolicy},
+    model::{
+        Judgement,
+        inventory::{ClusterService, TrafficPolicy},
+    },
 };
 
 /// Condition of a Service: whether it has the addresses that it asks for.
@@ -38,14 +44,18 @@ pub(super) struct Wanted {
 }
 
 impl Desired {
-    /// What follows from a verdict; `None` if the Service is none of our business.
-    pub(super) fn of(verdict: &Verdict, service: &ClusterService) -> Option<Self> {
+    /// What follows from a verdict and judgements; `None` if the Service is none of our business.
+    pub(super) fn of(verdict: &Verdict, service: &ClusterService, judgements: &[Judgement]) -> Option<Self> {
         match verdict {
             Verdict::NotOurs => None,
             Verdict::Release => Some(Self { ingress: Some(Vec::new()), conditions: Vec::new() }),
             Verdict::Foreign(problem) => Some(Self {
                 ingress: None,
-                conditions: vec![allocated(false, problem.reason(), problem.to_string()), hidden(service)],
+                conditions: vec![
+                    allocated(false, problem.reason(), problem.to_string()),
+                    hidden(service),
+                    accepted(judgements),
+                ],
             }),
             Verdict::Decided(decision) => {
                 let pools = decision.addresses.iter().map(|given| {
@@ -59,7 +69,11 @@ impl Desired {
                 let reason = if decision.complete && !gone { "Allocated" } else { first };
                 Some(Self {
                     ingress: Some(decision.addresses.iter().map(|given| given.address).collect()),
-                    conditions: vec![allocated(decision.complete && !gone, reason, message), hidden(service)],
+                    conditions: vec![
+                        allocated(decision.complete && !gone, reason, message),
+                        hidden(service),
+                        accepted(judgements),
+                    ],
                 })
             }
         }
@@ -97,9 +111,9 @@ impl Desired {
         self.conditions.iter().map(condition).collect()
     }
 
-    /// The condition about addresses.
-    pub(super) fn allocated(&self) -> Option<&Wanted> {
-        self.conditions.iter().find(|wanted| wanted.type_ == ADDRESS_ALLOCATED)
+    /// The condition of this type.
+    pub(super) fn condition(&self, type_: &str) -> Option<&Wanted> {
+        self.conditions.iter().find(|wanted| wanted.type_ == type_)
     }
 }
 
@@ -115,7 +129,7 @@ impl Wanted {
 
 /// Whether a condition is one that we write.
 pub(super) fn is_ours(condition: &Condition) -> bool {
-    [ADDRESS_ALLOCATED, CLIENT_ADDRESS_HIDDEN].contains(&condition.type_.as_str())
+    [ADDRESS_ALLOCATED, CLIENT_ADDRESS_HIDDEN, ACCEPTED].contains(&condition.type_.as_str())
 }
 
 /// The status of a condition.

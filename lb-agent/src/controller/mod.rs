@@ -11,6 +11,7 @@ mod desired;
 mod events;
 mod follow;
 mod http;
+mod judge;
 mod ledger;
 mod metrics;
 mod news;

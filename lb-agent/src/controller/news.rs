@@ -5,8 +5,9 @@ use std::net::IpAddr;
 use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::Condition};
 
 use super::{
-    desired::{ADDRESS_ALLOCATED, Desired},
+    desired::{ADDRESS_ALLOCATED, Desired, Wanted},
     events::Events,
+    judge::{self, ACCEPTED},
     objects::{PoolItem, READY, ServiceItem},
     pool_status,
 };
@@ -50,12 +51,20 @@ pub(super) fn of_service(events: &Events, write: &ServiceWrite) {
             events.normal(&about, "IPReleased", format!("{address} is not the Service's any more"));
         }
     }
-    let Some(wanted) = desired.allocated().filter(|wanted| !wanted.holds) else { return };
-    let shown = item.conditions.iter().any(|shown| shown.type_ == ADDRESS_ALLOCATED && wanted.equals(shown));
-    let told = before.as_ref().and_then(Desired::allocated) == Some(wanted);
-    if !shown && !told {
+    let is_news = |wanted: &Wanted| {
+        let shown = item.conditions.iter().any(|shown| wanted.equals(shown));
+        let told = before.as_ref().and_then(|before| before.condition(wanted.type_)) == Some(wanted);
+        !shown && !told
+    };
+    let allocated = desired.condition(ADDRESS_ALLOCATED);
+    if let Some(wanted) = allocated.filter(|wanted| !wanted.holds && is_news(wanted)) {
         let reason = if wanted.reason == "PoolGone" { "PoolGone" } else { "AllocationFailed" };
         events.warning(&about, reason, wanted.message.clone());
+    }
+    let has_addresses = allocated.is_some_and(|wanted| wanted.holds);
+    let accepted = desired.condition(ACCEPTED).filter(|wanted| judge::is_news(wanted, has_addresses));
+    if let Some(wanted) = accepted.filter(|wanted| is_news(wanted)) {
+        events.warning(&about, wanted.reason, wanted.message.clone());
     }
 }
 

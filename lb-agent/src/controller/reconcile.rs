@@ -19,6 +19,7 @@ use super::{
     desired::Desired,
     events::Events,
     follow::{Table, follow},
+    judge,
     ledger::Ledger,
     news::{self, PoolWrite, ServiceWrite},
     objects::{self, PoolItem, ServiceItem},
@@ -31,10 +32,14 @@ use crate::{
     cluster::{
         allocate::{Claimant, Situation, Verdict, allocate},
         forbidden::Forbidden,
+        judge::Judge,
         pools::{PoolJudgement, PoolSet, Pools},
     },
     kubernetes::crds::VipPool,
-    model::inventory::{ClusterNode, ObjectName},
+    model::{
+        Judgement,
+        inventory::{ClusterNode, ObjectName},
+    },
 };
 
 /// Changes that come within this time are taken together.
@@ -59,6 +64,7 @@ pub(super) struct Reconciler {
     events: Events,
     ledger: Ledger,
     set: PoolSet,
+    judge: Judge,
     services: Pace<ObjectName>,
     pools: Pace<String>,
     told: BTreeMap<String, Told>,
@@ -91,6 +97,7 @@ impl Reconciler {
         let events = Events::start(client.clone(), &settings.identity, report.clone(), &mut tasks);
         Self {
             writer: Arc::new(Writer::new(client, lead, settings.write_timeout)),
+            judge: Judge::new(&settings.class, settings.reserved.clone()),
             settings,
             report,
             events,
@@ -131,7 +138,8 @@ impl Reconciler {
         let (verdicts, forbidden) = self.decide(world, &pools);
         let counts = pool_status::counts(&pools, &verdicts, forbidden.spans());
         self.tell(&pools, &verdicts, &counts);
-        self.write_services(world, &verdicts).await;
+        let judgements = judge::judgements(&mut self.judge, &world.nodes, &pools, &world.services, &verdicts);
+        self.write_services(world, &verdicts, &judgements).await;
         self.write_pools(world, &pools, &counts).await;
     }
 
@@ -165,12 +173,18 @@ impl Reconciler {
         });
     }
 
-    async fn write_services(&mut self, world: &World, verdicts: &BTreeMap<ObjectName, Verdict>) {
+    async fn write_services(
+        &mut self,
+        world: &World,
+        verdicts: &BTreeMap<ObjectName, Verdict>,
+        judgements: &BTreeMap<ObjectName, Vec<Judgement>>,
+    ) {
         let now = Instant::now();
         let mut writes = Vec::new();
         for (name, verdict) in verdicts {
             let Some(item) = world.services.get(name) else { continue };
-            let Some(desired) = Desired::of(verdict, &item.service) else { continue };
+            let judgements = judgements.get(name).map_or(&[][..], Vec::as_slice);
+            let Some(desired) = Desired::of(verdict, &item.service, judgements) else { continue };
             let done = desired.is_shown_by(item) || self.ledger.is_settled(name, item, &desired);
             if done || !self.services.is_due(name, now) {
                 continue;

@@ -70,6 +70,7 @@ fn node(name: &str, ready: &str) -> Value {
 
 const ALLOCATED: &str = "levee.dev/AddressAllocated";
 const HIDDEN: &str = "levee.dev/ClientAddressHidden";
+const ACCEPTED: &str = "levee.dev/Accepted";
 
 fn said(status: &str, reason: &str) -> Option<(String, String)> {
     Some((status.to_owned(), reason.to_owned()))
@@ -91,6 +92,7 @@ async fn a_service_gets_its_address_with_conditions_and_an_event_and_then_there_
         assert_eq!(cluster.get("services", "ns/web")["status"]["loadBalancer"]["ingress"][0]["ipMode"], "VIP");
         assert_eq!(cluster.condition("services", "ns/web", ALLOCATED), said("True", "Allocated"));
         assert_eq!(cluster.condition("services", "ns/web", HIDDEN), said("True", "TrafficPolicyCluster"));
+        assert_eq!(cluster.condition("services", "ns/web", ACCEPTED), said("True", "Accepted"));
         assert_eq!(cluster.events, [("IPAllocated".to_owned(), "the address is 192.0.2.2".to_owned())]);
     });
     let counted = |used: u64, free: u64| {
@@ -227,4 +229,40 @@ async fn who_does_not_lead_writes_nothing() {
     let writes = api.read(|cluster| cluster.writes.clone());
     let services: Vec<_> = writes.iter().filter(|write| write.starts_with("services")).collect();
     assert_eq!(services, ["services ns/a", "services ns/b"], "each by the one that led");
+}
+
+#[tokio::test]
+async fn what_no_node_can_serve_stands_in_a_condition_and_one_event_until_it_is_mended() {
+    let api = FakeApi::start(Mode::Current).await;
+    api.put("vippools", pool("edge", &["192.0.2.8/29"]));
+    let mut odd = service("odd");
+    odd["spec"]["loadBalancerSourceRanges"] = json!(["10.0.0.0/99"]);
+    api.put("services", odd);
+    let mut elsewhere = service("elsewhere");
+    elsewhere["spec"]["loadBalancerClass"] = json!("example.org/other");
+    elsewhere["spec"]["loadBalancerSourceRanges"] = json!(["10.0.0.0/99"]);
+    api.put("services", elsewhere);
+    let running = Running::start(&api);
+    let warned =
+        |cluster: &Cluster| cluster.events.iter().filter(|(reason, _)| reason == "SourceRangesInvalid").count();
+    let accepted = |cluster: &Cluster| cluster.condition("services", "ns/odd", ACCEPTED);
+    api.until("an Event", |cluster| warned(cluster) > 0).await;
+    api.read(|cluster| {
+        assert_eq!(accepted(cluster), said("False", "SourceRangesInvalid"));
+        assert_eq!(cluster.addresses("ns/odd"), ["192.0.2.8"]);
+        let written: Vec<_> = cluster.writes.iter().filter(|write| write.starts_with("services")).collect();
+        assert_eq!(written, ["services ns/odd"], "one write for address and conditions");
+    });
+    // What does not matter, and another Service, are no reason to tell it again.
+    api.change("services", "ns/odd", |service| service["metadata"]["labels"]["seen"] = json!("1"));
+    api.put("services", service("web"));
+    api.until("the next address", |cluster| cluster.addresses("ns/web") == ["192.0.2.9"]).await;
+    assert_eq!(api.read(warned), 1);
+    api.change("services", "ns/odd", |service| service["spec"]["loadBalancerSourceRanges"] = json!(["10.0.0.0/9"]));
+    api.until("it is mended", |cluster| accepted(cluster) == said("True", "Accepted")).await;
+    running.stop().await;
+    api.read(|cluster| {
+        assert_eq!((warned(cluster), cluster.addresses("ns/odd")), (1, vec!["192.0.2.8".to_owned()]));
+        assert!(cluster.writes.iter().all(|write| write != "services ns/elsewhere"));
+    });
 }

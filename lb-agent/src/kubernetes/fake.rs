@@ -25,6 +25,9 @@ pub(crate) const SLICES: &str = "/apis/discovery.k8s.io/v1/endpointslices";
 pub(crate) const BETA_SLICES: &str = "/apis/discovery.k8s.io/v1beta1/endpointslices";
 pub(crate) const POOLS: &str = "/apis/levee.dev/v1alpha1/vippools";
 
+pub(crate) const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/levee-system/leases";
+pub(crate) const EVENTS: &str = "/apis/events.k8s.io/v1/namespaces/default/events";
+
 /// What requests meet.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Fault {
@@ -55,6 +58,7 @@ pub(crate) struct Asked {
     pub(crate) path: String,
     pub(crate) query: String,
     pub(crate) authorization: Option<String>,
+    pub(crate) body: String,
     pub(crate) at: Instant,
 }
 
@@ -261,7 +265,9 @@ async fn answer(State(store): State<Arc<Mutex<Store>>>, request: Request) -> Res
     let (path, query) = (uri.path().to_owned(), uri.query().unwrap_or_default().to_owned());
     let authorization = request.headers().get("authorization").map(|value| value.to_str().unwrap().to_owned());
     let method = request.method().to_string();
-    drop(request);
+    let body = axum::body::to_bytes(request.into_body(), usize::MAX).await.unwrap_or_default();
+    let body = String::from_utf8(body.to_vec()).unwrap();
+    let written = (method != "GET").then(|| body.clone());
     let fault = {
         let mut store = store.lock().unwrap();
         store.asked.push(Asked {
@@ -269,6 +275,7 @@ async fn answer(State(store): State<Arc<Mutex<Store>>>, request: Request) -> Res
             path: path.clone(),
             query: query.clone(),
             authorization: authorization.clone(),
+            body,
             at: Instant::now(),
         });
         if store.token.as_ref().is_some_and(|token| authorization != Some(format!("Bearer {token}"))) {
@@ -286,8 +293,18 @@ async fn answer(State(store): State<Arc<Mutex<Store>>>, request: Request) -> Res
             }
             response
         }
-        None => serve(&mut store.lock().unwrap(), &path, &query),
+        None => match written {
+            Some(written) => write(&store.lock().unwrap(), &path, written),
+            None => serve(&mut store.lock().unwrap(), &path, &query),
+        },
     }
+}
+
+/// Takes what is written to a resource that there is, or to one object of it, and keeps it nowhere but in `asked`.
+fn write(store: &Store, path: &str, body: String) -> Response {
+    let is_there = store.objects.contains_key(path)
+        || path.rsplit_once('/').is_some_and(|(resource, _)| store.objects.contains_key(resource));
+    if is_there { Response::new(Body::from(body)) } else { plain(404, &status(404, "no such resource")) }
 }
 
 fn serve(store: &mut Store, path: &str, query: &str) -> Response {

@@ -6,3 +6,4 @@ pub mod convert;
 pub mod crds;
 #[cfg(test)]
 pub(crate) mod fake;
+pub mod notices;

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr};
 use super::{
     Family, Sample, Value, facts,
     samples::{flag, gauge, labelled, single},
+    source,
 };
 use crate::status::{AgentStatus, ClusterStatus};
 
@@ -16,7 +17,7 @@ pub(super) fn families(status: &AgentStatus) -> Vec<Family> {
         None => Family { fact, samples: Vec::new() },
     };
     let saved = cluster.and_then(|cluster| cluster.saved).map(gauge);
-    vec![
+    let mut families = vec![
         wants_credentials(status),
         one(facts::KUBERNETES_LIVE, |cluster| flag(cluster.origin == "live")),
         saved.map_or(Family { fact: facts::KUBERNETES_SAVED, samples: Vec::new() }, |at| {
@@ -27,7 +28,9 @@ pub(super) fn families(status: &AgentStatus) -> Vec<Family> {
         Family { fact: facts::KUBERNETES_JUDGEMENTS, samples: cluster.map(judgements).unwrap_or_default() },
         one(facts::KUBERNETES_WITHHELD, |cluster| gauge(cluster.withheld.len() as u64)),
         one(facts::KUBERNETES_COMPOSE, |cluster| Value::Durations(cluster.compose_seconds, cluster.compositions)),
-    ]
+    ];
+    families.extend(source::families(cluster.and_then(|cluster| cluster.source.as_ref())));
+    families
 }
 
 fn objects(cluster: &ClusterStatus) -> [(String, Value); 3] {

@@ -64,6 +64,15 @@ facts! {
     KUBERNETES_JUDGEMENTS = Gauge "levee_kubernetes_judgements" "Remarks on objects of the cluster, by severity and reason; lbctl status lists them";
     KUBERNETES_WITHHELD = Gauge "levee_kubernetes_vips_withheld" "VIPs of Services that are served and not announced by this node: its inventory is too old, it is excluded, or not selected";
     KUBERNETES_COMPOSE = Durations "levee_kubernetes_compose_duration_seconds" "Time taken to make services of configuration and inventory, seconds";
+    KUBERNETES_SERVER = Info "levee_kubernetes_server" "API server that answered last; absent while none answers";
+    KUBERNETES_LISTED = Gauge "levee_kubernetes_listed_timestamp_seconds" "When the last complete list of the resource was there, seconds of Unix time";
+    KUBERNETES_HEARD = Gauge "levee_kubernetes_heard_timestamp_seconds" "When an API server last said anything about the resource, seconds of Unix time: bookmarks come every minute";
+    KUBERNETES_LISTS = Counter "levee_kubernetes_lists" "Complete lists of the resource";
+    KUBERNETES_FAILURES = Counter "levee_kubernetes_failures" "Failures to list or watch the resource";
+    KUBERNETES_DOUBTED = Gauge "levee_kubernetes_list_doubted" "Whether a complete list of the resource lost most of what was known and is not believed yet";
+    KUBERNETES_UNREADABLE = Gauge "levee_kubernetes_objects_unreadable" "Objects of the resource that cannot be read: the version before stays in force";
+    KUBERNETES_SAVE_FAILED = Gauge "levee_kubernetes_save_failed" "Whether the inventory on disk could not be read or written";
+    KUBERNETES_LEASE = Gauge "levee_kubernetes_lease_renewed_timestamp_seconds" "When the Lease of this node was renewed last, seconds of Unix time";
     MAPS_READABLE = Gauge "levee_maps_readable" "Whether the maps could be read for this answer: the metrics below are absent otherwise";
     SERVICE_PACKETS = Counter "levee_service_packets" "Packets of the service that were handed on or up";
     SERVICE_BYTES = Counter "levee_service_bytes" "Bytes of these packets from the IP header on, without tunnel headers";

@@ -8,6 +8,7 @@ mod contract;
 mod facts;
 mod members;
 mod samples;
+mod source;
 mod tracking;
 
 use std::fmt;
@@ -103,7 +104,7 @@ const fn kind(kind: Kind) -> MetricType {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::examples;
+    use crate::{examples, status::DoubtedStatus};
 
     #[test]
     fn the_whole_text_is_as_documented() {
@@ -124,7 +125,12 @@ mod tests {
     #[test]
     fn a_cluster_has_its_metrics() {
         let mut status = examples::status();
-        status.cluster = Some(examples::cluster());
+        let mut cluster = examples::cluster();
+        let kinds = &mut cluster.source.as_mut().unwrap().kinds;
+        kinds[0].doubted = Some(DoubtedStatus { listed: 1, held: 3, lists: 1, needed: 3 });
+        kinds[1].failures = 2;
+        kinds[3].unreadable.insert("edge".to_owned(), "no addresses".to_owned());
+        status.cluster = Some(cluster);
         status.backends[0].health = "wantsCredentials".to_owned();
         let text = render(&status, None);
         for line in [
@@ -136,6 +142,16 @@ mod tests {
             "levee_kubernetes_vips_withheld 1",
             "levee_kubernetes_compose_duration_seconds_sum 0.015625",
             "levee_kubernetes_compose_duration_seconds_count 5",
+            "levee_kubernetes_server_info{server=\"10.0.1.2:6443\"} 1",
+            "levee_kubernetes_listed_timestamp_seconds{resource=\"nodes\"} 1795000000",
+            "levee_kubernetes_heard_timestamp_seconds{resource=\"vippools\"} 1795003690",
+            "levee_kubernetes_lists_total{resource=\"endpointslices\"} 1",
+            "levee_kubernetes_failures_total{resource=\"services\"} 2",
+            "levee_kubernetes_list_doubted{resource=\"nodes\"} 1",
+            "levee_kubernetes_list_doubted{resource=\"services\"} 0",
+            "levee_kubernetes_objects_unreadable{resource=\"vippools\"} 1",
+            "levee_kubernetes_save_failed 0",
+            "levee_kubernetes_lease_renewed_timestamp_seconds 1795003695",
             "levee_backend_wants_credentials{service=\"kubernetes\",backend=\"10.0.1.2:6443\"} 1",
         ] {
             assert!(text.contains(&format!("{line}\n")), "{line} is not in\n{text}");

@@ -29,4 +29,4 @@ pub use members::{Gate, Member, MemberState, Members};
 pub use network::{Interface, InterfaceKind, MacAddr, Network, NextHop};
 pub use pool::{AddressRange, AnnounceNodes, AnnouncePolicy, Pool};
 pub use probe::{ClientIdentity, Credentials, ExpectedStatus, HttpProbe, Probe, ProbeKind, TlsProbe, Trust};
-pub use source::{Doubted, Kind, KindStatus, SaveStatus, SourceStatus};
+pub use source::{Doubted, Kind, KindStatus, LeaseStatus, SaveStatus, SourceStatus};

@@ -104,3 +104,14 @@ pub struct SaveStatus {
     /// Why it could not be read or written, until it can.
     pub error: Option<String>,
 }
+
+/// How the Lease fares by which this node shows the API that its agent lives.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct LeaseStatus {
+    /// Namespace and name.
+    pub name: String,
+    /// When it was renewed last.
+    pub renewed_at: Option<Instant>,
+    /// Why it could not be renewed, until it is.
+    pub error: Option<String>,
+}

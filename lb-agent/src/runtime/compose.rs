@@ -12,7 +12,11 @@ use anyhow::Result;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{checked, report};
+use super::{
+    checked,
+    followed::{Errand, Followed, SharedSource, SpawnSource},
+    report,
+};
 use crate::{
     cluster::{Composed, Composer, Room, Sources},
     config::{Capacities, Config, ConfigErrors},
@@ -22,14 +26,6 @@ use crate::{
 
 /// How long to wait for the first inventory: longer than a source looks for API servers before it takes the saved one.
 const FIRST_INVENTORY: Duration = Duration::from_secs(5);
-
-/// Follows a cluster until the token is cancelled; what it yields is whole inventories. The API servers to try come in
-/// by the channel, the best first.
-pub type SpawnSource = fn(
-    &ClusterAccess,
-    watch::Receiver<Vec<SocketAddr>>,
-    CancellationToken,
-) -> Result<watch::Receiver<Option<Snapshot>>>;
 
 /// What the reconciler is told.
 #[derive(Debug)]
@@ -54,6 +50,7 @@ pub struct Wanted {
 /// A source that runs.
 struct Source {
     access: ClusterAccess,
+    node: String,
     snapshots: watch::Receiver<Option<Snapshot>>,
     _running: DropGuard,
 }
@@ -65,8 +62,10 @@ pub struct Compositor {
     cancel: CancellationToken,
     config: Config,
     source: Option<Source>,
+    followed: SharedSource,
     composer: Composer,
     api_servers: watch::Sender<Vec<SocketAddr>>,
+    fingerprint: watch::Sender<String>,
     began: Instant,
     /// When the result becomes another by itself.
     changes_at: Option<Instant>,
@@ -87,14 +86,17 @@ impl Compositor {
         network: watch::Receiver<Network>,
         cancel: CancellationToken,
     ) -> Result<Self> {
+        let fingerprint = watch::Sender::new(config.agent.secret.fingerprint());
         let mut compositor = Self {
             spawn,
             network,
             cancel,
             config,
             source: None,
+            followed: SharedSource::default(),
             composer: Composer::default(),
             api_servers: watch::Sender::default(),
+            fingerprint,
             began: Instant::now(),
             changes_at: None,
             is_due: false,
@@ -107,6 +109,11 @@ impl Compositor {
         compositor.compose();
         compositor.follow()?;
         Ok(compositor)
+    }
+
+    /// How the source fares, at any time.
+    pub fn followed(&self) -> SharedSource {
+        self.followed.clone()
     }
 
     /// The first of all, with the first inventory if there is one within a while: the maps of an earlier agent are as
@@ -180,16 +187,26 @@ impl Compositor {
 
     /// Follows the cluster of the configuration, and no other.
     fn follow(&mut self) -> Result<()> {
-        let access = self.config.kubernetes.as_ref().map(|settings| &settings.access);
-        if self.source.as_ref().map(|source| &source.access) == access {
+        let fingerprint = self.config.agent.secret.fingerprint();
+        self.fingerprint.send_if_modified(|shown| std::mem::replace(shown, fingerprint) != *shown);
+        let wanted = self.config.kubernetes.as_ref().map(|settings| (&settings.access, &settings.node_name));
+        if self.source.as_ref().map(|source| (&source.access, &source.node)) == wanted {
             return Ok(());
         }
         self.source = None;
-        if let Some(access) = access {
+        self.followed.set(None);
+        if let Some((access, node)) = wanted {
             let cancel = self.cancel.child_token();
             let running = cancel.clone().drop_guard();
-            let snapshots = (self.spawn)(access, self.api_servers.subscribe(), cancel)?;
-            self.source = Some(Source { access: access.clone(), snapshots, _running: running });
+            let Followed { snapshots, status, lease } = (self.spawn)(Errand {
+                access: access.clone(),
+                node: node.clone(),
+                servers: self.api_servers.subscribe(),
+                fingerprint: self.fingerprint.subscribe(),
+                cancel,
+            })?;
+            self.followed.set(Some((status, lease)));
+            self.source = Some(Source { access: access.clone(), node: node.clone(), snapshots, _running: running });
         }
         Ok(())
     }
@@ -245,6 +262,7 @@ impl Compositor {
             withheld: withheld.map(|(vip, reason)| WithheldStatus { vip: *vip, reason: reason.clone() }).collect(),
             compositions: self.compositions,
             compose_seconds: self.seconds,
+            source: None, // `followed` enters it
         }
     }
 }

@@ -15,20 +15,17 @@ kubernetes: {kubeconfig: /k}
 ";
 
 /// The sources that were started: what they yield goes in here.
-type Started =
-    Vec<(ClusterAccess, watch::Sender<Option<Snapshot>>, watch::Receiver<Vec<SocketAddr>>, CancellationToken)>;
+type Started = Vec<(Errand, watch::Sender<Option<Snapshot>>)>;
 static STARTED: Mutex<BTreeMap<String, Started>> = Mutex::new(BTreeMap::new());
 
 /// Starts a source that is found by its `kubeconfig`, so that tests do not see each other's.
-fn spawn(
-    access: &ClusterAccess,
-    servers: watch::Receiver<Vec<SocketAddr>>,
-    cancel: CancellationToken,
-) -> Result<watch::Receiver<Option<Snapshot>>> {
-    let (sender, receiver) = watch::channel(None);
-    let name = access.kubeconfig.as_ref().unwrap().display().to_string();
-    STARTED.lock().unwrap().entry(name).or_default().push((access.clone(), sender, servers, cancel));
-    Ok(receiver)
+#[expect(clippy::unnecessary_wraps, reason = "a source that never fails")]
+fn spawn(errand: Errand) -> Result<Followed> {
+    let (sender, snapshots) = watch::channel(None);
+    let (status, lease) = (watch::Sender::default().subscribe(), watch::Sender::default().subscribe());
+    let name = errand.access.kubeconfig.as_ref().unwrap().display().to_string();
+    STARTED.lock().unwrap().entry(name).or_default().push((errand, sender));
+    Ok(Followed { snapshots, status, lease })
 }
 
 fn config(text: &str) -> Config {
@@ -67,8 +64,8 @@ fn compositor(text: &str) -> Compositor {
 /// What the latest source of this name yields, and the servers it is told.
 fn source(name: &str) -> (watch::Sender<Option<Snapshot>>, watch::Receiver<Vec<SocketAddr>>, CancellationToken) {
     let started = STARTED.lock().unwrap();
-    let (_, sender, servers, cancel) = started[name].last().unwrap();
-    (sender.clone(), servers.clone(), cancel.clone())
+    let (errand, sender) = started[name].last().unwrap();
+    (sender.clone(), errand.servers.clone(), errand.cancel.clone())
 }
 
 fn wanted(update: Option<Update>) -> Wanted {
@@ -144,4 +141,28 @@ async fn a_cluster_that_is_read_otherwise_is_another_source() {
     let update = wanted(updates.recv().await);
     assert!(update.cluster.is_some(), "there is still a control plane");
     assert!(source("/after").2.is_cancelled());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_is_told_the_nodes_name_and_the_fingerprint_whenever_it_changes() {
+    let text = TEXT.replace("{kubeconfig: /k}", "{kubeconfig: /lease, nodeName: worker-1}");
+    let compositor = compositor(&text);
+    let told = || {
+        let started = STARTED.lock().unwrap();
+        let errand = &started["/lease"].last().unwrap().0;
+        (errand.node.clone(), errand.fingerprint.borrow().clone(), started["/lease"].len())
+    };
+    let before = config(&text).agent.secret.fingerprint();
+    assert_eq!(told(), ("worker-1".to_owned(), before.clone(), 1));
+    let (outcomes, receiver) = mpsc::channel(1);
+    let mut updates = compositor.run(receiver);
+    let other = text.replace("0f\n", "ff\n");
+    let after = config(&other).agent.secret.fingerprint();
+    assert_ne!(before, after);
+    outcomes.send(Ok(config(&other))).await.unwrap();
+    wanted(updates.recv().await);
+    assert_eq!(told(), ("worker-1".to_owned(), after.clone(), 1), "the same source goes on");
+    outcomes.send(Ok(config(&other.replace("worker-1", "worker-2")))).await.unwrap();
+    wanted(updates.recv().await);
+    assert_eq!(told(), ("worker-2".to_owned(), after, 2), "another Lease");
 }

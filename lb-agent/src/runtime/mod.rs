@@ -4,6 +4,7 @@ mod cluster_source;
 mod compose;
 pub mod controller;
 mod drains;
+mod followed;
 mod interfaces;
 mod listeners;
 mod logging;
@@ -83,7 +84,8 @@ async fn serve(path: PathBuf, config: Config) -> Result<()> {
     let status = SharedStatus::default();
     let (listeners, requests) = mpsc::channel(1);
     let (commands, drains) = mpsc::channel(api::COMMANDS);
-    let mut servers = serve_status(&config.agent, &status, listeners, commands, &cancel).await?;
+    let source = source_of(&status, compositor.followed());
+    let mut servers = serve_status(&config.agent, source, listeners, commands, &cancel).await?;
     let (source, outcomes) = FileSource::spawn(&path, cancel.clone()).context("watching the configuration")?;
     let agent = config.agent.clone();
     let (speaking, wanted_speaking) = watch::channel(None);
@@ -111,17 +113,25 @@ async fn serve(path: PathBuf, config: Config) -> Result<()> {
     ending
 }
 
+/// The agent's state with how the source of inventories fares at that moment.
+fn source_of(status: &SharedStatus, followed: followed::SharedSource) -> StatusSource {
+    let shared = status.clone();
+    Arc::new(move || {
+        let mut status = shared.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        followed.enter(&mut status);
+        status
+    })
+}
+
 /// Serves the status over HTTP and the local socket. The receiver yields why one of them ended.
 async fn serve_status(
     agent: &AgentConfig,
-    status: &SharedStatus,
+    source: StatusSource,
     listeners: mpsc::Sender<Request>,
     drains: mpsc::Sender<api::DrainCommand>,
     cancel: &CancellationToken,
 ) -> Result<mpsc::Receiver<Result<()>>> {
     let (failed, failures) = mpsc::channel(2);
-    let shared = status.clone();
-    let source: StatusSource = Arc::new(move || shared.lock().unwrap_or_else(PoisonError::into_inner).clone());
     let socket = api::bind(&agent.socket)?;
     let serving = api::serve(socket, source.clone(), listeners, drains, cancel.clone());
     let report = failed.clone();

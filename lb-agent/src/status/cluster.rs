@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::FollowStatus;
 use crate::model::{Judgement, Severity};
 
 /// The inventory in force and what came of it.
@@ -30,6 +31,9 @@ pub struct ClusterStatus {
     pub compositions: u64,
     /// Time that this took in all, seconds.
     pub compose_seconds: f64,
+    /// How it is followed; `null` if no cluster is.
+    #[serde(default)]
+    pub source: Option<FollowStatus>,
 }
 
 /// A VIP that is not announced here.

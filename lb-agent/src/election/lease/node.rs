@@ -12,16 +12,19 @@ use kube::{
 use serde_json::json;
 use tokio::{
     sync::watch,
-    time::{MissedTickBehavior, interval, timeout},
+    time::{Instant, MissedTickBehavior, interval, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{super::sightings::Sighting, record};
+use crate::model::LeaseStatus;
 
 /// How often a node renews its Lease.
 pub const RENEWAL: Duration = Duration::from_secs(10);
 /// How long it says to be alive with that, whole seconds.
 pub const DURATION: Duration = Duration::from_secs(40);
+/// How long to wait where the API does not allow it, or has no such namespace.
+pub const DENIED: Duration = Duration::from_secs(60);
 /// Annotation with the fingerprint of the secret.
 pub const FINGERPRINT: &str = "levee.dev/secret-fingerprint";
 /// Field manager of what the node agent writes.
@@ -38,45 +41,95 @@ pub fn name_of(node: &str) -> String {
 }
 
 /// Renews the Lease of `node` in `namespace` until `cancel`. A changed fingerprint is written at once. An API that does
-/// not answer is asked again with the next renewal.
+/// not answer is asked again with the next renewal, one that does not allow it after [`DENIED`].
 pub async fn renew(
     client: Client,
     namespace: String,
     node: String,
-    mut fingerprint: watch::Receiver<String>,
+    fingerprint: watch::Receiver<String>,
     cancel: CancellationToken,
 ) {
-    let leases: Api<Lease> = Api::namespaced(client, &namespace);
-    let (name, parameters) = (name_of(&node), PatchParams::apply(MANAGER).force());
-    let mut ticks = interval(RENEWAL);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut said = false;
-    loop {
-        tokio::select! {
-            () = cancel.cancelled() => return,
-            _ = ticks.tick() => {}
-            Ok(()) = fingerprint.changed() => ticks.reset(),
-        }
-        let shown = fingerprint.borrow_and_update().clone();
-        let patch = Patch::Apply(lease(&node, &shown));
-        let written = timeout(RENEWAL, leases.patch(&name, &parameters, &patch));
-        let error = tokio::select! {
-            () = cancel.cancelled() => return,
-            written = written => match written {
-                Ok(Ok(_)) => None,
-                Ok(Err(error)) => Some(record::causes(&error as &dyn Error)),
-                Err(_) => Some("no answer in time".to_owned()),
-            },
-        };
-        match &error {
-            Some(error) if !said => {
-                tracing::warn!(error, "lease {namespace}/{name} could not be renewed; trying again");
+    Renewal { client, namespace, node, fingerprint, status: watch::Sender::default() }.run(cancel).await;
+}
+
+/// The renewing of a node's Lease.
+pub struct Renewal {
+    /// The way to the API.
+    pub client: Client,
+    /// Namespace of the Lease.
+    pub namespace: String,
+    /// Name of the node's object.
+    pub node: String,
+    /// Fingerprint of the secret.
+    pub fingerprint: watch::Receiver<String>,
+    /// How it fares.
+    pub status: watch::Sender<LeaseStatus>,
+}
+
+impl Renewal {
+    /// Renews until `cancel`.
+    pub async fn run(mut self, cancel: CancellationToken) {
+        self.status.send_modify(|status| status.name = format!("{}/{}", self.namespace, name_of(&self.node)));
+        let mut ticks = interval(RENEWAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                _ = ticks.tick() => {}
+                Ok(()) = self.fingerprint.changed() => ticks.reset(),
             }
-            None if said => tracing::info!("lease {namespace}/{name} is renewed again"),
+            let Some(failure) = cancel.run_until_cancelled(self.write()).await else { return };
+            if failure.as_ref().is_some_and(|failure| failure.is_denied) {
+                ticks.reset_after(DENIED);
+            }
+            self.tell(failure);
+        }
+    }
+
+    /// Writes the Lease once; why that failed, if it did.
+    async fn write(&mut self) -> Option<Failure> {
+        let leases: Api<Lease> = Api::namespaced(self.client.clone(), &self.namespace);
+        let shown = self.fingerprint.borrow_and_update().clone();
+        let (name, patch) = (name_of(&self.node), Patch::Apply(lease(&self.node, &shown)));
+        match timeout(RENEWAL, leases.patch(&name, &PatchParams::apply(MANAGER).force(), &patch)).await {
+            Ok(Ok(_)) => None,
+            Ok(Err(error)) => {
+                let is_denied = matches!(&error, kube::Error::Api(status) if matches!(status.code, 401 | 403 | 404));
+                Some(Failure { is_denied, text: record::causes(&error as &dyn Error) })
+            }
+            Err(_) => Some(Failure { is_denied: false, text: "no answer in time".to_owned() }),
+        }
+    }
+
+    fn tell(&self, failure: Option<Failure>) {
+        let name = self.status.borrow().name.clone();
+        let was_failing = self.status.borrow().error.is_some();
+        match &failure {
+            Some(Failure { is_denied: true, text }) if !was_failing => tracing::warn!(
+                error = text,
+                "lease {name} could not be written, trying again every {} s; it takes the namespace and the agent's Role \
+                 in it (`patch` and `create` on leases), and nothing else depends on it",
+                DENIED.as_secs()
+            ),
+            Some(Failure { text, .. }) if !was_failing => {
+                tracing::warn!(error = text, "lease {name} could not be renewed; trying again");
+            }
+            None if was_failing => tracing::info!("lease {name} is renewed again"),
             _ => {}
         }
-        said = error.is_some();
+        self.status.send_modify(|status| match failure {
+            None => (status.renewed_at, status.error) = (Some(Instant::now().into_std()), None),
+            Some(failure) => status.error = Some(failure.text),
+        });
     }
+}
+
+/// Why a Lease was not written.
+#[derive(Debug)]
+struct Failure {
+    /// There is no such namespace, or the agent may not: only somebody's change helps.
+    is_denied: bool,
+    text: String,
 }
 
 /// What all nodes show at present, for [`Sightings`](super::super::sightings::Sightings).
