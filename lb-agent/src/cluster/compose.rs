@@ -8,9 +8,13 @@ use std::{
 };
 
 use super::{
-    admit::{Admission, Refusal},
+    admit::Admission,
+    claim::ClassRule,
     control_plane::{self, Remembered},
     endpoints::Nodes,
+    forbidden::Forbidden,
+    pools::{PoolInForce, PoolSet},
+    problem::Problem,
     room::Room,
     service::{Rules, Wish, wish},
 };
@@ -58,6 +62,7 @@ pub struct Composed {
 #[derive(Debug, Default)]
 pub struct Composer {
     servers: Remembered,
+    pools: PoolSet,
     before: Option<Before>,
 }
 
@@ -67,6 +72,7 @@ struct Before {
     inventory: Arc<Inventory>,
     settings: KubernetesSettings,
     taken: BTreeSet<IpAddr>,
+    pools: BTreeMap<String, PoolInForce>,
     wishes: HashMap<ObjectName, Option<Arc<Wish>>>,
 }
 
@@ -114,13 +120,16 @@ impl Composer {
         configured: &DesiredState,
     ) -> Vec<(ObjectName, Arc<Wish>)> {
         let taken: BTreeSet<IpAddr> = configured.services.iter().flat_map(|service| &service.vips).copied().collect();
+        let pools = self.pools.follow(&inventory.pools);
         let before = self.before.take().filter(|before| {
-            let same = before.inventory.nodes == inventory.nodes && before.inventory.pools == inventory.pools;
+            let same = before.inventory.nodes == inventory.nodes && before.pools == pools;
             same && before.settings == *settings && before.taken == taken
         });
+        let forbidden = Forbidden::of(&inventory.nodes, [], &settings.reserved);
         let rules = Rules {
-            settings,
-            admission: Admission::new(inventory, &settings.reserved, &taken),
+            class: ClassRule::of(settings),
+            admission: Admission { pools: &pools, forbidden: &forbidden },
+            taken: &taken,
             nodes: Nodes::of(inventory),
         };
         let mut known = HashMap::with_capacity(inventory.services.len());
@@ -140,15 +149,16 @@ impl Composer {
             let service = inventory.services.get(name);
             (service.map(|service| service.created), service.map(|service| service.uid.clone()), name.clone())
         });
-        self.before =
-            Some(Before { inventory: Arc::clone(inventory), settings: settings.clone(), taken, wishes: known });
+        let (inventory, settings) = (Arc::clone(inventory), settings.clone());
+        self.before = Some(Before { inventory, settings, taken, pools, wishes: known });
         wishes
     }
 }
 
 /// The settling of what only one can have: addresses with ports, room in the maps.
 struct Settlement<'a> {
-    cluster_ips: HashMap<IpAddr, &'a ObjectName>,
+    /// Cluster addresses of Services: they change too often to judge every Service again by them.
+    forbidden: Forbidden<'a>,
     owners: HashMap<(IpAddr, Protocol, u16), ObjectName>,
     vips: HashSet<IpAddr>,
     room: Room,
@@ -167,10 +177,6 @@ impl<'a> Settlement<'a> {
         sources: &Sources<'_>,
         result: &'a mut Composed,
     ) -> Self {
-        let cluster_ips = inventory
-            .services
-            .iter()
-            .flat_map(|(name, service)| service.cluster_ips.iter().map(move |address| (*address, name)));
         let node = inventory.nodes.get(&settings.node_name);
         let is_saved = matches!(sources.snapshot, Some(Snapshot { origin: Origin::Saved { .. }, .. }));
         let left = settings.max_snapshot_age.checked_sub(sources.age).filter(|left| !left.is_zero());
@@ -185,7 +191,7 @@ impl<'a> Settlement<'a> {
             None
         };
         Self {
-            cluster_ips: cluster_ips.collect(),
+            forbidden: Forbidden::of([], &inventory.services, &[]),
             owners: HashMap::new(),
             vips: HashSet::new(),
             room: sources.room.clone().beside(&result.desired),
@@ -260,9 +266,8 @@ impl<'a> Settlement<'a> {
 
     /// Why a Service cannot have this VIP with these ports.
     fn objection(&self, vip: IpAddr, ports: &[u16], protocol: Protocol) -> Option<(Reason, String)> {
-        if let Some(service) = self.cluster_ips.get(&vip) {
-            let refusal = Refusal::ClusterIp { address: vip, service: (*service).clone() };
-            return Some((Reason::AddressRefused, refusal.to_string()));
+        if let Some(owner) = self.forbidden.owner(vip) {
+            return Some((Reason::AddressRefused, Problem::Forbidden { address: vip, owner }.to_string()));
         }
         ports.iter().find_map(|port| {
             let owner = self.owners.get(&(vip, protocol, *port))?;

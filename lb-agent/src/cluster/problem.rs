@@ -40,6 +40,8 @@ pub enum Problem {
         address: IpAddr,
         /// The pool.
         pool: String,
+        /// What the pool demands, in words that follow "which".
+        why: String,
     },
     /// A requested address is in a pool that is being deleted.
     PoolDeleting {
@@ -115,9 +117,7 @@ impl fmt::Display for Problem {
                 write!(f, "both {first} and {second} are asked for; ask for one address of each family")
             }
             Self::NoPoolHas { address } => write!(f, "{address} is in no VipPool in force"),
-            Self::NotAdmitted { address, pool } => {
-                write!(f, "{address} is in pool `{pool}`, which does not admit this namespace or these labels")
-            }
+            Self::NotAdmitted { address, pool, why } => write!(f, "{address} is in VipPool `{pool}`, which {why}"),
             Self::PoolDeleting { address, pool } => write!(f, "{address} is in pool `{pool}`, which is being deleted"),
             Self::Forbidden { address, owner } => write!(f, "{address} is {owner}"),
             Self::Taken { address, by, shares_key: false } => {

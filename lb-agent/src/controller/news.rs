@@ -7,10 +7,14 @@ use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta:
 use super::{
     desired::{ADDRESS_ALLOCATED, Desired},
     events::Events,
-    objects::{PoolItem, READY, ServiceItem},
+    objects::{PoolItem, ServiceItem},
     pool_status,
 };
-use crate::{cluster::pools::PoolJudgement, kubernetes::crds::VipPoolStatus, model::inventory::ObjectName};
+use crate::{
+    cluster::pools::PoolJudgement,
+    kubernetes::crds::{READY, VipPoolStatus},
+    model::inventory::ObjectName,
+};
 
 /// A status of a Service to be written.
 pub(super) struct ServiceWrite {

@@ -129,13 +129,13 @@ impl Reconciler {
         self.pools.retain(|name| world.pools.contains_key(name));
         self.told.retain(|name, _| world.pools.contains_key(name));
         let (verdicts, forbidden) = self.decide(world, &pools);
-        let counts = pool_status::counts(&pools, &verdicts, forbidden.spans());
+        let counts = pool_status::counts(&pools, &verdicts, &forbidden.spans());
         self.tell(&pools, &verdicts, &counts);
         self.write_services(world, &verdicts).await;
         self.write_pools(world, &pools, &counts).await;
     }
 
-    fn decide(&self, world: &World, pools: &Pools) -> (BTreeMap<ObjectName, Verdict>, Forbidden) {
+    fn decide<'w>(&self, world: &'w World, pools: &Pools) -> (BTreeMap<ObjectName, Verdict>, Forbidden<'w>) {
         let nodes = world.nodes.iter().map(|(name, node)| (name, &**node));
         let services = world.services.iter().map(|(name, item)| (name, &*item.service));
         let forbidden = Forbidden::of(nodes, services, &self.settings.reserved);
