@@ -185,6 +185,9 @@ impl<'a> Round<'a> {
                 kept.problems.push(problem);
                 continue;
             }
+            if let Some(owner) = self.situation.forbidden.owner(address) {
+                kept.problems.push(Problem::NotServed { address, owner });
+            }
             kept.addresses.insert(family, address);
         }
         kept
@@ -251,9 +254,12 @@ impl<'a> Round<'a> {
             self.holders.add(address, claim.name, service);
             has.insert(family, address);
         }
-        problems.retain(
-            |problem| !matches!(problem, Problem::PoolGone { address } if !has.values().any(|had| had == address)),
-        );
+        problems.retain(|problem| match problem {
+            Problem::PoolGone { address } | Problem::NotServed { address, .. } => {
+                has.values().any(|had| had == address)
+            }
+            _ => true,
+        });
         complete &= !has.is_empty();
         let order = families(service);
         let addresses = order.iter().filter_map(|family| has.get(family)).map(|address| self.given(*address)).collect();

@@ -195,6 +195,21 @@ fn an_address_whose_pool_is_gone_stays_but_one_that_is_not_admitted_any_more_goe
 }
 
 #[test]
+fn an_address_that_became_somebodys_stays_with_its_service_which_is_told() {
+    let reserved = ["192.0.2.4/30".parse().unwrap()];
+    let mut world =
+        World::default().with_pool("a", &["192.0.2.0/28"], |_| {}).with("web", has("192.0.2.7")).ours("web");
+    assert_eq!(world.outcome("web"), got(&["192.0.2.7"], &[], true));
+    world.forbidden = Forbidden::of([], [], &reserved);
+    assert_eq!(world.outcome("web"), got(&["192.0.2.7"], &["AddressInUse"], true));
+    world = world.with("moves", |service| {
+        has("192.0.2.6")(service);
+        asks("192.0.2.9")(service);
+    });
+    assert_eq!(world.ours("moves").outcome("moves"), got(&["192.0.2.9"], &[], true), "it is not its own any more");
+}
+
+#[test]
 fn a_requested_address_is_given_if_a_pool_admits_and_nobody_has_it() {
     let node =
         crate::model::inventory::ClusterNode { internal: vec!["192.0.2.4".parse().unwrap()], ..Default::default() };

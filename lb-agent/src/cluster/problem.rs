@@ -82,6 +82,13 @@ pub enum Problem {
     },
     /// Both families are required and one can't be had.
     NotBoth,
+    /// The address that the Service has has become somebody else's in the cluster.
+    NotServed {
+        /// The address.
+        address: IpAddr,
+        /// Whose it is.
+        owner: String,
+    },
 }
 
 impl Problem {
@@ -98,6 +105,7 @@ impl Problem {
             Self::NoneFree { .. } => "NoAddressFree",
             Self::PoolGone { .. } => "PoolGone",
             Self::NotBoth => "NotBothFamilies",
+            Self::NotServed { .. } => "AddressInUse",
         }
     }
 }
@@ -135,6 +143,9 @@ impl fmt::Display for Problem {
                     f,
                     "{address} is in no VipPool any more; the Service keeps it, but nodes announce addresses of pools only"
                 )
+            }
+            Self::NotServed { address, owner } => {
+                write!(f, "{address} is {owner}; the Service keeps it, but nodes do not announce it")
             }
             Self::NotBoth => f.write_str("both families are required; nothing is given until both can be had"),
         }
