@@ -19,9 +19,9 @@ use super::{
     service::{Rules, Wish, wish},
 };
 use crate::model::{
-    AnnounceNodes, AnnouncePolicy, AnnounceWhen, Announcement, ClusterNode, ControlPlaneSettings, DesiredState,
-    Inventory, Judgement, KubernetesSettings, ObjectName, Origin, Peer, Protocol, Reason, Service, Severity, Snapshot,
-    Subject,
+    AnnounceNodes, AnnouncePolicy, AnnounceWhen, Announcement, ClusterNode, ClusterService, ControlPlaneSettings,
+    DesiredState, Inventory, Judgement, KubernetesSettings, ObjectName, Origin, Peer, Protocol, Reason, Service,
+    Severity, Snapshot, Subject,
 };
 
 /// What is put together.
@@ -113,12 +113,12 @@ impl Composer {
     }
 
     /// What each Service that asks for anything asks for, the eldest first.
-    fn wishes(
+    fn wishes<'i>(
         &mut self,
         settings: &KubernetesSettings,
-        inventory: &Arc<Inventory>,
+        inventory: &'i Arc<Inventory>,
         configured: &DesiredState,
-    ) -> Vec<(ObjectName, Arc<Wish>)> {
+    ) -> Vec<(&'i ObjectName, Arc<Wish>)> {
         let taken: BTreeSet<IpAddr> = configured.services.iter().flat_map(|service| &service.vips).copied().collect();
         let pools = self.pools.follow(&inventory.pools);
         let before = self.before.take().filter(|before| {
@@ -132,26 +132,36 @@ impl Composer {
             taken: &taken,
             nodes: Nodes::of(inventory),
         };
-        let mut known = HashMap::with_capacity(inventory.services.len());
+        let (mut before, mut known) = (before, HashMap::with_capacity(inventory.services.len()));
+        let mut wishes = Vec::with_capacity(inventory.services.len());
         for (name, service) in &inventory.services {
-            let slices = inventory.slices.get(name);
-            let is_same = |before: &&Before| {
-                before.inventory.services.get(name) == Some(service) && before.inventory.slices.get(name) == slices
-            };
-            let judged = before.as_ref().filter(is_same).and_then(|before| before.wishes.get(name).cloned());
-            let slices = slices.map(Vec::as_slice).unwrap_or_default();
-            let wish = judged.unwrap_or_else(|| wish(&rules, name, service, slices).map(Arc::new));
-            known.insert(name.clone(), wish);
+            let judged = before.as_mut().and_then(|before| before.take_if_same(inventory, name, service));
+            let (name_kept, judged) = judged.unwrap_or_else(|| {
+                let slices = inventory.slices.get(name).map(Vec::as_slice).unwrap_or_default();
+                (name.clone(), wish(&rules, name, service, slices).map(Arc::new))
+            });
+            wishes.extend(judged.iter().map(|wish| (service, name, Arc::clone(wish))));
+            known.insert(name_kept, judged);
         }
-        let mut wishes: Vec<_> =
-            known.iter().filter_map(|(name, wish)| Some((name.clone(), Arc::clone(wish.as_ref()?)))).collect();
-        wishes.sort_by_cached_key(|(name, _)| {
-            let service = inventory.services.get(name);
-            (service.map(|service| service.created), service.map(|service| service.uid.clone()), name.clone())
-        });
-        let (inventory, settings) = (Arc::clone(inventory), settings.clone());
-        self.before = Some(Before { inventory, settings, taken, pools, wishes: known });
-        wishes
+        wishes.sort_by(|(a, a_name, _), (b, b_name, _)| (a.created, &a.uid, a_name).cmp(&(b.created, &b.uid, b_name)));
+        let (kept, settings) = (Arc::clone(inventory), settings.clone());
+        self.before = Some(Before { inventory: kept, settings, taken, pools, wishes: known });
+        wishes.into_iter().map(|(_, name, wish)| (name, wish)).collect()
+    }
+}
+
+impl Before {
+    /// What a Service asked for, if neither it nor its slices are others now.
+    fn take_if_same(
+        &mut self,
+        now: &Arc<Inventory>,
+        name: &ObjectName,
+        service: &ClusterService,
+    ) -> Option<(ObjectName, Option<Arc<Wish>>)> {
+        let is_same = Arc::ptr_eq(&self.inventory, now)
+            || self.inventory.services.get(name) == Some(service)
+                && self.inventory.slices.get(name) == now.slices.get(name);
+        if is_same { self.wishes.remove_entry(name) } else { None }
     }
 }
 
@@ -159,7 +169,7 @@ impl Composer {
 struct Settlement<'a> {
     /// Cluster addresses of Services: they change too often to judge every Service again by them.
     forbidden: Forbidden<'a>,
-    owners: HashMap<(IpAddr, Protocol, u16), ObjectName>,
+    owners: HashMap<(IpAddr, Protocol, u16), &'a ObjectName>,
     vips: HashSet<IpAddr>,
     room: Room,
     lifetime: Duration,
@@ -202,7 +212,7 @@ impl<'a> Settlement<'a> {
         }
     }
 
-    fn settle(mut self, wishes: &[(ObjectName, Arc<Wish>)]) {
+    fn settle(mut self, wishes: &[(&'a ObjectName, Arc<Wish>)]) {
         for (name, wish) in wishes {
             self.result.judgements.extend(wish.judgements.iter().cloned());
             let mut refused = BTreeSet::new();
@@ -227,7 +237,7 @@ impl<'a> Settlement<'a> {
     /// Enters one port of a Service, without the VIPs that it cannot have; false if none is left.
     fn enter(
         &mut self,
-        name: &ObjectName,
+        name: &'a ObjectName,
         wish: &Wish,
         service: &Service,
         refused: &mut BTreeSet<(Reason, String)>,
@@ -252,7 +262,7 @@ impl<'a> Settlement<'a> {
         }
         for vip in &service.vips {
             for port in &service.ports {
-                self.owners.insert((*vip, service.protocol, *port), name.clone());
+                self.owners.insert((*vip, service.protocol, *port), name);
             }
             if self.vips.insert(*vip)
                 && let Some(policy) = wish.vips.get(vip)

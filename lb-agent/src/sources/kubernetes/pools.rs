@@ -23,3 +23,26 @@ impl PoolObject for VipPool {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_spec_without_sense_waits_for_the_controllers_word() {
+        let read = |spec: &str, status: serde_json::Value| {
+            let pool = json!({"apiVersion": "levee.dev/v1alpha1", "kind": "VipPool", "status": status,
+                "metadata": {"name": "edge", "uid": "u", "generation": 2}, "spec": {"addresses": [spec]}});
+            serde_json::from_value::<VipPool>(pool).unwrap().pool()
+        };
+        let good = read("192.0.2.1", json!({})).unwrap();
+        assert_eq!((&good.uid[..], good.spec.is_some(), good.is_judged), ("u", true, false));
+        assert!(read("web", json!({})).unwrap_err().contains("`web`"));
+        let nothing = read("web", json!({"observedGeneration": 2})).unwrap();
+        assert_eq!((nothing.spec, nothing.last_good, nothing.is_judged), (None, None, true));
+        let earlier = json!({"observedGeneration": 2, "inForce": {"addresses": ["192.0.2.1"]}});
+        assert_eq!(read("web", earlier).unwrap().last_good, good.spec);
+    }
+}
