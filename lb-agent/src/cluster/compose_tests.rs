@@ -296,36 +296,6 @@ fn only_what_changed_is_judged_anew() {
     assert_eq!(names(&composer.compose(&world.sources())), [""; 0], "another pool is another judgement of all");
 }
 
-/// How long it takes with 10,000 Services of 10 endpoints when one slice is another: to be run by hand.
-#[test]
-#[ignore = "takes seconds and asserts nothing about time"]
-fn composing_again_after_one_slice_changed() {
-    let mut world = World::new();
-    (world.room.services, world.room.addresses) = (20_000, 20_000);
-    (world.room.backends, world.room.ring_slots) = (1 << 20, 1 << 30);
-    world.inventory().pools.insert("wide".to_owned(), offered(1, pool(&["198.18.0.0/15"])));
-    for index in 0..10_000u32 {
-        let endpoints = (0..10).map(|last| endpoint(&format!("10.244.0.{last}"), &format!("n{}", last % 3 + 1)));
-        let vip = IpAddr::from((u32::from_be_bytes([198, 18, 0, 0]) + index).to_be_bytes());
-        let slices = vec![slice("a", endpoints.collect())];
-        add(world.inventory(), &format!("s{index}"), service(i64::from(index % 7), &[&vip.to_string()]), slices);
-    }
-    let mut composer = Composer::default();
-    let mut timed = |world: &World, what: &str| {
-        let began = std::time::Instant::now();
-        let served = composer.compose(&world.sources()).served;
-        println!("{what}: {:?}, {served} served", began.elapsed());
-    };
-    timed(&world, "at first");
-    timed(&world, "nothing changed");
-    for last in 1..4 {
-        // As the source does: another inventory, of which almost all is equal.
-        let slices = world.inventory().slices.get_mut(&ObjectName::new("ns", "s77")).unwrap();
-        slices[0].endpoints.truncate(10 - last);
-        timed(&world, "one slice changed");
-    }
-}
-
 /// A Service as a property test makes it up.
 #[derive(Clone, Debug)]
 struct Made {
