@@ -11,6 +11,7 @@ use std::{
 };
 
 use super::{
+    admit::Admission,
     claim::{ClassRule, Requests, families, requests},
     forbidden::Forbidden,
     holders::Holders,
@@ -39,7 +40,7 @@ pub struct Situation<'a> {
     /// Pools in force.
     pub pools: &'a BTreeMap<String, PoolInForce>,
     /// Addresses that are never given.
-    pub forbidden: &'a Forbidden,
+    pub forbidden: &'a Forbidden<'a>,
     /// Which Services are ours.
     pub rule: &'a ClassRule,
 }
@@ -82,8 +83,9 @@ pub struct Given {
 pub fn allocate(situation: &Situation<'_>) -> BTreeMap<ObjectName, Verdict> {
     let mut round = Round {
         situation: *situation,
+        admission: Admission { pools: situation.pools, forbidden: situation.forbidden },
         holders: Holders::default(),
-        shelves: Shelves::new(situation.pools, situation.forbidden.spans()),
+        shelves: Shelves::new(situation.pools, &situation.forbidden.spans()),
         wished: BTreeSet::new(),
         verdicts: BTreeMap::new(),
     };
@@ -115,6 +117,7 @@ struct Kept {
 
 struct Round<'a> {
     situation: Situation<'a>,
+    admission: Admission<'a>,
     holders: Holders<'a>,
     shelves: Shelves<'a>,
     /// Addresses that Services ask for by name: nobody else is given one of them unasked.
@@ -151,17 +154,13 @@ impl<'a> Round<'a> {
         for entry in &claimant.service.ingress {
             let text = entry.ip.as_deref().or(entry.hostname.as_deref()).unwrap_or("an empty entry");
             let address = entry.ip.as_deref().and_then(|ip| ip.parse().ok()).filter(|address| {
-                let pool = self.pool_of(*address);
+                let pool = self.admission.pool_of(*address);
                 claimant.ours || pool.is_some_and(|(_, pool)| pool.admits(name, &claimant.service))
             });
             live.push(address.ok_or_else(|| Problem::ForeignStatus { ingress: text.to_owned() })?);
         }
         live.extend(claimant.pending.iter().flatten());
         Ok(live)
-    }
-
-    fn pool_of(&self, address: IpAddr) -> Option<(&'a String, &'a PoolInForce)> {
-        self.situation.pools.iter().find(|(_, pool)| pool.contains(address))
     }
 
     /// Lets a Service keep what it has, as far as it may. What it has to give up is nobody's before the status says so.
@@ -177,7 +176,7 @@ impl<'a> Round<'a> {
             if !wanted.contains(&family) || kept.addresses.contains_key(&family) {
                 continue;
             }
-            match self.pool_of(address) {
+            match self.admission.pool_of(address) {
                 Some((_, pool)) if !pool.admits(claim.name, claim.service) => continue,
                 Some(_) => {}
                 None => kept.problems.push(Problem::PoolGone { address }),
@@ -185,6 +184,9 @@ impl<'a> Round<'a> {
             if let Some(problem) = refused {
                 kept.problems.push(problem);
                 continue;
+            }
+            if let Some(owner) = self.situation.forbidden.owner(address) {
+                kept.problems.push(Problem::NotServed { address, owner });
             }
             kept.addresses.insert(family, address);
         }
@@ -207,7 +209,8 @@ impl<'a> Round<'a> {
 
     fn admissible_wishes(&self, claim: &Claim<'a>) -> Vec<IpAddr> {
         let wishes = claim.requests.wanted.values().copied();
-        let admits = |address| self.pool_of(address).is_some_and(|(_, pool)| pool.admits(claim.name, claim.service));
+        let admits =
+            |address| self.admission.pool_of(address).is_some_and(|(_, pool)| pool.admits(claim.name, claim.service));
         wishes.filter(|address| admits(*address)).collect()
     }
 
@@ -251,9 +254,12 @@ impl<'a> Round<'a> {
             self.holders.add(address, claim.name, service);
             has.insert(family, address);
         }
-        problems.retain(
-            |problem| !matches!(problem, Problem::PoolGone { address } if !has.values().any(|had| had == address)),
-        );
+        problems.retain(|problem| match problem {
+            Problem::PoolGone { address } | Problem::NotServed { address, .. } => {
+                has.values().any(|had| had == address)
+            }
+            _ => true,
+        });
         complete &= !has.is_empty();
         let order = families(service);
         let addresses = order.iter().filter_map(|family| has.get(family)).map(|address| self.given(*address)).collect();
@@ -262,17 +268,9 @@ impl<'a> Round<'a> {
 
     /// Whether a Service may have the address that it asks for.
     fn may_have(&self, claim: &Claim<'a>, address: IpAddr) -> Result<IpAddr, Problem> {
-        let Some((pool, in_force)) = self.pool_of(address) else {
-            return Err(Problem::NoPoolHas { address });
-        };
-        if !in_force.admits(claim.name, claim.service) {
-            return Err(Problem::NotAdmitted { address, pool: pool.clone() });
-        }
+        let (pool, in_force) = self.admission.admit(claim.name, claim.service, address)?;
         if in_force.deleting {
             return Err(Problem::PoolDeleting { address, pool: pool.clone() });
-        }
-        if let Some(owner) = self.situation.forbidden.owner(address) {
-            return Err(Problem::Forbidden { address, owner: owner.to_owned() });
         }
         self.holders.refuse(address, claim.name, claim.service).map_or(Ok(address), Err)
     }
@@ -304,7 +302,7 @@ impl<'a> Round<'a> {
     }
 
     fn given(&self, address: IpAddr) -> Given {
-        Given { address, pool: self.pool_of(address).map(|(name, _)| name.clone()) }
+        Given { address, pool: self.admission.pool_of(address).map(|(name, _)| name.clone()) }
     }
 }
 

@@ -257,7 +257,9 @@ impl World {
         let admitted =
             self.pools.in_force.values().filter(|pool| pool.contains(address)).all(|pool| pool.admits(name, service));
         let asks_for_other = service.annotations.get(ADDRESSES).is_some_and(|asked| *asked != address.to_string());
-        let contested = all.iter().any(|(other, addresses)| other != name && addresses.contains(&address));
+        // A write in doubt counts as done.
+        let doubted = self.pending.iter().map(|(other, (addresses, _))| (other, addresses));
+        let contested = all.iter().chain(doubted).any(|(other, has)| other != name && has.contains(&address));
         admitted && !asks_for_other && !contested
     }
 }

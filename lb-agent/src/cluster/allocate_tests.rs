@@ -14,14 +14,14 @@ use crate::{
 
 /// A cluster in the making.
 #[derive(Default)]
-struct World {
+struct World<'a> {
     services: BTreeMap<ObjectName, Claimant>,
     pools: BTreeMap<String, PoolInForce>,
-    forbidden: Forbidden,
+    forbidden: Forbidden<'a>,
     rule: ClassRule,
 }
 
-impl World {
+impl World<'_> {
     fn with_pool(mut self, name: &str, addresses: &[&str], change: impl FnOnce(&mut Pool)) -> Self {
         let mut pool = Pool {
             addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
@@ -195,9 +195,25 @@ fn an_address_whose_pool_is_gone_stays_but_one_that_is_not_admitted_any_more_goe
 }
 
 #[test]
+fn an_address_that_became_somebodys_stays_with_its_service_which_is_told() {
+    let reserved = ["192.0.2.4/30".parse().unwrap()];
+    let mut world =
+        World::default().with_pool("a", &["192.0.2.0/28"], |_| {}).with("web", has("192.0.2.7")).ours("web");
+    assert_eq!(world.outcome("web"), got(&["192.0.2.7"], &[], true));
+    world.forbidden = Forbidden::of([], [], &reserved);
+    assert_eq!(world.outcome("web"), got(&["192.0.2.7"], &["AddressInUse"], true));
+    world = world.with("moves", |service| {
+        has("192.0.2.6")(service);
+        asks("192.0.2.9")(service);
+    });
+    assert_eq!(world.ours("moves").outcome("moves"), got(&["192.0.2.9"], &[], true), "it is not its own any more");
+}
+
+#[test]
 fn a_requested_address_is_given_if_a_pool_admits_and_nobody_has_it() {
     let node =
         crate::model::inventory::ClusterNode { internal: vec!["192.0.2.4".parse().unwrap()], ..Default::default() };
+    let n1 = "n1".to_owned();
     let mut world = World::default()
         .with_pool("a", &["192.0.2.0/29"], |pool| pool.avoid_buggy_ips = true)
         .with_pool("b", &["198.51.100.0/29"], |pool| pool.namespaces = vec!["shop".to_owned()])
@@ -210,7 +226,7 @@ fn a_requested_address_is_given_if_a_pool_admits_and_nobody_has_it() {
         .with("feared", asks("192.0.2.0"))
         .with("garbage", asks("web"))
         .with("field", |service| service.load_balancer_ip = Some("192.0.2.6".to_owned()));
-    world.forbidden = Forbidden::of([(&"n1".to_owned(), &node)], [], &[]);
+    world.forbidden = Forbidden::of([(&n1, &node)], [], &[]);
     assert_eq!(world.outcome("web"), got(&["192.0.2.1"], &[], true));
     assert_eq!(world.outcome("auto"), got(&["192.0.2.2"], &[], true), "what is asked for is not given unasked");
     assert_eq!(world.outcome("late"), got(&[], &["AddressTaken"], false));

@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use super::problem::Problem;
-use crate::model::inventory::{ClusterService, FamilyPolicy, IpFamily};
+use crate::model::{
+    KubernetesSettings,
+    inventory::{ClusterService, FamilyPolicy, IpFamily},
+};
 
 /// `spec.loadBalancerClass` of Services that are ours unless the configuration names another.
 pub const DEFAULT_CLASS: &str = "levee.dev/levee";
@@ -28,6 +31,12 @@ impl Default for ClassRule {
 }
 
 impl ClassRule {
+    /// The rule of an agent.
+    #[must_use]
+    pub fn of(settings: &KubernetesSettings) -> Self {
+        Self { class: settings.class.clone(), default_class: settings.default_class }
+    }
+
     /// Whether the Service asks us for addresses.
     #[must_use]
     pub fn covers(&self, service: &ClusterService) -> bool {

@@ -8,16 +8,20 @@ use std::{
 };
 
 use super::{
-    admit::{Admission, Refusal},
+    admit::Admission,
+    claim::ClassRule,
     control_plane::{self, Remembered},
     endpoints::Nodes,
+    forbidden::Forbidden,
+    pools::{PoolInForce, PoolSet},
+    problem::Problem,
     room::Room,
     service::{Rules, Wish, wish},
 };
 use crate::model::{
-    AnnounceNodes, AnnouncePolicy, AnnounceWhen, Announcement, ClusterNode, ControlPlaneSettings, DesiredState,
-    Inventory, Judgement, KubernetesSettings, ObjectName, Origin, Peer, Protocol, Reason, Service, Severity, Snapshot,
-    Subject,
+    AnnounceNodes, AnnouncePolicy, AnnounceWhen, Announcement, ClusterNode, ClusterService, ControlPlaneSettings,
+    DesiredState, Inventory, Judgement, KubernetesSettings, ObjectName, Origin, Peer, Protocol, Reason, Service,
+    Severity, Snapshot, Subject,
 };
 
 /// What is put together.
@@ -58,6 +62,7 @@ pub struct Composed {
 #[derive(Debug, Default)]
 pub struct Composer {
     servers: Remembered,
+    pools: PoolSet,
     before: Option<Before>,
 }
 
@@ -67,6 +72,7 @@ struct Before {
     inventory: Arc<Inventory>,
     settings: KubernetesSettings,
     taken: BTreeSet<IpAddr>,
+    pools: BTreeMap<String, PoolInForce>,
     wishes: HashMap<ObjectName, Option<Arc<Wish>>>,
 }
 
@@ -107,49 +113,63 @@ impl Composer {
     }
 
     /// What each Service that asks for anything asks for, the eldest first.
-    fn wishes(
+    fn wishes<'i>(
         &mut self,
         settings: &KubernetesSettings,
-        inventory: &Arc<Inventory>,
+        inventory: &'i Arc<Inventory>,
         configured: &DesiredState,
-    ) -> Vec<(ObjectName, Arc<Wish>)> {
+    ) -> Vec<(&'i ObjectName, Arc<Wish>)> {
         let taken: BTreeSet<IpAddr> = configured.services.iter().flat_map(|service| &service.vips).copied().collect();
+        let pools = self.pools.follow(&inventory.pools);
         let before = self.before.take().filter(|before| {
-            let same = before.inventory.nodes == inventory.nodes && before.inventory.pools == inventory.pools;
+            let same = before.inventory.nodes == inventory.nodes && before.pools == pools;
             same && before.settings == *settings && before.taken == taken
         });
+        let forbidden = Forbidden::of(&inventory.nodes, [], &settings.reserved);
         let rules = Rules {
-            settings,
-            admission: Admission::new(inventory, &settings.reserved, &taken),
+            class: ClassRule::of(settings),
+            admission: Admission { pools: &pools, forbidden: &forbidden },
+            taken: &taken,
             nodes: Nodes::of(inventory),
         };
-        let mut known = HashMap::with_capacity(inventory.services.len());
+        let (mut before, mut known) = (before, HashMap::with_capacity(inventory.services.len()));
+        let mut wishes = Vec::with_capacity(inventory.services.len());
         for (name, service) in &inventory.services {
-            let slices = inventory.slices.get(name);
-            let is_same = |before: &&Before| {
-                before.inventory.services.get(name) == Some(service) && before.inventory.slices.get(name) == slices
-            };
-            let judged = before.as_ref().filter(is_same).and_then(|before| before.wishes.get(name).cloned());
-            let slices = slices.map(Vec::as_slice).unwrap_or_default();
-            let wish = judged.unwrap_or_else(|| wish(&rules, name, service, slices).map(Arc::new));
-            known.insert(name.clone(), wish);
+            let judged = before.as_mut().and_then(|before| before.take_if_same(inventory, name, service));
+            let (name_kept, judged) = judged.unwrap_or_else(|| {
+                let slices = inventory.slices.get(name).map(Vec::as_slice).unwrap_or_default();
+                (name.clone(), wish(&rules, name, service, slices).map(Arc::new))
+            });
+            wishes.extend(judged.iter().map(|wish| (service, name, Arc::clone(wish))));
+            known.insert(name_kept, judged);
         }
-        let mut wishes: Vec<_> =
-            known.iter().filter_map(|(name, wish)| Some((name.clone(), Arc::clone(wish.as_ref()?)))).collect();
-        wishes.sort_by_cached_key(|(name, _)| {
-            let service = inventory.services.get(name);
-            (service.map(|service| service.created), service.map(|service| service.uid.clone()), name.clone())
-        });
-        self.before =
-            Some(Before { inventory: Arc::clone(inventory), settings: settings.clone(), taken, wishes: known });
-        wishes
+        wishes.sort_by(|(a, a_name, _), (b, b_name, _)| (a.created, &a.uid, a_name).cmp(&(b.created, &b.uid, b_name)));
+        let (kept, settings) = (Arc::clone(inventory), settings.clone());
+        self.before = Some(Before { inventory: kept, settings, taken, pools, wishes: known });
+        wishes.into_iter().map(|(_, name, wish)| (name, wish)).collect()
+    }
+}
+
+impl Before {
+    /// What a Service asked for, if neither it nor its slices are others now.
+    fn take_if_same(
+        &mut self,
+        now: &Arc<Inventory>,
+        name: &ObjectName,
+        service: &ClusterService,
+    ) -> Option<(ObjectName, Option<Arc<Wish>>)> {
+        let is_same = Arc::ptr_eq(&self.inventory, now)
+            || self.inventory.services.get(name) == Some(service)
+                && self.inventory.slices.get(name) == now.slices.get(name);
+        if is_same { self.wishes.remove_entry(name) } else { None }
     }
 }
 
 /// The settling of what only one can have: addresses with ports, room in the maps.
 struct Settlement<'a> {
-    cluster_ips: HashMap<IpAddr, &'a ObjectName>,
-    owners: HashMap<(IpAddr, Protocol, u16), ObjectName>,
+    /// Cluster addresses of Services: they change too often to judge every Service again by them.
+    forbidden: Forbidden<'a>,
+    owners: HashMap<(IpAddr, Protocol, u16), &'a ObjectName>,
     vips: HashSet<IpAddr>,
     room: Room,
     lifetime: Duration,
@@ -167,10 +187,6 @@ impl<'a> Settlement<'a> {
         sources: &Sources<'_>,
         result: &'a mut Composed,
     ) -> Self {
-        let cluster_ips = inventory
-            .services
-            .iter()
-            .flat_map(|(name, service)| service.cluster_ips.iter().map(move |address| (*address, name)));
         let node = inventory.nodes.get(&settings.node_name);
         let is_saved = matches!(sources.snapshot, Some(Snapshot { origin: Origin::Saved { .. }, .. }));
         let left = settings.max_snapshot_age.checked_sub(sources.age).filter(|left| !left.is_zero());
@@ -185,7 +201,7 @@ impl<'a> Settlement<'a> {
             None
         };
         Self {
-            cluster_ips: cluster_ips.collect(),
+            forbidden: Forbidden::of([], &inventory.services, &[]),
             owners: HashMap::new(),
             vips: HashSet::new(),
             room: sources.room.clone().beside(&result.desired),
@@ -196,7 +212,7 @@ impl<'a> Settlement<'a> {
         }
     }
 
-    fn settle(mut self, wishes: &[(ObjectName, Arc<Wish>)]) {
+    fn settle(mut self, wishes: &[(&'a ObjectName, Arc<Wish>)]) {
         for (name, wish) in wishes {
             self.result.judgements.extend(wish.judgements.iter().cloned());
             let mut refused = BTreeSet::new();
@@ -221,7 +237,7 @@ impl<'a> Settlement<'a> {
     /// Enters one port of a Service, without the VIPs that it cannot have; false if none is left.
     fn enter(
         &mut self,
-        name: &ObjectName,
+        name: &'a ObjectName,
         wish: &Wish,
         service: &Service,
         refused: &mut BTreeSet<(Reason, String)>,
@@ -246,7 +262,7 @@ impl<'a> Settlement<'a> {
         }
         for vip in &service.vips {
             for port in &service.ports {
-                self.owners.insert((*vip, service.protocol, *port), name.clone());
+                self.owners.insert((*vip, service.protocol, *port), name);
             }
             if self.vips.insert(*vip)
                 && let Some(policy) = wish.vips.get(vip)
@@ -260,9 +276,8 @@ impl<'a> Settlement<'a> {
 
     /// Why a Service cannot have this VIP with these ports.
     fn objection(&self, vip: IpAddr, ports: &[u16], protocol: Protocol) -> Option<(Reason, String)> {
-        if let Some(service) = self.cluster_ips.get(&vip) {
-            let refusal = Refusal::ClusterIp { address: vip, service: (*service).clone() };
-            return Some((Reason::AddressRefused, refusal.to_string()));
+        if let Some(owner) = self.forbidden.owner(vip) {
+            return Some((Reason::AddressRefused, Problem::Forbidden { address: vip, owner }.to_string()));
         }
         ports.iter().find_map(|port| {
             let owner = self.owners.get(&(vip, protocol, *port))?;

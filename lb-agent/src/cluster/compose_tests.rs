@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     cluster::fixtures::*,
-    model::{AnnouncerKind, ClusterService, Node, ServersFrom, inventory::EndpointSlice},
+    model::{AnnouncerKind, ClusterPool, ClusterService, Node, ServersFrom, inventory::EndpointSlice},
 };
 
 const EXCLUDED: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
@@ -135,6 +135,38 @@ fn vips_of_the_configuration_and_cluster_ips_are_refused() {
     assert_eq!(judged(&composed), expected);
 }
 
+#[test]
+fn an_address_whose_pool_is_gone_or_overlapped_away_is_not_announced() {
+    let mut world = World::new();
+    world.add("web", 1, &["198.51.100.1"], &["n1"]);
+    let mut composer = Composer::default();
+    let mut served = |world: &World| {
+        let composed = composer.compose(&world.sources());
+        assert_eq!(composed.desired.announcements.len(), composed.served);
+        composed.served
+    };
+    let put = |world: &mut World, pool: ClusterPool| {
+        world.inventory().pools.insert("more".to_owned(), pool);
+    };
+    put(&mut world, offered(1, pool(&["198.51.100.0/24"])));
+    assert_eq!(served(&world), 1);
+    // An edit that takes addresses of another pool leaves what was in force before it.
+    put(&mut world, offered(1, pool(&["192.0.2.255"])));
+    assert_eq!(served(&world), 1);
+    assert_eq!(world.compose().served, 0, "an agent that did not see it");
+    // Until the controller says that something else is.
+    put(&mut world, ClusterPool { is_judged: true, ..offered(1, pool(&["192.0.2.255"])) });
+    assert_eq!(served(&world), 0);
+    let good = pool(&["198.51.100.0/24"]);
+    put(&mut world, ClusterPool { is_judged: true, last_good: Some(good), ..offered(1, pool(&["192.0.2.255"])) });
+    assert_eq!((served(&world), world.compose().served), (1, 1), "agents agree by the controller's word");
+    world.inventory().pools.remove("more");
+    assert_eq!(served(&world), 0);
+    // A younger pool that overlaps an elder one is not in force at all.
+    put(&mut world, offered(7, pool(&["192.0.2.255-198.51.100.9"])));
+    assert_eq!(served(&world), 0);
+}
+
 fn control_plane() -> ControlPlaneSettings {
     ControlPlaneSettings {
         vips: vec![ip("192.0.2.10")],
@@ -200,7 +232,7 @@ fn the_policy_of_the_pool_says_who_announces() {
     let mut world = World::new();
     world.add("web", 1, &["192.0.2.1"], &["n2"]);
     let policy = |world: &mut World, edit: &dyn Fn(&mut AnnouncePolicy)| {
-        edit(&mut world.inventory().pools.get_mut("pool").unwrap().announce);
+        edit(&mut world.inventory().pools.get_mut("pool").unwrap().spec.as_mut().unwrap().announce);
     };
     policy(&mut world, &|policy| policy.nodes = AnnounceNodes::LocalBackends);
     assert_eq!(announced(&world.compose()), [(ip("192.0.2.1"), AnnounceWhen::LocalBackend)]);

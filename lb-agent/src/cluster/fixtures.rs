@@ -3,9 +3,9 @@
 use std::{net::IpAddr, time::Duration};
 
 use crate::model::{
-    AnnouncePolicy, AnnouncerKind, ClusterAccess, ClusterNode, ClusterService, Inventory, KubernetesSettings,
-    ObjectName, Pool,
-    inventory::{Endpoint, EndpointPort, EndpointSlice, Ingress, ServicePort},
+    AnnouncePolicy, AnnouncerKind, ClusterAccess, ClusterNode, ClusterPool, ClusterService, Inventory, IpFamily,
+    KubernetesSettings, ObjectName, Pool,
+    inventory::{Endpoint, EndpointPort, EndpointSlice, FamilyPolicy, Ingress, ServicePort},
 };
 
 pub fn ip(text: &str) -> IpAddr {
@@ -30,6 +30,18 @@ pub fn pool(ranges: &[&str]) -> Pool {
     }
 }
 
+/// A pool that no controller has judged yet.
+pub fn offered(created: i64, spec: Pool) -> ClusterPool {
+    ClusterPool {
+        uid: format!("uid-{created}"),
+        created,
+        deleting: false,
+        spec: Some(spec),
+        last_good: None,
+        is_judged: false,
+    }
+}
+
 /// A Service of our class with these ingress addresses and the port `http`, 80/TCP.
 pub fn service(created: i64, ingress: &[&str]) -> ClusterService {
     ClusterService {
@@ -38,6 +50,8 @@ pub fn service(created: i64, ingress: &[&str]) -> ClusterService {
         is_load_balancer: true,
         load_balancer_class: Some("levee.dev/levee".to_owned()),
         external_policy: crate::model::inventory::TrafficPolicy::Local,
+        families: vec![IpFamily::Ipv4, IpFamily::Ipv6],
+        family_policy: FamilyPolicy::PreferDualStack,
         ports: vec![port("http", "TCP", 80)],
         ingress: ingress.iter().map(|ip| given(ip)).collect(),
         ..ClusterService::default()
@@ -75,7 +89,7 @@ pub fn inventory() -> Inventory {
     for last in 1..=3 {
         inventory.nodes.insert(format!("n{last}"), node(&[&format!("10.0.0.{last}"), &format!("fd00::{last}")]));
     }
-    inventory.pools.insert("pool".to_owned(), pool(&["192.0.2.0/24", "2001:db8::/64"]));
+    inventory.pools.insert("pool".to_owned(), offered(0, pool(&["192.0.2.0/24", "2001:db8::/64"])));
     inventory
 }
 

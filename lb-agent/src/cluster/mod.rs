@@ -1,15 +1,18 @@
 //! From the objects of a cluster to services, announcements, peers and addresses. Everything here is pure.
 //!
-//! For the agents: `admit` says which address a Service may have; `endpoints` finds the nodes behind a port; `service`
-//! makes of one Service what it asks for; `compose` puts all of them beside the configuration and settles what only one
-//! can have; `control_plane` does the same for the VIP of the API servers.
+//! For agents and controller: `pools` says which pools are in force, `claim` which Services are ours and what they ask
+//! for, `forbidden` which addresses are somebody's, `admit` which address a Service may have by all that.
 //!
-//! For the controller: `pools` says which pools are in force, `allocate` which Service has which addresses, `judge` what
-//! of a Service no node serves.
+//! For the controller: `allocate` says which Service has which addresses, `judge` what of a Service no node serves.
+//!
+//! For the agents: `endpoints` finds the nodes behind a port; `service` makes of one Service what it asks for; `compose`
+//! puts all of them beside the configuration and settles what only one can have; `control_plane` does the same for the
+//! VIP of the API servers.
 //!
 //! Invariant: what comes out depends on what the objects say and on nothing else, so that directors agree: neither on
-//! the order of lists nor on what was before, but for API servers that are remembered while the API names none. No
-//! object changes what becomes of another, unless both want the same address and port: then the elder has it.
+//! the order of lists nor on what was before, but for API servers that are remembered while the API names none, and
+//! pools that stay in force until the controller has judged an edit. No object changes what becomes of another, unless
+//! both want the same address and port: then the elder has it.
 
 pub mod admit;
 pub mod allocate;
@@ -29,9 +32,10 @@ mod shelf;
 pub mod spans;
 
 #[cfg(test)]
+mod agreement_tests;
+#[cfg(test)]
 mod fixtures;
 
-pub use admit::{Admission, Asked, Refusal};
 pub use compose::{Composed, Composer, Sources};
 pub use names::CONTROL_PLANE;
 pub use room::Room;

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, sync::LazyLock};
 use super::spans::{Spans, is_buggy};
 use crate::model::{
     inventory::{ClusterService, IpFamily, ObjectName},
-    pool::{AddressRange, Pool, RangeError},
+    pool::{AddressRange, ClusterPool, Pool, RangeError},
 };
 
 /// Why a pool makes no sense by itself.
@@ -144,6 +144,19 @@ impl PoolInForce {
         (pool.namespaces.is_empty() || pool.namespaces.contains(&name.namespace))
             && pool.service_selector.iter().all(|(key, value)| service.labels.get(key) == Some(value))
     }
+
+    /// What it demands that a Service lacks, in words that follow "which"; `None` if the Service may have its addresses.
+    #[must_use]
+    pub fn objection(&self, name: &ObjectName, service: &ClusterService) -> Option<String> {
+        if self.admits(name, service) {
+            return None;
+        }
+        let lacks = |(key, value): &(&String, &String)| service.labels.get(*key) != Some(*value);
+        Some(match self.pool.service_selector.iter().find(lacks) {
+            Some((key, value)) => format!("is for Services with the label {key}={value} only"),
+            None => format!("is for the namespaces {} only", self.pool.namespaces.join(", ")),
+        })
+    }
 }
 
 /// What is to be said of a pool.
@@ -210,6 +223,35 @@ struct Good {
 }
 
 impl PoolSet {
+    /// Judges all pools as the controller does, whose word on a spec counts as soon as its status says it. Until then
+    /// what was in force stays.
+    pub fn follow(&mut self, pools: &BTreeMap<String, ClusterPool>) -> BTreeMap<String, PoolInForce> {
+        let object = |(name, pool): (&String, &ClusterPool)| {
+            let spec = pool.spec.clone().ok_or(PoolError::Empty).and_then(|spec| check(&spec).map(|()| spec));
+            let (uid, created, deleting) = (pool.uid.clone(), pool.created, pool.deleting);
+            (name.clone(), PoolObject { uid, created, deleting, spec, last_good: pool.last_good.clone() })
+        };
+        let objects: BTreeMap<_, _> = pools.iter().map(object).collect();
+        let is_judged = |name: &String| pools.get(name).is_some_and(|pool| pool.is_judged);
+        let told = objects.iter().filter(|(name, _)| is_judged(name));
+        let mut told: Vec<_> =
+            told.map(|(name, object)| (name, object, object.last_good.as_ref().filter(|p| check(p).is_ok()))).collect();
+        told.sort_by_key(|(name, object, _)| (object.created, *name));
+        for (name, object, pool) in &told {
+            let same = |good: &Good| good.uid == object.uid && Some(&good.pool.pool) == *pool;
+            if !self.good.get(*name).is_some_and(same) {
+                self.good.remove(*name);
+            }
+        }
+        for (name, object, pool) in told {
+            let Some(pool) = pool.filter(|_| !self.good.contains_key(name)) else { continue };
+            let spans = Spans::of(pool.addresses.iter().copied());
+            self.good.retain(|other, good| is_judged(other) || spans.common(&good.pool.spans).is_none());
+            self.adopt(name, object, pool);
+        }
+        self.update(&objects).in_force
+    }
+
     /// Judges all pools that there are by now.
     pub fn update(&mut self, objects: &BTreeMap<String, PoolObject>) -> Pools {
         self.good.retain(|name, good| objects.get(name).is_some_and(|object| object.uid == good.uid));

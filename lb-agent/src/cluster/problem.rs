@@ -40,6 +40,8 @@ pub enum Problem {
         address: IpAddr,
         /// The pool.
         pool: String,
+        /// What the pool demands, in words that follow "which".
+        why: String,
     },
     /// A requested address is in a pool that is being deleted.
     PoolDeleting {
@@ -80,6 +82,13 @@ pub enum Problem {
     },
     /// Both families are required and one can't be had.
     NotBoth,
+    /// The address that the Service has has become somebody else's in the cluster.
+    NotServed {
+        /// The address.
+        address: IpAddr,
+        /// Whose it is.
+        owner: String,
+    },
 }
 
 impl Problem {
@@ -96,6 +105,7 @@ impl Problem {
             Self::NoneFree { .. } => "NoAddressFree",
             Self::PoolGone { .. } => "PoolGone",
             Self::NotBoth => "NotBothFamilies",
+            Self::NotServed { .. } => "AddressInUse",
         }
     }
 }
@@ -115,9 +125,7 @@ impl fmt::Display for Problem {
                 write!(f, "both {first} and {second} are asked for; ask for one address of each family")
             }
             Self::NoPoolHas { address } => write!(f, "{address} is in no VipPool in force"),
-            Self::NotAdmitted { address, pool } => {
-                write!(f, "{address} is in pool `{pool}`, which does not admit this namespace or these labels")
-            }
+            Self::NotAdmitted { address, pool, why } => write!(f, "{address} is in VipPool `{pool}`, which {why}"),
             Self::PoolDeleting { address, pool } => write!(f, "{address} is in pool `{pool}`, which is being deleted"),
             Self::Forbidden { address, owner } => write!(f, "{address} is {owner}"),
             Self::Taken { address, by, shares_key: false } => {
@@ -135,6 +143,9 @@ impl fmt::Display for Problem {
                     f,
                     "{address} is in no VipPool any more; the Service keeps it, but nodes announce addresses of pools only"
                 )
+            }
+            Self::NotServed { address, owner } => {
+                write!(f, "{address} is {owner}; the Service keeps it, but nodes do not announce it")
             }
             Self::NotBoth => f.write_str("both families are required; nothing is given until both can be had"),
         }

@@ -9,13 +9,15 @@ use std::{
 use ipnet::IpNet;
 
 use super::{
-    admit::{Admission, Asked},
+    admit::Admission,
+    claim::{self, ClassRule},
     endpoints::{self, Nodes},
     names,
+    problem::Problem,
 };
 use crate::model::{
-    Affinity, AnnouncePolicy, ClusterService, Delivery, HoldWhen, IpFamily, Judgement, KubernetesSettings, MssClamp,
-    ObjectName, Protocol, Reason, RingSize, Service, Severity,
+    Affinity, AnnouncePolicy, ClusterService, Delivery, HoldWhen, IpFamily, Judgement, MssClamp, ObjectName, Protocol,
+    Reason, RingSize, Service, Severity,
     inventory::{EndpointSlice, ServicePort, TrafficPolicy},
 };
 
@@ -33,27 +35,37 @@ pub struct Wish {
 /// What Services are judged by.
 #[derive(Debug)]
 pub struct Rules<'a> {
-    /// Classes that are acted on.
-    pub settings: &'a KubernetesSettings,
+    /// Which Services are ours.
+    pub class: ClassRule,
     /// Who may have which address.
     pub admission: Admission<'a>,
+    /// VIPs of the configuration.
+    pub taken: &'a BTreeSet<IpAddr>,
     /// Which nodes there are.
     pub nodes: Nodes<'a>,
 }
 
+/// Which field of a Service gives it an address.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Asked {
+    /// `status.loadBalancer.ingress`: by the controller.
+    LoadBalancer,
+    /// `spec.externalIPs`: by whoever may write Services.
+    ExternalIp,
+}
+
 /// Which fields of a Service give it addresses; `None` if it is none of ours.
-fn fields(settings: &KubernetesSettings, service: &ClusterService) -> Option<&'static [Asked]> {
-    match &service.load_balancer_class {
-        _ if !service.is_load_balancer => Some(&[Asked::ExternalIp]),
-        Some(class) if *class != settings.class => None,
-        None if !settings.default_class => None,
-        _ => Some(&[Asked::LoadBalancer, Asked::ExternalIp]),
+fn fields(rule: &ClassRule, service: &ClusterService) -> Option<&'static [Asked]> {
+    match service.is_load_balancer {
+        false => Some(&[Asked::ExternalIp]),
+        true if rule.covers(service) => Some(&[Asked::LoadBalancer, Asked::ExternalIp]),
+        true => None,
     }
 }
 
 /// What a Service asks for; `None` if it asks for nothing of ours.
 pub fn wish(rules: &Rules<'_>, name: &ObjectName, service: &ClusterService, slices: &[EndpointSlice]) -> Option<Wish> {
-    let fields = fields(rules.settings, service)?;
+    let fields = fields(&rules.class, service)?;
     if fields == [Asked::ExternalIp] && service.external_ips.is_empty() {
         return None;
     }
@@ -122,15 +134,20 @@ fn admitted<'r>(
     vip: IpAddr,
     asked: Asked,
 ) -> Result<&'r AnnouncePolicy, String> {
-    let family = IpFamily::of(vip);
     // kube-proxy has no rules for an address of a family that the Service does not have.
-    if !service.families.is_empty() && !service.families.contains(&family) {
+    if !claim::families(service).contains(&IpFamily::of(vip)) {
+        return Err(Problem::Family { address: vip }.to_string());
+    }
+    if rules.taken.contains(&vip) {
+        return Err(format!("{vip} is a VIP of the configuration (the control plane's, or of a service there)"));
+    }
+    let (name, in_force) = rules.admission.admit(name, service, vip).map_err(|problem| problem.to_string())?;
+    if asked == Asked::ExternalIp && !in_force.pool.allow_external_ips {
         return Err(format!(
-            "{vip} is of a family that is not in `ipFamilies`; add the family, or choose another address"
+            "{vip} is in VipPool `{name}`, which has no addresses for `externalIPs`; set `allowExternalIPs` there if it should"
         ));
     }
-    let pool = rules.admission.admit(name, service, vip, asked).map_err(|refusal| refusal.to_string())?;
-    Ok(&pool.announce)
+    Ok(&in_force.pool.announce)
 }
 
 /// What a field asks for, and whether it asks that kube-proxy does not deliver it.

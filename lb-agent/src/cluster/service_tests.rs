@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
-    cluster::fixtures::*,
-    model::{Inventory, inventory::Ingress},
+    cluster::{fixtures::*, forbidden::Forbidden, pools::PoolSet},
+    model::{Inventory, KubernetesSettings, inventory::Ingress},
 };
 
 struct World {
@@ -15,10 +15,12 @@ impl World {
     }
 
     fn wish(&self, service: &ClusterService, slices: &[EndpointSlice]) -> Option<Wish> {
-        let taken = BTreeSet::new();
+        let (taken, pools) = (BTreeSet::new(), PoolSet::default().follow(&self.inventory.pools));
+        let forbidden = Forbidden::of(&self.inventory.nodes, [], &[]);
         let rules = Rules {
-            settings: &self.settings,
-            admission: Admission::new(&self.inventory, &[], &taken),
+            class: ClassRule::of(&self.settings),
+            admission: Admission { pools: &pools, forbidden: &forbidden },
+            taken: &taken,
             nodes: Nodes::of(&self.inventory),
         };
         wish(&rules, &ObjectName::new("ns", "s"), service, slices)
@@ -63,7 +65,7 @@ fn external_ips_count_on_services_of_any_type_where_the_pool_allows() {
     assert_eq!(world.story(&plain), nothing(), "an ingress without the type means nothing");
     let external = ClusterService { external_ips: vec!["192.0.2.1".to_owned()], ..plain };
     assert_eq!(world.story(&external), (vec![], vec![Reason::AddressRefused]));
-    world.inventory.pools.get_mut("pool").unwrap().allow_external_ips = true;
+    world.inventory.pools.get_mut("pool").unwrap().spec.as_mut().unwrap().allow_external_ips = true;
     assert_eq!(world.story(&external), (vec![V4.to_owned()], vec![]));
     let foreign = ClusterService { is_load_balancer: true, load_balancer_class: Some("else".to_owned()), ..external };
     assert_eq!(world.story(&foreign), nothing());

@@ -19,7 +19,10 @@ use super::{
     target_port,
     yaml::{Node, Value},
 };
-use crate::model::{ClusterAccess, ControlPlaneSettings, KubernetesSettings, Probe, ServersFrom, inventory::Labels};
+use crate::{
+    cluster::claim::DEFAULT_CLASS,
+    model::{ClusterAccess, ControlPlaneSettings, KubernetesSettings, Probe, ServersFrom, inventory::Labels},
+};
 
 const KUBERNETES_KEYS: &[&str] = &[
     "kubeconfig",
@@ -46,8 +49,6 @@ const CONTROL_PLANE_KEYS: &[&str] = &[
     "announceLifetime",
     "connectTranslation",
 ];
-/// The class of Services that are acted on.
-const CLASS: &str = "levee.dev/levee";
 /// The label that kubeadm puts on nodes with an API server.
 const ROLE: &str = "node-role.kubernetes.io/control-plane";
 /// `maxSnapshotAge`.
@@ -142,7 +143,7 @@ pub(super) fn kubernetes(value: &Node, base_dir: &Path, problems: &mut Problems)
             state_file: state_file(&fields, problems),
         },
         max_snapshot_age: age.map_or(Duration::from_secs(24 * 3600), |age| age.value),
-        class: object_name(&fields, "loadBalancerClass", problems).unwrap_or_else(|| CLASS.to_owned()),
+        class: object_name(&fields, "loadBalancerClass", problems).unwrap_or_else(|| DEFAULT_CLASS.to_owned()),
         default_class: default_class.unwrap_or(false),
         services: services.unwrap_or(true),
         reserved: each(fields.optional("reserved"), "reserved", problems, prefix),

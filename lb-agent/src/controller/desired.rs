@@ -65,15 +65,13 @@ impl Desired {
                 let problems = decision.problems.iter().map(ToString::to_string);
                 let message = pools.chain(problems).collect::<Vec<_>>().join("; ");
                 let first = decision.problems.first().map_or("Allocated", Problem::reason);
-                let gone = decision.problems.iter().any(|problem| matches!(problem, Problem::PoolGone { .. }));
-                let reason = if decision.complete && !gone { "Allocated" } else { first };
+                let unserved =
+                    |problem: &Problem| matches!(problem, Problem::PoolGone { .. } | Problem::NotServed { .. });
+                let well = decision.complete && !decision.problems.iter().any(unserved);
+                let reason = if well { "Allocated" } else { first };
                 Some(Self {
                     ingress: Some(decision.addresses.iter().map(|given| given.address).collect()),
-                    conditions: vec![
-                        allocated(decision.complete && !gone, reason, message),
-                        hidden(service),
-                        accepted(judgements),
-                    ],
+                    conditions: vec![allocated(well, reason, message), hidden(service), accepted(judgements)],
                 })
             }
         }

@@ -7,7 +7,9 @@ use super::{
     objects::ServiceItem,
 };
 use crate::{
-    cluster::{allocate::Verdict, judge::Judge, pools::Pools},
+    cluster::{
+        admit::Admission, allocate::Verdict, claim::ClassRule, forbidden::Forbidden, judge::judge, pools::Pools,
+    },
     model::{
         ClusterNode, ClusterService, Inventory, Judgement, Reason, Severity,
         inventory::{Ingress, ObjectName},
@@ -19,17 +21,15 @@ pub(super) const ACCEPTED: &str = "levee.dev/Accepted";
 
 /// What there is to say of the Services that ask us, with the addresses that they are about to have.
 pub(super) fn judgements(
-    judge: &mut Judge,
+    class: &ClassRule,
+    forbidden: &Forbidden<'_>,
     nodes: &BTreeMap<String, Arc<ClusterNode>>,
     pools: &Pools,
     services: &BTreeMap<ObjectName, ServiceItem>,
     verdicts: &BTreeMap<ObjectName, Verdict>,
 ) -> BTreeMap<ObjectName, Vec<Judgement>> {
-    let by = Inventory {
-        nodes: nodes.iter().map(|(name, node)| (name.clone(), (**node).clone())).collect(),
-        pools: pools.in_force.iter().map(|(name, pool)| (name.clone(), pool.pool.clone())).collect(),
-        ..Inventory::default()
-    };
+    let nodes = nodes.iter().map(|(name, node)| (name.clone(), (**node).clone())).collect();
+    let nodes = Inventory { nodes, ..Inventory::default() };
     let asking = verdicts.iter().filter_map(|(name, verdict)| {
         let item = services.get(name)?;
         let service = match verdict {
@@ -41,7 +41,7 @@ pub(super) fn judgements(
         };
         Some((name.clone(), service))
     });
-    judge.judge(by, asking)
+    judge(class.clone(), Admission { pools: &pools.in_force, forbidden }, &nodes, asking)
 }
 
 /// The Service with these addresses in its status.

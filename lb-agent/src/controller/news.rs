@@ -8,10 +8,14 @@ use super::{
     desired::{ADDRESS_ALLOCATED, Desired, Wanted},
     events::Events,
     judge::{self, ACCEPTED},
-    objects::{PoolItem, READY, ServiceItem},
+    objects::{PoolItem, ServiceItem},
     pool_status,
 };
-use crate::{cluster::pools::PoolJudgement, kubernetes::crds::VipPoolStatus, model::inventory::ObjectName};
+use crate::{
+    cluster::pools::PoolJudgement,
+    kubernetes::crds::{READY, VipPoolStatus},
+    model::inventory::ObjectName,
+};
 
 /// A status of a Service to be written.
 pub(super) struct ServiceWrite {

@@ -10,14 +10,8 @@ use k8s_openapi::{
 use super::MANAGER;
 use crate::{
     cluster::pools::PoolObject,
-    kubernetes::{
-        convert,
-        crds::{VipPool, VipPoolStatus},
-    },
-    model::{
-        inventory::{ClusterNode, ClusterService, ObjectName},
-        pool::Pool,
-    },
+    kubernetes::{convert, crds::VipPool},
+    model::inventory::{ClusterNode, ClusterService, ObjectName},
 };
 
 /// A Service.
@@ -76,23 +70,10 @@ pub(super) fn pool(mut pool: VipPool) -> Option<(String, PoolItem)> {
     let name = metadata.name.clone()?;
     let object = PoolObject {
         uid: metadata.uid.clone().unwrap_or_default(),
-        created: metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
+        created: pool.created(),
         deleting: metadata.deletion_timestamp.is_some(),
         spec: pool.spec.pool(),
-        last_good: pool.status.as_ref().and_then(|status| last_good(&pool, status)),
+        last_good: pool.last_good(),
     };
     Some((name, PoolItem { object, pool: Arc::new(pool) }))
 }
-
-/// What was in force when the status was written: what it names, or the spec if it says so of this very spec.
-fn last_good(pool: &VipPool, status: &VipPoolStatus) -> Option<Pool> {
-    if let Some(spec) = &status.in_force {
-        return spec.pool().ok();
-    }
-    let of_this_spec = status.observed_generation.is_some() && status.observed_generation == pool.metadata.generation;
-    let ready = status.conditions.iter().any(|condition| condition.type_ == READY && condition.status == "True");
-    if of_this_spec && ready { pool.spec.pool().ok() } else { None }
-}
-
-/// Condition of a pool: whether its spec is in force.
-pub(super) const READY: &str = "Ready";

@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::{
     desired::{shortened, word},
-    objects::{PoolItem, READY},
+    objects::PoolItem,
 };
 use crate::{
     cluster::{
@@ -14,7 +14,7 @@ use crate::{
         pools::{PoolInForce, PoolJudgement, Pools},
         spans::Spans,
     },
-    kubernetes::crds::{AddressCounts, AnnounceSpec, VipPoolSpec, VipPoolStatus},
+    kubernetes::crds::{AddressCounts, AnnounceSpec, DELETING, READY, VipPoolSpec, VipPoolStatus},
     model::{
         desired::AnnouncerKind,
         inventory::{IpFamily, ObjectName},
@@ -116,7 +116,7 @@ pub(super) fn status(
 pub(super) const fn reason(judgement: &PoolJudgement) -> &'static str {
     match judgement {
         PoolJudgement::InForce => "PoolInForce",
-        PoolJudgement::Deleting => "PoolDeleting",
+        PoolJudgement::Deleting => DELETING,
         PoolJudgement::Invalid { .. } => "PoolInvalid",
         PoolJudgement::Overlaps { .. } => "PoolConflict",
     }

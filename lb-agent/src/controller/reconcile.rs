@@ -32,7 +32,6 @@ use crate::{
     cluster::{
         allocate::{Claimant, Situation, Verdict, allocate},
         forbidden::Forbidden,
-        judge::Judge,
         pools::{PoolJudgement, PoolSet, Pools},
     },
     kubernetes::crds::VipPool,
@@ -64,7 +63,6 @@ pub(super) struct Reconciler {
     events: Events,
     ledger: Ledger,
     set: PoolSet,
-    judge: Judge,
     services: Pace<ObjectName>,
     pools: Pace<String>,
     told: BTreeMap<String, Told>,
@@ -97,7 +95,6 @@ impl Reconciler {
         let events = Events::start(client.clone(), &settings.identity, report.clone(), &mut tasks);
         Self {
             writer: Arc::new(Writer::new(client, lead, settings.write_timeout)),
-            judge: Judge::new(&settings.class, settings.reserved.clone()),
             settings,
             report,
             events,
@@ -136,14 +133,15 @@ impl Reconciler {
         self.pools.retain(|name| world.pools.contains_key(name));
         self.told.retain(|name, _| world.pools.contains_key(name));
         let (verdicts, forbidden) = self.decide(world, &pools);
-        let counts = pool_status::counts(&pools, &verdicts, forbidden.spans());
+        let counts = pool_status::counts(&pools, &verdicts, &forbidden.spans());
         self.tell(&pools, &verdicts, &counts);
-        let judgements = judge::judgements(&mut self.judge, &world.nodes, &pools, &world.services, &verdicts);
+        let (class, nodes) = (&self.settings.class, &world.nodes);
+        let judgements = judge::judgements(class, &forbidden, nodes, &pools, &world.services, &verdicts);
         self.write_services(world, &verdicts, &judgements).await;
         self.write_pools(world, &pools, &counts).await;
     }
 
-    fn decide(&self, world: &World, pools: &Pools) -> (BTreeMap<ObjectName, Verdict>, Forbidden) {
+    fn decide<'w>(&self, world: &'w World, pools: &Pools) -> (BTreeMap<ObjectName, Verdict>, Forbidden<'w>) {
         let nodes = world.nodes.iter().map(|(name, node)| (name, &**node));
         let services = world.services.iter().map(|(name, item)| (name, &*item.service));
         let forbidden = Forbidden::of(nodes, services, &self.settings.reserved);

@@ -76,6 +76,11 @@ pub struct VipPoolSpec {
 /// A text that could be an address, a prefix or a range.
 const ADDRESSES: &str = r"^[0-9A-Fa-f.:]+(/[0-9]{1,3}|[ ]*-[ ]*[0-9A-Fa-f.:]+)?$";
 
+/// Condition of a pool: whether its spec is in force.
+pub const READY: &str = "Ready";
+/// Reason of [`READY`] while a pool is being deleted: it is in force for those that have its addresses.
+pub const DELETING: &str = "PoolDeleting";
+
 const fn yes() -> bool {
     true
 }
@@ -191,15 +196,29 @@ impl AnnounceSpec {
 }
 
 impl VipPool {
-    /// The pool in force: what the spec says, or what the controller says is in force instead.
-    ///
-    /// # Errors
-    /// What is wrong with the spec, if nothing is in force.
-    pub fn in_force(&self) -> Result<Pool, PoolError> {
-        match self.status.as_ref().and_then(|status| status.in_force.as_ref()) {
-            Some(spec) => spec.pool(),
-            None => self.spec.pool(),
+    /// What was in force when the status was written: what it names, or the spec if it says so of this very spec.
+    #[must_use]
+    pub fn last_good(&self) -> Option<Pool> {
+        let status = self.status.as_ref()?;
+        if let Some(spec) = &status.in_force {
+            return spec.pool().ok();
         }
+        let said = status.conditions.iter().find(|condition| condition.type_ == READY);
+        let in_force = said.is_some_and(|said| said.status == "True" || said.reason == DELETING);
+        if in_force && self.is_judged() { self.spec.pool().ok() } else { None }
+    }
+
+    /// Whether the status is of this very spec.
+    #[must_use]
+    pub fn is_judged(&self) -> bool {
+        let observed = self.status.as_ref().and_then(|status| status.observed_generation);
+        observed.is_some() && observed == self.metadata.generation
+    }
+
+    /// `metadata.creationTimestamp`, seconds since 1970.
+    #[must_use]
+    pub fn created(&self) -> i64 {
+        self.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second())
     }
 }
 
@@ -289,9 +308,26 @@ mod tests {
     #[test]
     fn the_spec_that_the_status_names_is_in_force_instead() {
         let mut pool = VipPool::new("edge", spec(json!({"addresses": ["web"]})));
-        assert!(pool.in_force().is_err());
+        assert_eq!((pool.last_good(), pool.is_judged()), (None, false));
         let good = spec(json!({"addresses": ["192.0.2.1"]}));
         pool.status = Some(VipPoolStatus { in_force: Some(good.clone()), ..VipPoolStatus::default() });
-        assert_eq!(pool.in_force(), good.pool());
+        assert_eq!(pool.last_good(), good.pool().ok());
+    }
+
+    #[test]
+    fn a_status_counts_for_the_spec_that_it_is_of() {
+        let said = |status: &str, reason: &str, observed: i64| {
+            let condition = json!({"type": READY, "status": status, "reason": reason, "message": "",
+                "lastTransitionTime": "2026-01-01T00:00:00Z"});
+            let mut pool = VipPool::new("edge", spec(json!({"addresses": ["192.0.2.1"]})));
+            pool.metadata.generation = Some(2);
+            let status = json!({"observedGeneration": observed, "conditions": [condition]});
+            pool.status = Some(serde_json::from_value(status).unwrap());
+            (pool.last_good().is_some(), pool.is_judged())
+        };
+        assert_eq!(said("True", "PoolInForce", 2), (true, true));
+        assert_eq!(said("True", "PoolInForce", 1), (false, false));
+        assert_eq!(said("False", "PoolConflict", 2), (false, true));
+        assert_eq!(said("False", DELETING, 2), (true, true));
     }
 }

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc, time::Duration};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::pool::Pool;
+use super::pool::ClusterPool;
 
 /// Labels or annotations of an object.
 pub type Labels = BTreeMap<String, String>;
@@ -25,8 +25,8 @@ pub struct Inventory {
     /// Slices of endpoints by the Service that they belong to, each list in the order of the slices' names. A slice
     /// without its Service stays: one comes before the other.
     pub slices: BTreeMap<ObjectName, Vec<EndpointSlice>>,
-    /// Pools of addresses by name.
-    pub pools: BTreeMap<String, Pool>,
+    /// Pools of addresses by name, in force or not.
+    pub pools: BTreeMap<String, ClusterPool>,
 }
 
 /// An inventory and where it is from.

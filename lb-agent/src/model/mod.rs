@@ -27,6 +27,6 @@ pub use inventory::{ClusterNode, ClusterService, Inventory, IpFamily, ObjectName
 pub use leadership::Leadership;
 pub use members::{Gate, Member, MemberState, Members};
 pub use network::{Interface, InterfaceKind, MacAddr, Network, NextHop};
-pub use pool::{AddressRange, AnnounceNodes, AnnouncePolicy, Pool};
+pub use pool::{AddressRange, AnnounceNodes, AnnouncePolicy, ClusterPool, Pool};
 pub use probe::{ClientIdentity, Credentials, ExpectedStatus, HttpProbe, Probe, ProbeKind, TlsProbe, Trust};
 pub use source::{Doubted, Kind, KindStatus, LeaseStatus, SaveStatus, SourceStatus};

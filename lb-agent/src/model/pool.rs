@@ -32,6 +32,24 @@ pub struct Pool {
     pub announce: AnnouncePolicy,
 }
 
+/// A pool as the API server has it, and what the controller said of it.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterPool {
+    /// `metadata.uid`: another pool of the same name has another.
+    pub uid: String,
+    /// `metadata.creationTimestamp`, seconds since 1970; of two that overlap the elder is in force.
+    pub created: i64,
+    /// `metadata.deletionTimestamp` is set.
+    pub deleting: bool,
+    /// What its spec describes; `None` if that makes no sense, which the controller tells more about.
+    pub spec: Option<Pool>,
+    /// What its status says was in force when the status was written.
+    pub last_good: Option<Pool>,
+    /// Its status is of the spec as it is.
+    pub is_judged: bool,
+}
+
 /// How addresses of a pool are announced.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]

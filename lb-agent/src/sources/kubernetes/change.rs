@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::model::inventory::{ClusterNode, ClusterService, EndpointSlice, Inventory, ObjectName};
-use crate::model::pool::Pool;
+use crate::model::pool::ClusterPool;
 
 /// An object as it was read. The key of objects without a namespace has an empty one.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,7 +15,7 @@ pub(super) enum Entry {
     /// A slice, and the Service it belongs to.
     Slice(String, EndpointSlice),
     /// A pool.
-    Pool(Pool),
+    Pool(Box<ClusterPool>),
     /// An object that is of no interest: as if it were not there.
     Nothing,
     /// An object that can't be read, and why: the version before stays.
@@ -50,7 +50,7 @@ pub(super) enum Change {
     /// A slice of a Service, by its name.
     Slice(ObjectName, String, Option<EndpointSlice>),
     /// A pool.
-    Pool(String, Option<Pool>),
+    Pool(String, Option<Box<ClusterPool>>),
 }
 
 impl Change {
@@ -60,7 +60,7 @@ impl Change {
             Self::Node(name, value) => inventory.nodes.get(name) == value.as_ref(),
             Self::Service(name, value) => inventory.services.get(name) == value.as_deref(),
             Self::Slice(service, name, value) => slice(inventory, service, name) == value.as_ref(),
-            Self::Pool(name, value) => inventory.pools.get(name) == value.as_ref(),
+            Self::Pool(name, value) => inventory.pools.get(name) == value.as_deref(),
         }
     }
 
@@ -70,7 +70,7 @@ impl Change {
             Self::Node(name, value) => set(&mut inventory.nodes, name, value),
             Self::Service(name, value) => set(&mut inventory.services, name, value.map(|value| *value)),
             Self::Slice(service, name, value) => set_slice(inventory, service, &name, value),
-            Self::Pool(name, value) => set(&mut inventory.pools, name, value),
+            Self::Pool(name, value) => set(&mut inventory.pools, name, value.map(|value| *value)),
         }
     }
 }

@@ -54,7 +54,7 @@ use crate::{
     kubernetes::{beta::BetaSlice, client::Access, convert},
     model::{
         inventory::{Origin, Snapshot},
-        pool::Pool,
+        pool::ClusterPool,
         source::{Kind, SaveStatus, SourceStatus},
     },
 };
@@ -109,7 +109,7 @@ pub trait PoolObject: Resource<DynamicType = ()> + Clone + DeserializeOwned + De
     ///
     /// # Errors
     /// The reason, for people.
-    fn pool(&self) -> Result<Pool, String>;
+    fn pool(&self) -> Result<ClusterPool, String>;
 }
 
 /// Watches until `cancel`. `P` is the kind of object that pools are of. Needs a tokio runtime.
@@ -203,7 +203,7 @@ fn follow_all<P: PoolObject>(
     })));
     tasks.spawn(follow_slices(line(Kind::Slices)));
     tasks.spawn(keep_following(follower::<P>(Kind::Pools, line(Kind::Pools), |object| {
-        object.pool().map_or_else(Entry::Unreadable, Entry::Pool)
+        object.pool().map_or_else(Entry::Unreadable, |pool| Entry::Pool(Box::new(pool)))
     })));
 }
 

@@ -28,9 +28,9 @@ struct VipPoolSpec {
 }
 
 impl PoolObject for VipPool {
-    fn pool(&self) -> Result<Pool, String> {
+    fn pool(&self) -> Result<ClusterPool, String> {
         let addresses = self.spec.addresses.iter().map(|text| text.parse().map_err(|error| format!("{error}")));
-        Ok(Pool {
+        let spec = crate::model::Pool {
             addresses: addresses.collect::<Result<_, _>>()?,
             namespaces: Vec::new(),
             service_selector: BTreeMap::new(),
@@ -39,7 +39,9 @@ impl PoolObject for VipPool {
             avoid_buggy_ips: false,
             allow_external_ips: false,
             announce: crate::model::pool::AnnouncePolicy::default(),
-        })
+        };
+        let uid = self.metadata.uid.clone().unwrap_or_default();
+        Ok(ClusterPool { uid, created: 0, deleting: false, spec: Some(spec), last_good: None, is_judged: false })
     }
 }
 
@@ -176,7 +178,7 @@ async fn lists_and_then_changes_become_inventories() {
     let web = ObjectName::new("shop", "web");
     assert_eq!(inventory.nodes["n1"].internal, [IpAddr::from([10, 0, 0, 1])]);
     assert_eq!(inventory.slices[&web][0].endpoints[0].addresses, [IpAddr::from([10, 1, 0, 5])]);
-    assert_eq!(inventory.pools["main"].addresses, ["192.0.2.0/28".parse().unwrap()]);
+    assert_eq!(inventory.pools["main"].spec.as_ref().unwrap().addresses, ["192.0.2.0/28".parse().unwrap()]);
     fake.store().put(SERVICES, "shop/api", service("192.0.2.2"));
     bench.wait("an object that was added", has_service("shop/api")).await;
     fake.store().put(SLICES, "shop/web-1", slice_of("web", "10.1.0.6"));
