@@ -10,6 +10,7 @@ mod logging;
 mod notify;
 mod reconcile;
 mod report;
+mod routes;
 mod sockets;
 mod sweep;
 
