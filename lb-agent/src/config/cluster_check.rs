@@ -48,7 +48,8 @@ fn source(draft: &Draft, control_plane: &DraftControlPlane, problems: &mut Probl
 pub(super) fn check_alone(control_plane: &DraftControlPlane, problems: &mut Problems) {
     if control_plane.source(true) == ServersFrom::Static && control_plane.backends.is_empty() {
         let place = control_plane.from.map_or(control_plane.place, |from| from.place);
-        problems.refuse(place, "`from: static` has no API server; name them in `controlPlane.backends`, or drop `from`");
+        problems
+            .refuse(place, "`from: static` has no API server; name them in `controlPlane.backends`, or drop `from`");
     }
     twice(control_plane, problems);
     backends(control_plane, problems);

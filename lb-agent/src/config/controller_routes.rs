@@ -50,7 +50,8 @@ mod tests {
     use super::super::{CONTROLLER_SAMPLE, ControllerConfig};
     use crate::model::ServersFrom;
 
-    const NSXT: &str = "nsxt: {cluster: c1, managers: [nsx], tier1: t1, username: u, passwordFile: p, insecureSkipVerify: true}\n";
+    const NSXT: &str =
+        "nsxt: {cluster: c1, managers: [nsx], tier1: t1, username: u, passwordFile: p, insecureSkipVerify: true}\n";
 
     fn parse(text: &str) -> Result<ControllerConfig, String> {
         ControllerConfig::parse("c.yaml", text, Path::new("/etc/levee")).map_err(|errors| errors.to_string())
@@ -58,7 +59,8 @@ mod tests {
 
     #[test]
     fn routes_have_vips_a_probe_and_a_gateway() {
-        let plane = "controlPlane: {vips: [192.0.2.1], port: 443, serverPort: 6443, backends: [10.0.0.1], probe: {tcp: {}}}\n";
+        let plane =
+            "controlPlane: {vips: [192.0.2.1], port: 443, serverPort: 6443, backends: [10.0.0.1], probe: {tcp: {}}}\n";
         let config = parse(&format!("{NSXT}{plane}")).unwrap();
         let routes = config.routes.unwrap();
         assert_eq!(routes.nsxt.cluster, "c1");
@@ -77,9 +79,18 @@ mod tests {
         assert_eq!((alone.routes, alone.warnings.len()), (None, 1));
         let cases = [
             (NSXT.to_owned(), "c.yaml:1:7: `nsxt` keeps routes to the VIPs of `controlPlane`, which is not there"),
-            (format!("{NSXT}controlPlane: {{vips: [192.0.2.1], from: static, probe: none}}"), "`from: static` has no API server"),
-            (format!("{NSXT}controlPlane: {{vips: [192.0.2.1, 192.0.2.1], probe: none}}"), "VIP 192.0.2.1 is there twice"),
-            (format!("{NSXT}controlPlane: {{vips: [192.0.2.1], backends: [192.0.2.1], probe: none}}"), "is itself the VIP"),
+            (
+                format!("{NSXT}controlPlane: {{vips: [192.0.2.1], from: static, probe: none}}"),
+                "`from: static` has no API server",
+            ),
+            (
+                format!("{NSXT}controlPlane: {{vips: [192.0.2.1, 192.0.2.1], probe: none}}"),
+                "VIP 192.0.2.1 is there twice",
+            ),
+            (
+                format!("{NSXT}controlPlane: {{vips: [192.0.2.1], backends: [192.0.2.1], probe: none}}"),
+                "is itself the VIP",
+            ),
             (format!("{NSXT}controlPlane: {{vips: [192.0.2.1]}}"), "controlPlane has no `probe`"),
         ];
         for (text, reason) in cases {
@@ -97,15 +108,31 @@ mod tests {
             text + line.unwrap_or_default() + "\n"
         });
         let routes = parse(&text).unwrap().routes.unwrap();
-        let defaults = parse(&format!("{NSXT}controlPlane: {{vips: [192.0.2.1], probe: {{https: {{insecureSkipVerify: true}}}}}}\n"));
+        let defaults = parse(&format!(
+            "{NSXT}controlPlane: {{vips: [192.0.2.1], probe: {{https: {{insecureSkipVerify: true}}}}}}\n"
+        ));
         let defaults = defaults.unwrap().routes.unwrap();
         let plane = &routes.control_plane;
         assert_eq!(plane.probe.as_ref().unwrap().interval, defaults.control_plane.probe.as_ref().unwrap().interval);
         assert_eq!((plane.port, plane.server_port, plane.from), (6443, 6443, ServersFrom::Endpoints));
         let (shown, expected) = (&routes.nsxt, &defaults.nsxt);
         assert_eq!(
-            (shown.api, shown.max_next_hops, shown.admin_distance, shown.resync, shown.timeout, shown.requests_per_second),
-            (expected.api, expected.max_next_hops, expected.admin_distance, expected.resync, expected.timeout, expected.requests_per_second)
+            (
+                shown.api,
+                shown.max_next_hops,
+                shown.admin_distance,
+                shown.resync,
+                shown.timeout,
+                shown.requests_per_second
+            ),
+            (
+                expected.api,
+                expected.max_next_hops,
+                expected.admin_distance,
+                expected.resync,
+                expected.timeout,
+                expected.requests_per_second
+            )
         );
         assert_eq!(
             (shown.allow_overwrite, shown.adopt, shown.fix_advertisement),

@@ -81,8 +81,6 @@ fn counters(registry: &mut Registry, report: &Report) {
     registry.register("levee_controller_events", "Events, by whether the server took them", events);
 }
 
-const NO_LABELS: [(&str, String); 0] = [];
-
 /// Values of routes; those of one name stand together.
 #[derive(Debug)]
 struct Routes(Vec<Metric>);
@@ -95,8 +93,8 @@ impl Collector for Routes {
             let mut family = encoder.encode_descriptor(name, help, None, kind)?;
             for Metric { kind, label, value, .. } in values {
                 match label {
-                    Some(label) => write_value(family.encode_family(&[label.clone()])?, *kind, *value)?,
-                    None => write_value(family.encode_family(&NO_LABELS)?, *kind, *value)?,
+                    Some(label) => write_value(&mut family.encode_family(&[label.clone()])?, *kind, *value)?,
+                    None => write_value(&mut family, *kind, *value)?,
                 }
             }
         }
@@ -104,7 +102,7 @@ impl Collector for Routes {
     }
 }
 
-fn write_value(mut encoder: MetricEncoder<'_>, kind: Kind, value: u64) -> fmt::Result {
+fn write_value(encoder: &mut MetricEncoder<'_>, kind: Kind, value: u64) -> fmt::Result {
     match kind {
         Kind::Counter => encoder.encode_counter::<Labels, _, u64>(&value, None),
         _ => encoder.encode_gauge(&count(value)),

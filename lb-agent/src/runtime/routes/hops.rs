@@ -55,7 +55,8 @@ mod tests {
     /// The next hops with servers 1, 2, .. in these states, by their numbers.
     fn next(hops: &mut Hops, states: &[ProbeState]) -> Option<Vec<usize>> {
         let servers = (1..=states.len()).map(address).collect();
-        let state = |server| (1..).zip(states).find(|(last, _)| address(*last) == server).map(|(_, state)| state.clone());
+        let state =
+            |server| (1..).zip(states).find(|(last, _)| address(*last) == server).map(|(_, state)| state.clone());
         let next = hops.next(&servers, state)?;
         Some((1..=9).filter(|last| next.contains(&address(*last))).collect())
     }

@@ -63,7 +63,8 @@ impl Api {
     /// Answers.
     pub async fn speak(&mut self) -> Result<()> {
         self.full = None;
-        let listener = TcpListener::bind(self.address).await.with_context(|| format!("listening on {}", self.address))?;
+        let listener =
+            TcpListener::bind(self.address).await.with_context(|| format!("listening on {}", self.address))?;
         self.address = listener.local_addr()?;
         self.serving = Some(tokio::spawn(async move { while listener.accept().await.is_ok() {} }));
         Ok(())
@@ -122,7 +123,8 @@ impl Bed {
 
     /// The API names servers, and which are ready.
     pub fn name(&self, ready: &[bool]) -> Result<()> {
-        let endpoint = |(api, ready): (&Api, &bool)| json!({ "addresses": [api.address.ip()], "conditions": { "ready": ready } });
+        let endpoint =
+            |(api, ready): (&Api, &bool)| json!({ "addresses": [api.address.ip()], "conditions": { "ready": ready } });
         let endpoints: Vec<_> = self.apis.iter().zip(ready).map(endpoint).collect();
         let slice = json!({
             "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
@@ -190,7 +192,7 @@ impl Controller {
     pub fn logged(&self, message: &str) -> Vec<Value> {
         let text = fs::read_to_string(self.process.log()).unwrap_or_default();
         let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        lines.map(|line| line["fields"].clone()).filter(|fields| fields["message"] == message).collect()
+        lines.filter(|line| line["message"] == message).collect()
     }
 
     /// Waits until it said this so many times.

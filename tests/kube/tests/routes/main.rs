@@ -42,14 +42,20 @@ async fn endpoints_become_next_hops_and_are_told() {
     bed.has(&[0, 1, 2], PATIENCE).await.unwrap_or_else(|error| panic!("{error}\n{}", controller.process.log_tail(40)));
     let routes = bed.world().routes();
     let [(_, route)] = &routes.iter().collect::<Vec<_>>()[..] else { panic!("{routes:#?}") };
-    assert_eq!((route["id"].as_str(), route["network"].as_str()), (Some("to-192.168.160.249"), Some("192.168.160.249/32")));
+    assert_eq!(
+        (route["id"].as_str(), route["network"].as_str()),
+        (Some("to-192.168.160.249"), Some("192.168.160.249/32"))
+    );
 
     controller.says("static route is created", 1).await.unwrap();
     assert_eq!(controller.logged("starting the keeper of NSX-T routes").len(), 1);
     let [seen] = &controller.logged("processing EndpointSlice")[..] else { panic!("one change") };
     assert_eq!((seen["name"].as_str(), seen["endpoints"].as_u64()), (Some("default/kubernetes"), Some(3)));
     let [made] = &controller.logged("static route is created")[..] else { panic!("one route") };
-    assert_eq!((made["name"].as_str(), made["hops"].as_str()), (Some("to-192.168.160.249"), Some(&*bed.hops().join(","))));
+    assert_eq!(
+        (made["name"].as_str(), made["hops"].as_str()),
+        (Some("to-192.168.160.249"), Some(&*bed.hops().join(",")))
+    );
 
     let hops = |count: u8| format!("levee_nsxt_route_hops{{vip=\"{VIP}\"}} {count}");
     for line in ["levee_nsxt_route_updates_total 1", "levee_nsxt_leading 1", &hops(3)] {
@@ -88,7 +94,8 @@ async fn a_leader_that_dies_with_its_server_is_replaced_and_its_hop_leaves() {
     first.process.kill().unwrap();
     bed.world().forget_requests();
     bed.apis[0].fall_silent().await.unwrap();
-    let took = bed.has(&[1, 2], BUDGET).await.unwrap_or_else(|error| panic!("{error}\n{}", second.process.log_tail(40)));
+    let took =
+        bed.has(&[1, 2], BUDGET).await.unwrap_or_else(|error| panic!("{error}\n{}", second.process.log_tail(40)));
     eprintln!("a node that died left the next hops after {took:?}");
     assert_eq!(bed.asked(), [1].into(), "the other leads");
 
@@ -121,7 +128,8 @@ async fn a_lease_that_cannot_be_read_is_survived() {
     assert!(tries >= 10, "asked {tries} times in {:?}", begin.elapsed());
     assert_eq!(second.process.exit_status().unwrap(), None, "it goes on trying");
     bed.stub.heal(fault);
-    let took = bed.has(&[1, 2], BUDGET).await.unwrap_or_else(|error| panic!("{error}\n{}", second.process.log_tail(40)));
+    let took =
+        bed.has(&[1, 2], BUDGET).await.unwrap_or_else(|error| panic!("{error}\n{}", second.process.log_tail(40)));
     eprintln!("the lead was taken over and the route changed {took:?} after the Lease could be read again");
     assert_eq!(bed.asked(), [1].into());
 }
