@@ -13,6 +13,7 @@ mod keeper;
 mod pools;
 mod saved;
 mod saver;
+mod scope;
 mod shelf;
 #[cfg(test)]
 mod tests;
@@ -49,6 +50,7 @@ use follow::{Follower, Line};
 use keeper::Keeper;
 use saved::Saved;
 use saver::Saver;
+pub use scope::Scope;
 
 use crate::{
     kubernetes::{beta::BetaSlice, client::Access, convert},
@@ -86,16 +88,6 @@ pub struct Settings {
     pub streaming: Option<Duration>,
     /// How much of the cluster is watched. Default everything.
     pub scope: Scope,
-}
-
-/// How much of a cluster is watched. What is not is absent from its inventories.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum Scope {
-    /// Everything.
-    #[default]
-    Everything,
-    /// What names API servers: nodes, and the slices of the namespace `default`.
-    ApiServers,
 }
 
 impl Default for Settings {
@@ -213,7 +205,7 @@ fn follow_all<P: PoolObject>(
     })));
     tasks.spawn(follow_slices(line(Kind::Slices), settings.scope));
     if settings.scope == Scope::ApiServers {
-        tasks.spawn(tell_none(notes.clone(), [Kind::Services, Kind::Pools]));
+        tasks.spawn(scope::tell_none(notes.clone(), [Kind::Services, Kind::Pools]));
         return;
     }
     tasks.spawn(keep_following(follower::<Service>(Kind::Services, line(Kind::Services), |service| {
@@ -229,14 +221,6 @@ where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
     Follower { kind, api: Api::all(line.access.client()), read, line }
-}
-
-/// Says that there is nothing of these kinds.
-async fn tell_none(notes: mpsc::Sender<(Kind, Note)>, kinds: [Kind; 2]) {
-    for kind in kinds {
-        // Whoever would take it has ended, or takes it.
-        let _ = notes.send((kind, Note::List { objects: Vec::new(), streaming: false })).await;
-    }
 }
 
 /// Follows a kind. A server that does not have pools (nobody defined them yet) has none; one without nodes or Services is
