@@ -93,7 +93,9 @@ impl Collector for Routes {
             let mut family = encoder.encode_descriptor(name, help, None, kind)?;
             for Metric { kind, label, value, .. } in values {
                 match label {
-                    Some(label) => write_value(&mut family.encode_family(&[label.clone()])?, *kind, *value)?,
+                    Some(label) => {
+                        write_value(&mut family.encode_family(&std::slice::from_ref(label))?, *kind, *value)?
+                    }
                     None => write_value(&mut family, *kind, *value)?,
                 }
             }
