@@ -94,7 +94,7 @@ impl Collector for Routes {
             for Metric { kind, label, value, .. } in values {
                 match label {
                     Some(label) => {
-                        write_value(&mut family.encode_family(&std::slice::from_ref(label))?, *kind, *value)?
+                        write_value(&mut family.encode_family(&std::slice::from_ref(label))?, *kind, *value)?;
                     }
                     None => write_value(&mut family, *kind, *value)?,
                 }
