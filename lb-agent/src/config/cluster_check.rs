@@ -13,6 +13,7 @@ pub(super) fn check(draft: &Draft, problems: &mut Problems) {
     if let Some(control_plane) = &draft.control_plane {
         source(draft, control_plane, problems);
         vips(draft, control_plane, problems);
+        twice(control_plane, problems);
         backends(control_plane, problems);
         for service in draft.services.iter().filter(|service| service.name.value == CONTROL_PLANE) {
             let reason =
@@ -43,11 +44,21 @@ fn source(draft: &Draft, control_plane: &DraftControlPlane, problems: &mut Probl
     }
 }
 
+/// Reports what does not go together in `controlPlane` of a file that always has a cluster, and no services.
+pub(super) fn check_alone(control_plane: &DraftControlPlane, problems: &mut Problems) {
+    if control_plane.source(true) == ServersFrom::Static && control_plane.backends.is_empty() {
+        let place = control_plane.from.map_or(control_plane.place, |from| from.place);
+        problems
+            .refuse(place, "`from: static` has no API server; name them in `controlPlane.backends`, or drop `from`");
+    }
+    twice(control_plane, problems);
+    backends(control_plane, problems);
+}
+
 fn vips(draft: &Draft, control_plane: &DraftControlPlane, problems: &mut Problems) {
     let nodes = draft.node.iter().chain(&draft.peers);
     let own: BTreeMap<IpAddr, &str> =
         nodes.flat_map(|node| node.addresses.iter().map(|address| (address.value, node.name.value.as_str()))).collect();
-    let mut seen = BTreeSet::new();
     for vip in &control_plane.vips {
         if let Some(node) = own.get(&vip.value) {
             let reason =
@@ -62,9 +73,13 @@ fn vips(draft: &Draft, control_plane: &DraftControlPlane, problems: &mut Problem
             );
             problems.refuse(vip.place, reason);
         }
-        if !seen.insert(vip.value) {
-            problems.refuse(vip.place, format!("VIP {} is there twice; remove one of them", vip.value));
-        }
+    }
+}
+
+fn twice(control_plane: &DraftControlPlane, problems: &mut Problems) {
+    let mut seen = BTreeSet::new();
+    for vip in control_plane.vips.iter().filter(|vip| !seen.insert(vip.value)) {
+        problems.refuse(vip.place, format!("VIP {} is there twice; remove one of them", vip.value));
     }
 }
 

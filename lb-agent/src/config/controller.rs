@@ -6,6 +6,7 @@ use ipnet::IpNet;
 
 use super::{
     ConfigErrors, Problem, base_dir,
+    controller_routes::{self, RouteConfig},
     draft::{each, log},
     empty,
     error::Problems,
@@ -30,6 +31,8 @@ const KEYS: &[&str] = &[
     "log",
     "leaderElection",
     "writeTimeout",
+    "controlPlane",
+    "nsxt",
 ];
 
 /// Times of `leaderElection`.
@@ -57,6 +60,8 @@ pub struct ControllerConfig {
     pub election: Option<LeaderElection>,
     /// How long to wait for the answer to a write, 1..=60 s. Default 10 s.
     pub write_timeout: Duration,
+    /// The routes to the API servers' VIPs that are kept in NSX-T; `None` if none are.
+    pub routes: Option<RouteConfig>,
     /// What was accepted but is hardly meant.
     pub warnings: Vec<Problem>,
 }
@@ -126,6 +131,7 @@ fn read(root: &Node, base_dir: &std::path::Path, problems: &mut Problems) -> Opt
         log: log(&fields, problems),
         election: election(&fields, problems),
         write_timeout: seconds(&fields, "writeTimeout", 1, 60, Duration::from_secs(10), problems),
+        routes: controller_routes::routes(&fields, base_dir, problems),
         warnings: Vec::new(),
     })
 }

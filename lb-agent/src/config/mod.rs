@@ -13,6 +13,7 @@ mod capacity_check;
 mod check;
 mod cluster_check;
 mod controller;
+mod controller_routes;
 mod draft;
 mod draft_cluster;
 mod draft_credentials;
@@ -42,6 +43,7 @@ use std::{fs::File, io::Read, path::Path};
 
 pub use authorities::NamedFile;
 pub use controller::{ControllerConfig, LeaderElection, SAMPLE as CONTROLLER_SAMPLE};
+pub use controller_routes::RouteConfig;
 pub use error::{ConfigErrors, Place, Problem};
 pub use network_check::check_against;
 pub use nsxt::{NsxtApi, NsxtAuth, NsxtConfig, NsxtLogin, NsxtTrust, PasswordSource, load_nsxt, parse_nsxt};

@@ -1,17 +1,21 @@
 //! Metrics of the controller as OpenMetrics text, made of its report only.
 
+use std::fmt;
+
 use prometheus_client::{
-    encoding::text::encode,
-    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    collector::Collector,
+    encoding::{DescriptorEncoder, MetricEncoder, text::encode},
+    metrics::{MetricType, counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
 
 use super::report::Report;
+use crate::{metrics::Kind, nsxt::Metric};
 
 type Labels = Vec<(&'static str, String)>;
 
-/// All metrics.
-pub(super) fn render(report: &Report) -> String {
+/// All metrics, those of routes in NSX-T among them.
+pub(super) fn render(report: &Report, routes: Vec<Metric>) -> String {
     let mut registry = Registry::default();
     let version = Family::<Labels, Gauge>::default();
     version.get_or_create(&vec![("version", env!("CARGO_PKG_VERSION").to_owned())]).set(1);
@@ -35,6 +39,7 @@ pub(super) fn render(report: &Report) -> String {
     gauge("levee_controller_services_refused", "Services of ours that have not", count(report.services_refused));
     pools(&mut registry, report);
     counters(&mut registry, report);
+    registry.register_collector(Box::new(Routes(routes)));
     let mut text = String::new();
     // Neither writing to a string nor encoding one of these metrics can fail.
     let _ = encode(&mut text, &registry);
@@ -76,6 +81,36 @@ fn counters(registry: &mut Registry, report: &Report) {
     registry.register("levee_controller_events", "Events, by whether the server took them", events);
 }
 
+/// Values of routes; those of one name stand together.
+#[derive(Debug)]
+struct Routes(Vec<Metric>);
+
+impl Collector for Routes {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        for values in self.0.chunk_by(|one, next| one.name == next.name) {
+            let Some(Metric { name, help, kind, .. }) = values.first() else { continue };
+            let kind = if *kind == Kind::Counter { MetricType::Counter } else { MetricType::Gauge };
+            let mut family = encoder.encode_descriptor(name, help, None, kind)?;
+            for Metric { kind, label, value, .. } in values {
+                match label {
+                    Some(label) => {
+                        write_value(&mut family.encode_family(&std::slice::from_ref(label))?, *kind, *value)?;
+                    }
+                    None => write_value(&mut family, *kind, *value)?,
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn write_value(encoder: &mut MetricEncoder<'_>, kind: Kind, value: u64) -> fmt::Result {
+    match kind {
+        Kind::Counter => encoder.encode_counter::<Labels, _, u64>(&value, None),
+        _ => encoder.encode_gauge(&count(value)),
+    }
+}
+
 fn count(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
@@ -83,7 +118,7 @@ fn count(value: u64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{controller::report::PoolReport, kubernetes::crds::AddressCounts};
+    use crate::{controller::report::PoolReport, kubernetes::crds::AddressCounts, nsxt};
 
     #[test]
     fn the_text_has_every_value_of_the_report() {
@@ -97,7 +132,8 @@ mod tests {
             events_dropped: 4,
             ..Report::default()
         };
-        let text = render(&report);
+        let routes = nsxt::Status { updates: 4, leading: true, ..nsxt::Status::default() };
+        let text = render(&report, routes.metrics());
         for line in [
             "levee_controller_leader 1",
             "levee_controller_stale 0",
@@ -108,6 +144,9 @@ mod tests {
             "levee_pool_stale{pool=\"edge\"} 1",
             "levee_controller_writes_total{kind=\"service\",result=\"applied\"} 9",
             "levee_controller_events_total{result=\"dropped\"} 4",
+            "# TYPE levee_nsxt_route_updates counter",
+            "levee_nsxt_route_updates_total 4",
+            "levee_nsxt_leading 1",
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }

@@ -34,7 +34,7 @@ use kube::Client;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-pub use http::serve;
+pub use http::{Routes, serve};
 pub use report::{Report, SharedReport};
 
 use crate::cluster::claim::ClassRule;

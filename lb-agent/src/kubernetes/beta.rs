@@ -9,7 +9,7 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use kube::{Resource, core::ClusterResourceScope};
+use kube::{Resource, core::NamespaceResourceScope};
 use serde::Deserialize;
 
 /// A slice of `v1beta1`.
@@ -56,7 +56,7 @@ impl From<BetaSlice> for EndpointSlice {
 
 impl Resource for BetaSlice {
     type DynamicType = ();
-    type Scope = ClusterResourceScope;
+    type Scope = NamespaceResourceScope;
 
     fn kind(&(): &()) -> Cow<'_, str> {
         "EndpointSlice".into()

@@ -12,7 +12,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{cluster_source::credentials, logging, notify};
+use super::{cluster_source::credentials, logging, notify, routes};
 use crate::{
     config::{ControllerConfig, LogFormat, LogLevel},
     controller::{self, Lead, Settings, SharedReport},
@@ -49,14 +49,21 @@ async fn serve(config: ControllerConfig) -> Result<()> {
         Access::new(credentials(config.kubeconfig.clone()), watch::Sender::default().subscribe(), Limits::default());
     let client = access.client();
     let (report, cancel) = (SharedReport::default(), CancellationToken::new());
-    if let Some(address) = config.http {
-        let listener = TcpListener::bind(address).await.with_context(|| {
+    let listener = match config.http {
+        Some(address) => Some(TcpListener::bind(address).await.with_context(|| {
             format!("listening on {address} for health and metrics; free the port, or set `http` to another address or `off`")
-        })?;
-        tokio::spawn(controller::serve(listener, report.clone(), cancel.clone()));
-    }
+        })?),
+        None => None,
+    };
     let identity = config.identity.clone().unwrap_or_else(host_name);
     let (lead, election) = lead(&config, &access, &identity)?;
+    let routes = config.routes.map(|routes| {
+        let margin = config.election.as_ref().map_or(Duration::ZERO, |election| routes::margin(election.timing));
+        routes::keep(routes, &access, lead.clone(), margin, &cancel)
+    });
+    if let Some(listener) = listener {
+        tokio::spawn(controller::serve(listener, report.clone(), routes.clone(), cancel.clone()));
+    }
     let settings =
         Settings { class: config.class, reserved: config.reserved, identity, write_timeout: config.write_timeout };
     let work = tokio::spawn(controller::run(client, settings, lead, report, cancel.clone()));
@@ -65,6 +72,7 @@ async fn serve(config: ControllerConfig) -> Result<()> {
     notify::stopping();
     cancel.cancel();
     work.await.context("the controller's task failed")?;
+    routes::ended(routes).await;
     // Nothing is written any more: somebody else may.
     if let Some(election) = election {
         election.resign().await;

@@ -11,6 +11,7 @@ mod logging;
 mod notify;
 mod reconcile;
 mod report;
+mod routes;
 mod sockets;
 mod sweep;
 

@@ -13,6 +13,7 @@ mod keeper;
 mod pools;
 mod saved;
 mod saver;
+mod scope;
 mod shelf;
 #[cfg(test)]
 mod tests;
@@ -49,6 +50,7 @@ use follow::{Follower, Line};
 use keeper::Keeper;
 use saved::Saved;
 use saver::Saver;
+pub use scope::Scope;
 
 use crate::{
     kubernetes::{beta::BetaSlice, client::Access, convert},
@@ -84,13 +86,16 @@ pub struct Settings {
     /// How long a streaming list may be silent before lists by pages are used, for a server that does not know them sends
     /// its objects and never the end; `None` tries none. Default 10 s.
     pub streaming: Option<Duration>,
+    /// How much of the cluster is watched. Default everything.
+    pub scope: Scope,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         let (belief, retry) = (Belief::default(), Retry::default());
         let streaming = Some(Duration::from_secs(10));
-        Self { saved: None, first_answer: Duration::from_secs(2), belief, retry, streaming }
+        let (scope, first_answer) = (Scope::default(), Duration::from_secs(2));
+        Self { saved: None, first_answer, belief, retry, streaming, scope }
     }
 }
 
@@ -198,10 +203,14 @@ fn follow_all<P: PoolObject>(
     tasks.spawn(keep_following(follower::<Node>(Kind::Nodes, line(Kind::Nodes), |node| {
         convert::node(node).map_or(Entry::Nothing, |(_, value)| Entry::Node(value))
     })));
+    tasks.spawn(follow_slices(line(Kind::Slices), settings.scope));
+    if settings.scope == Scope::ApiServers {
+        tasks.spawn(scope::tell_none(notes.clone(), [Kind::Services, Kind::Pools]));
+        return;
+    }
     tasks.spawn(keep_following(follower::<Service>(Kind::Services, line(Kind::Services), |service| {
         convert::service(service).map_or(Entry::Nothing, |(_, value)| Entry::Service(Box::new(value)))
     })));
-    tasks.spawn(follow_slices(line(Kind::Slices)));
     tasks.spawn(keep_following(follower::<P>(Kind::Pools, line(Kind::Pools), |object| {
         object.pool().map_or_else(Entry::Unreadable, |pool| Entry::Pool(Box::new(pool)))
     })));
@@ -228,9 +237,13 @@ where
 }
 
 /// Follows slices, of `v1beta1` where the server has no others (before Kubernetes 1.21).
-async fn follow_slices(line: Line) {
-    let current = follower::<EndpointSlice>(Kind::Slices, line.clone(), slice);
-    let beta = follower::<BetaSlice>(Kind::Slices, line, |object| slice(object.into()));
+async fn follow_slices(line: Line, scope: Scope) {
+    let mut current = follower::<EndpointSlice>(Kind::Slices, line.clone(), slice);
+    let mut beta = follower::<BetaSlice>(Kind::Slices, line, |object| slice(object.into()));
+    if scope == Scope::ApiServers {
+        let client = current.line.access.client();
+        (current.api, beta.api) = (Api::namespaced(client.clone(), "default"), Api::namespaced(client, "default"));
+    }
     loop {
         current.run().await;
         beta.run().await;
