@@ -168,7 +168,7 @@ mod tests {
         let begin = Instant::now();
         sender.send_replace(Some(begin + seconds(2)));
         leads.wait_for(|leads| *leads).await.unwrap();
-        tokio::time::sleep_until(begin + seconds(1)).await;
+        sleep_until(begin + seconds(1)).await;
         sender.send_replace(Some(begin + seconds(3)));
         leads.wait_for(|leads| !leads).await.unwrap();
         assert_eq!(begin.elapsed(), seconds(3) - margin);
