@@ -227,9 +227,17 @@ async fn a_node_announces_when_its_peers_know_it_or_the_deadline_has_passed() {
             config.peers.retain(|(name, _)| name != NAMES[VICTIM]);
         }
     };
-    let begin = Instant::now();
-    let bed = build(others_first).await;
+    let mut bed = build(others_first).await;
+    wait_for_peers(&bed.agents[0], &[(1, "heard")]).await;
+    wait_for_peers(&bed.agents[1], &[(0, "heard")]).await;
+    // It comes to peers that live, and has never been there.
+    bed.agents[VICTIM].process().kill().unwrap();
+    bed.agents[VICTIM].lbctl(&["detach"]).unwrap();
     let netns = &bed.topology.nodes[VICTIM].netns;
+    assert!(!announces(netns), "the VIP went with the rest");
+    let begin = Instant::now();
+    bed.agents[VICTIM].start_again(&bed.scope).unwrap();
+    bed.agents[VICTIM].wait_ready(PATIENCE).await.unwrap();
     let mut stories = Vec::new();
     while !announces(netns) {
         stories.push(bed.agents[VICTIM].lbctl(&["status"]).unwrap());

@@ -8,8 +8,8 @@ use std::{
 use super::fsm::Settings;
 use crate::model::{Gate, Member, MemberState};
 
-/// How long peers have to answer at the start before none is taken for alive: round trips, not intervals.
-const ASKING: Duration = Duration::from_millis(200);
+/// How long peers have to answer at the start before none is taken for alive: one lost question and its repetition.
+const ASKING: Duration = Duration::from_secs(1);
 
 /// What the peers say.
 pub(super) struct Verdict {
@@ -99,9 +99,9 @@ mod tests {
         for (name, states, age, admits) in [
             ("nobody else", vec![], 0, true),
             ("all know it", vec![known.clone()], 0, true),
-            ("one has not answered", vec![known.clone(), mute.clone()], 199, false),
-            ("one does not answer", vec![known.clone(), mute.clone()], 200, true),
-            ("nobody answers", vec![mute], 200, true),
+            ("one has not answered", vec![known.clone(), mute.clone()], 999, false),
+            ("one does not answer", vec![known.clone(), mute.clone()], 1_000, true),
+            ("nobody answers", vec![mute], 1_000, true),
             ("one does not know it", vec![known.clone(), unknown.clone()], 4_999, false),
             ("one does not know it for long", vec![known, unknown], 5_000, true),
         ] {
