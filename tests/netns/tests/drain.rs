@@ -141,7 +141,12 @@ async fn a_drained_node_gets_no_new_connections_and_keeps_its_old_ones_across_a_
         bed.agents[agent].wait_ready(PATIENCE).await.unwrap();
         let status = bed.agents[agent].lbctl_json(&["status"]).unwrap();
         assert_eq!(status["status"]["drainedNodes"], serde_json::json!([name]), "{status}");
-        assert!(bed.agents[agent].lbctl(&["backends"]).unwrap().contains("drained, "));
+        let told = || async {
+            let backends = bed.agents[agent].lbctl(&["backends"])?;
+            ensure!(backends.contains("drained, "), "{backends}");
+            Ok(())
+        };
+        wait::until("the drain to be told", PATIENCE, told).await.unwrap();
     }
     let restarted = takers(&bed).await;
     assert!(!restarted.answers.contains_key(&name) && restarted.failed() == 0, "{restarted:?}");
