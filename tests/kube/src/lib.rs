@@ -13,6 +13,7 @@ pub mod controller;
 pub mod definitions;
 pub mod deployed;
 pub mod etcd;
+pub mod follow;
 pub mod place;
 pub mod server;
 pub mod stub;
