@@ -20,6 +20,7 @@ mod linker;
 mod lint;
 mod manifests;
 mod mirror;
+mod mutations;
 mod packages;
 mod privilege;
 mod process;
@@ -106,6 +107,14 @@ enum Verb {
         #[arg(long)]
         test: Vec<String>,
     },
+    /// See that tests fail for code with a fault: each of some faults in turn, in a copy of the last commit (needs root)
+    Mutations {
+        /// Only these; all if none is named
+        names: Vec<String>,
+        /// Only list them
+        #[arg(long)]
+        list: bool,
+    },
     /// Measure, and report on it (needs root)
     Bench {
         /// Only this; everything unless told
@@ -173,6 +182,7 @@ fn perform(workspace: &Workspace, verb: Verb) -> Result<()> {
         Verb::Kube { args } => test::kube(workspace, &args),
         Verb::KubeAssets => kube::kube_assets(workspace),
         Verb::Demo { args } => test::demo(workspace, &args),
+        Verb::Mutations { names, list } => mutations::mutations(&workspace, &names, list),
         Verb::Vm { kernels, test } => vm::vm(workspace, &kernels, &test),
         Verb::Bench { part, quick, write_docs } => bench::bench(workspace, part, quick, write_docs),
         Verb::Fuzz { args } => fuzz::fuzz(workspace, &args),

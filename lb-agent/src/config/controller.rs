@@ -119,6 +119,9 @@ fn read(root: &Node, base_dir: &std::path::Path, problems: &mut Problems) -> Opt
     };
     let (kubeconfig, identity, class) = (words("kubeconfig"), words("identity"), words("loadBalancerClass"));
     let default_class = fields.optional("defaultClass").and_then(|value| boolean(value, "defaultClass", problems));
+    let mut reserved = each(fields.optional("reserved"), "reserved", problems, network);
+    let (vips, routes) = controller_routes::routes(&fields, base_dir, problems);
+    reserved.extend(vips.into_iter().map(IpNet::from));
     Some(ControllerConfig {
         kubeconfig: kubeconfig.map(|path| base_dir.join(path)),
         identity,
@@ -126,12 +129,12 @@ fn read(root: &Node, base_dir: &std::path::Path, problems: &mut Problems) -> Opt
             class: class.unwrap_or_else(|| DEFAULT_CLASS.to_owned()),
             default_class: default_class.is_some_and(|value| value.value),
         },
-        reserved: each(fields.optional("reserved"), "reserved", problems, network),
+        reserved,
         http: http(&fields, problems),
         log: log(&fields, problems),
         election: election(&fields, problems),
         write_timeout: seconds(&fields, "writeTimeout", 1, 60, Duration::from_secs(10), problems),
-        routes: controller_routes::routes(&fields, base_dir, problems),
+        routes,
         warnings: Vec::new(),
     })
 }

@@ -15,5 +15,6 @@ pub mod deployed;
 pub mod etcd;
 pub mod follow;
 pub mod place;
+pub mod proxy;
 pub mod server;
 pub mod stub;

@@ -28,7 +28,7 @@ use kube_tests::{
     },
 };
 use lb_agent::{
-    election::lease::node,
+    election::{Timing, lease::node},
     kubernetes::{
         client::{Access, Credentials, Limits},
         crds::VipPool,
@@ -295,6 +295,7 @@ async fn a_lease_that_cannot_be_read_is_survived() {
 
 #[tokio::test]
 async fn of_two_controllers_the_leader_alone_writes() {
+    let _kept = promises::keeps(&["S0-07"], "the stand-in");
     let bed = Bed::new();
     let mut first = bed.controller("a", &json!({}));
     first.start(&bed.scope).unwrap();
@@ -322,6 +323,21 @@ async fn of_two_controllers_the_leader_alone_writes() {
         records.iter().position(|record| record.user == "b" && record.verb.writes() && record.resource != "leases");
     assert!(last_of_first < first_of_second, "{records:?}");
     assert!(bed.stub.get(&format!("/api/v1/namespaces/{NAMESPACE}")).is_some());
+    a_leader_that_cannot_renew_stops(&bed, &second).await;
+}
+
+/// Its Lease cannot be written any more, and everything else can: it stops before its time is over.
+async fn a_leader_that_cannot_renew_stops(bed: &Bed, leader: &Controller) {
+    let fault = bed.stub.fault(Only::writes().of("leases"), Fault::Hang);
+    sleep(Timing::default().lease_duration()).await;
+    bed.make("nobody-leads", 30_000);
+    let begin = Instant::now();
+    while begin.elapsed() < Timing::default().lease_duration() {
+        assert!(bed.addresses(&["nobody-leads".to_owned()]).is_err(), "written without a lead\n{}", leader.log_tail());
+        sleep(Duration::from_millis(100)).await;
+    }
+    bed.stub.heal(fault);
+    bed.all_have(&["nobody-leads".to_owned()], leader).await;
 }
 
 /// What is counted at rest.

@@ -104,6 +104,12 @@ impl Agent {
         self.process.signal(Signal::SIGSTOP)
     }
 
+    /// The end of its log.
+    #[must_use]
+    pub fn log_tail(&self) -> String {
+        self.process.log_tail(LOG_LINES)
+    }
+
     /// Lets a stopped process go on.
     ///
     /// # Errors

@@ -108,6 +108,15 @@ impl Topology {
         self.switch.as_ref().unwrap_or(&self.router)
     }
 
+    /// The router's interface towards a node.
+    #[must_use]
+    pub fn port(&self, node: &Node) -> String {
+        match self.fabric {
+            Fabric::Routed => format!("node{}", node.number),
+            Fabric::Segment => "segment".to_owned(),
+        }
+    }
+
     /// Takes a node's link away and makes it anew, as when a driver is loaded again. For [`Fabric::Routed`] only.
     ///
     /// # Errors

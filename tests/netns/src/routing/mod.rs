@@ -1,7 +1,7 @@
 //! Real routing daemons in namespaces: nodes redistribute the host routes of their `lo` over eBGP to the router, which
 //! spreads flows over all of them.
 //!
-//! One session per family and node. Timers are short (hold 9 s, keepalive 3 s, connect retry 1 s), and speakers do not
+//! One session per family and node, or one for both where sessions are unnumbered. Timers are short (hold 9 s, keepalive 3 s, connect retry 1 s), and speakers do not
 //! ask for graceful restart, which would keep routes of a dead node.
 
 mod bird;
@@ -11,7 +11,12 @@ use std::{fmt, fs, net::IpAddr, path::PathBuf};
 
 use anyhow::Result;
 
-use crate::{netns::Netns, process::Process, scope::Scope, topology::Topology};
+use crate::{
+    netns::Netns,
+    process::Process,
+    scope::Scope,
+    topology::{Topology, UPLINK},
+};
 
 /// Autonomous system of the router; node `n` has this plus `n`.
 const ROUTER_AS: u32 = 65000;
@@ -24,6 +29,8 @@ pub enum Suite {
     Bird,
     /// FRR, its `zebra` and `bgpd`.
     Frr,
+    /// FRR with unnumbered sessions, which carry both families: next hops are link-local addresses (RFC 8950).
+    FrrUnnumbered,
 }
 
 impl fmt::Display for Suite {
@@ -31,6 +38,7 @@ impl fmt::Display for Suite {
         f.pad(match self {
             Self::Bird => "bird",
             Self::Frr => "frr",
+            Self::FrrUnnumbered => "frr-unnumbered",
         })
     }
 }
@@ -95,7 +103,8 @@ impl Routing {
 pub fn start(scope: &Scope, suite: Suite, speaker: &Speaker<'_>) -> Result<RoutingDaemon> {
     match suite {
         Suite::Bird => bird::start(scope, speaker),
-        Suite::Frr => frr::start(scope, speaker),
+        Suite::Frr => frr::start(scope, speaker, frr::Sessions::Numbered),
+        Suite::FrrUnnumbered => frr::start(scope, speaker, frr::Sessions::Unnumbered),
     }
 }
 
@@ -115,6 +124,8 @@ struct Neighbor {
     name: String,
     number: u32,
     address: IpAddr,
+    /// The own interface that it is behind.
+    interface: String,
 }
 
 /// What a speaker is for.
@@ -133,7 +144,13 @@ impl<'a> Speaker<'a> {
         let nodes = topology.nodes.iter();
         let neighbors = nodes.flat_map(|node| {
             let number = ROUTER_AS + u32::from(node.number);
-            node.addresses.map(|address| Neighbor { name: neighbor_name(&node.name, address), number, address })
+            let interface = topology.port(node);
+            node.addresses.map(|address| Neighbor {
+                name: neighbor_name(&node.name, address),
+                number,
+                address,
+                interface: interface.clone(),
+            })
         });
         Self {
             netns: &topology.router,
@@ -156,6 +173,7 @@ impl<'a> Speaker<'a> {
             name: neighbor_name("router", address),
             number: ROUTER_AS,
             address,
+            interface: UPLINK.to_owned(),
         });
         Self {
             netns: &node.netns,

@@ -1,0 +1,11 @@
+//! Addresses of Services in the network: agents follow a stand-in for the API, FRR and BIRD carry what they announce to a
+//! router, and a client beyond it connects.
+
+#![expect(clippy::unwrap_used, reason = "a failing step is a failing test")]
+
+mod bed;
+mod daemons;
+mod nodes;
+mod outage;
+mod places;
+mod proxy;
