@@ -182,7 +182,7 @@ fn perform(workspace: &Workspace, verb: Verb) -> Result<()> {
         Verb::Kube { args } => test::kube(workspace, &args),
         Verb::KubeAssets => kube::kube_assets(workspace),
         Verb::Demo { args } => test::demo(workspace, &args),
-        Verb::Mutations { names, list } => mutations::mutations(&workspace, &names, list),
+        Verb::Mutations { names, list } => mutations::mutations(workspace, &names, list),
         Verb::Vm { kernels, test } => vm::vm(workspace, &kernels, &test),
         Verb::Bench { part, quick, write_docs } => bench::bench(workspace, part, quick, write_docs),
         Verb::Fuzz { args } => fuzz::fuzz(workspace, &args),

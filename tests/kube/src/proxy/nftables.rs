@@ -1,42 +1,26 @@
 //! Mode `nftables`, as input of `nft -f`.
 
-use std::{fmt::Write, net::SocketAddrV4};
+use std::net::SocketAddrV4;
 
 use super::{Exposed, PODS};
 
 /// The table of a node.
 pub(super) fn rules(exposed: &Exposed) -> String {
     let Exposed { cluster, external, node_port, local, endpoints, here, .. } = exposed;
-    let mut chains = String::new();
-    for (index, endpoint) in endpoints.iter().enumerate() {
-        writeln!(
-            chains,
-            "chain endpoint-{index} {{\n ip saddr {} jump mark-for-masquerade\n meta l4proto tcp dnat to {endpoint}\n}}",
-            endpoint.ip()
-        )
-        .expect("writing to a string");
-    }
-    let spread = |some: &[SocketAddrV4]| {
-        let index = |endpoint: &SocketAddrV4| endpoints.iter().position(|one| one == endpoint).expect("some of all");
-        let ways: Vec<_> =
-            some.iter().enumerate().map(|(nth, one)| format!("{nth} : goto endpoint-{}", index(one))).collect();
-        match some.len() {
-            0 => "drop".to_owned(),
-            count => format!("numgen random mod {count} vmap {{ {} }}", ways.join(", ")),
-        }
-    };
+    let chains: String = endpoints.iter().enumerate().map(|(index, endpoint)| of_endpoint(index, endpoint)).collect();
     let external_chain = if *local {
         format!(
             " ip saddr {PODS} goto service-test\n fib saddr type local jump mark-for-masquerade\n \
              fib saddr type local goto service-test\n {}",
-            spread(here)
+            spread(endpoints, here)
         )
     } else {
         " jump mark-for-masquerade\n goto service-test".to_owned()
     };
+    let to_all = spread(endpoints, endpoints);
+    let hooks = HOOKS;
     let (cluster_ip, cluster_port) = (cluster.ip(), cluster.port());
     let (external_ip, external_port) = (external.ip(), external.port());
-    let to_all = spread(endpoints);
     format!(
         "table ip kube-proxy {{
 chain mark-for-masquerade {{
@@ -69,19 +53,40 @@ chain services {{
  ip daddr . meta l4proto . th dport vmap @service-ips
  fib daddr type local meta l4proto . th dport vmap @service-nodeports
 }}
-chain nat-prerouting {{
- type nat hook prerouting priority dstnat;
- jump services
-}}
-chain nat-output {{
- type nat hook output priority -100;
- jump services
-}}
-chain nat-postrouting {{
- type nat hook postrouting priority srcnat;
- jump masquerading
-}}
-}}
+{hooks}}}
 "
     )
+}
+
+/// Where packets enter.
+const HOOKS: &str = "chain nat-prerouting {
+ type nat hook prerouting priority dstnat;
+ jump services
+}
+chain nat-output {
+ type nat hook output priority -100;
+ jump services
+}
+chain nat-postrouting {
+ type nat hook postrouting priority srcnat;
+ jump masquerading
+}
+";
+
+fn of_endpoint(index: usize, endpoint: &SocketAddrV4) -> String {
+    let address = endpoint.ip();
+    format!(
+        "chain endpoint-{index} {{\n ip saddr {address} jump mark-for-masquerade\n meta l4proto tcp dnat to {endpoint}\n}}\n"
+    )
+}
+
+/// Spreads evenly over some of the endpoints.
+fn spread(all: &[SocketAddrV4], some: &[SocketAddrV4]) -> String {
+    let index = |endpoint: &SocketAddrV4| all.iter().position(|one| one == endpoint).expect("some of all");
+    let ways: Vec<_> =
+        some.iter().enumerate().map(|(nth, one)| format!("{nth} : goto endpoint-{}", index(one))).collect();
+    match some.len() {
+        0 => "drop".to_owned(),
+        count => format!("numgen random mod {count} vmap {{ {} }}", ways.join(", ")),
+    }
 }

@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use kube_tests::{
     access::Keys,
+    controller::Controller,
     follow::{Pod, follow, node, pool, slice},
     place::Place,
     stub::{Settings, Stub},
@@ -75,7 +76,7 @@ impl Bed {
         Ok(bed)
     }
 
-    /// With agents on all nodes, ready and with the way to every peer known.
+    /// With agents on all nodes, ready.
     pub async fn start(routing: Suite, nodes: u8) -> Result<Self> {
         let mut bed = Self::build(routing, nodes)?;
         bed.start_agents(|config| config).await?;
@@ -84,16 +85,17 @@ impl Bed {
 
     /// Starts the agents, each with what `complete` makes of its configuration.
     pub async fn start_agents(&mut self, complete: impl Fn(AgentConfig) -> AgentConfig) -> Result<()> {
+        self.start_agents_by(&[], complete).await
+    }
+
+    /// The same by way of another program.
+    pub async fn start_agents_by(&mut self, by: &[&str], complete: impl Fn(AgentConfig) -> AgentConfig) -> Result<()> {
         for (index, node) in self.cluster.topology.nodes.iter().enumerate() {
             let config = AgentConfig::for_node(&self.cluster.scope, &self.cluster.topology, index)?;
             let config = follow(&self.cluster.scope, complete(config), &self.kubeconfig, &[]);
-            self.cluster.agents.push(Agent::start(&self.cluster.scope, &node.netns, &config)?);
+            self.cluster.agents.push(Agent::start_by(&self.cluster.scope, &node.netns, &config, by)?);
         }
-        self.cluster.wait_ready(PATIENCE).await?;
-        for agent in &self.cluster.agents {
-            wait_for_hops(agent, PATIENCE).await?;
-        }
-        Ok(())
+        self.cluster.wait_ready(PATIENCE).await
     }
 
     pub fn put(&self, path: &str, object: Value) -> Result<()> {
@@ -120,6 +122,15 @@ impl Bed {
             service["spec"][key] = value.clone();
         }
         self.put(&format!("/api/v1/namespaces/default/services/{name}"), service)
+    }
+
+    /// Starts a controller beside the stand-in.
+    pub fn controller(&self, settings: &Value) -> Result<Controller> {
+        let scope = &self.cluster.scope;
+        let controller = Controller::new(scope, "1", self.stub.access(), &self.keys.admin, settings)?;
+        let mut controller = controller.inside(&self.cluster.topology.client);
+        controller.start(scope)?;
+        Ok(controller)
     }
 
     /// Puts ready pods of a Service on these nodes, and nowhere else.
@@ -173,8 +184,11 @@ impl Bed {
         Ok(wait::until(&format!("the ways to {}", vip(address)), PATIENCE, look).await?.1)
     }
 
-    /// Connections of the client to a VIP.
+    /// Connections of the client to a VIP, once the nodes that the router sends it to know the way to every backend.
     pub async fn ask(&self, address: u8, count: usize) -> Result<Tally> {
+        for node in self.ways(address)? {
+            wait_for_hops(&self.cluster.agents[node], PATIENCE).await?;
+        }
         let client = self.cluster.client(vip(address), LIMIT)?;
         Ok(Tally::of(&burst(&self.cluster.runtime, &client, count, 4).await))
     }

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a failing step is a failing test")]
 
+mod addresses;
 mod bed;
 mod daemons;
 mod nodes;

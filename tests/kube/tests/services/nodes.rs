@@ -3,7 +3,7 @@
 use std::{fmt::Write, time::Duration};
 
 use anyhow::{Context, ensure};
-use kube_tests::{controller::Controller, follow::node, stub::record::Record};
+use kube_tests::{follow::node, stub::record::Record};
 use netns_tests::{
     agent::Agent,
     cluster::PORT,
@@ -66,11 +66,8 @@ async fn a_node_that_is_told_not_ready_keeps_the_control_plane() {
 
 /// A Service that wants the control plane's VIP is refused with an Event, and its own address is served.
 async fn asks_for_what_is_not_its_own(bed: &Bed) {
-    let (scope, taken) = (&bed.cluster.scope, vip(CONTROL_PLANE));
-    let settings = json!({ "controlPlane": { "vips": [taken], "probe": "none" } });
-    let controller = Controller::new(scope, "1", bed.stub.access(), &bed.keys.admin, &settings).unwrap();
-    let mut controller = controller.inside(&bed.cluster.topology.client);
-    controller.start(scope).unwrap();
+    let taken = vip(CONTROL_PLANE);
+    let controller = bed.controller(&json!({ "controlPlane": { "vips": [taken], "probe": "none" } })).unwrap();
     bed.serve_with("greedy", 3, &json!({ "externalIPs": [taken, vip(3)] })).unwrap();
     bed.place("greedy", &[2]).unwrap();
     bed.serve_with("field", 3, &json!({ "externalIPs": [], "loadBalancerIP": taken })).unwrap();
@@ -78,11 +75,11 @@ async fn asks_for_what_is_not_its_own(bed: &Bed) {
     for (name, reason) in [("greedy", "AddressRefused"), ("field", "AllocationFailed")] {
         let told = || async {
             let events = bed.stub.all("events");
-            let is_it = |event: &&Value| event["involvedObject"]["name"] == name && event["reason"] == reason;
+            let is_it = |event: &&Value| event["regarding"]["name"] == name && event["reason"] == reason;
             events.iter().find(is_it).cloned().with_context(|| format!("{events:?}\n{}", controller.log_tail()))
         };
         let (event, _) = wait::until(&format!("{reason} of {name}"), PATIENCE, told).await.unwrap();
-        assert!(event["message"].to_string().contains(&taken.to_string()) && event["type"] == "Warning", "{event}");
+        assert!(event["note"].to_string().contains(&taken.to_string()) && event["type"] == "Warning", "{event}");
     }
     assert_eq!(bed.ways(CONTROL_PLANE).unwrap(), [0, 1, 2].into());
     let tally = bed.ask(CONTROL_PLANE, 30).await.unwrap();

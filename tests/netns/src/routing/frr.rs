@@ -93,9 +93,11 @@ fn give_to_frr(path: &Path) -> Result<()> {
 }
 
 fn zebra_configuration(speaker: &Speaker<'_>, sessions: Sessions) -> String {
-    // Kernel next hop groups lose a member for good when its link flaps (FRR issue 14481).
-    let mut text = format!("hostname {}\nno zebra nexthop kernel enable\n", speaker.name);
-    if sessions == Sessions::Unnumbered {
+    let mut text = format!("hostname {}\n", speaker.name);
+    if sessions == Sessions::Numbered {
+        // Kernel next hop groups lose a member for good when its link flaps (FRR issue 14481).
+        text.push_str("no zebra nexthop kernel enable\n");
+    } else {
         // Ten seconds apart otherwise, and a session waits for the first.
         for interface in speaker.neighbors.iter().map(|neighbor| &neighbor.interface).collect::<BTreeSet<_>>() {
             writeln!(text, "interface {interface}\n ipv6 nd ra-interval 1\n no ipv6 nd suppress-ra\nexit")
