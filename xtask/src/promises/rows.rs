@@ -16,7 +16,7 @@ pub enum Standing {
 pub const ROWS: &[(&str, &str, Standing)] = &[
     ("S0-01", "the VIP stands on every control-plane node, whoever leads", Open),
     ("S0-02", "the API's endpoints are the next hops of one route", Kept),
-    ("S0-03", "the route's requests are those of the Policy API", Open),
+    ("S0-03", "the route's requests are those of the Policy API", Kept),
     ("S0-04", "the route reaches the routers beyond the gateway", Open),
     ("S0-05", "every API server takes part", Open),
     ("S0-06", "an anonymous request through the VIP gets the API's own answer", Open),

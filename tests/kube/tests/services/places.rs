@@ -77,7 +77,7 @@ async fn another_node(bed: &Bed) {
     let nodes = &bed.cluster.topology.nodes;
     bed.endpoints("c", &[Pod { ready: false, terminating: true, ..Pod::on(&nodes[1]) }, Pod::on(&nodes[2])]).unwrap();
     bed.goes_to(5, &[2]).await.unwrap();
-    println!("the route moved {:.2} s after the pods did", began.elapsed().as_secs_f64());
+    eprintln!("the route moved {:.2} s after the pods did", began.elapsed().as_secs_f64());
     bed.has(1, &[2]).await.unwrap();
     bed.has(2, &[2, 4, 5]).await.unwrap();
     let tally = bed.ask(5, 20).await.unwrap();

@@ -12,6 +12,9 @@ const THREE: [&str; 3] = ["10.20.4.2", "10.20.4.3", "10.20.4.4"];
 
 #[tokio::test]
 async fn the_first_write_is_the_route_that_was_asked_for() {
+    // By PUT with the revision that was read, where the former controller sent PATCH: a write that a leader sent before it
+    // lost the lead must not undo what the next one wrote.
+    let _kept = promises::keeps(&["S0-03"], "the stand-in");
     let bed = Bed::new(1).await;
     bed.keep(bed.config(&["allowOverwrite: true"]), &THREE).has(&THREE).await;
     let writes = bed.world().writes();
