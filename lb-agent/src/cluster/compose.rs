@@ -131,6 +131,7 @@ impl Composer {
             admission: Admission { pools: &pools, forbidden: &forbidden },
             taken: &taken,
             nodes: Nodes::of(inventory),
+            local_first: settings.local_first,
         };
         let (mut before, mut known) = (before, HashMap::with_capacity(inventory.services.len()));
         let mut wishes = Vec::with_capacity(inventory.services.len());

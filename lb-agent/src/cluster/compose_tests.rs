@@ -173,6 +173,7 @@ fn control_plane() -> ControlPlaneSettings {
         port: 6443,
         server_port: 6443,
         connect_translation: false,
+        local_first: false,
         backends: vec![ip("10.0.0.1"), ip("10.0.0.2")],
         from: ServersFrom::Endpoints,
         node_selector: Default::default(),

@@ -43,6 +43,8 @@ pub struct Rules<'a> {
     pub taken: &'a BTreeSet<IpAddr>,
     /// Which nodes there are.
     pub nodes: Nodes<'a>,
+    /// Whether nodes with endpoints give them the flows that enter there.
+    pub local_first: bool,
 }
 
 /// Which field of a Service gives it an address.
@@ -235,6 +237,7 @@ fn services(
                 mss_clamp: MssClamp::Auto,
                 hold: HoldWhen::Trusted,
                 connect_translation: false,
+                local_first: rules.local_first,
             });
         }
     }

@@ -1,5 +1,7 @@
 //! What this node is to do, and why.
 
+mod local_first;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
@@ -212,7 +214,11 @@ fn judge(inputs: &Inputs<'_>, drained: &Drained<'_>, service: &Service) -> Judge
             hop,
         }
     };
-    Judged { verdicts: service.backends.iter().zip(health).map(verdict).collect(), none_believed }
+    let mut verdicts: Vec<Verdict> = service.backends.iter().zip(health).map(verdict).collect();
+    if service.local_first {
+        local_first::prefer_own(&mut verdicts);
+    }
+    Judged { verdicts, none_believed }
 }
 
 /// Whether this node holds the VIPs of a service on account of its own backend.

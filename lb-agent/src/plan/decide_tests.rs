@@ -56,6 +56,7 @@ impl World {
             mss_clamp: MssClamp::Off,
             hold: HoldWhen::Trusted,
             connect_translation: false,
+            local_first: false,
         };
         let announcement = Announcement {
             vip: ip(VIP),
@@ -383,3 +384,6 @@ mod members;
 
 #[path = "decide_hold_tests.rs"]
 mod holding;
+
+#[path = "decide/tests/local_first.rs"]
+mod local_first;
