@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    cluster::fixtures::*,
+    cluster::{claim::SHARING_KEY, fixtures::*},
     model::{AnnouncerKind, ClusterPool, ClusterService, Node, ServersFrom, inventory::EndpointSlice},
 };
 
@@ -118,7 +118,29 @@ fn the_elder_of_two_keeps_address_and_port() {
     assert_eq!(names(&composed), ["ns/b-old:80/tcp"]);
     assert_eq!(judged(&composed), "ns/a-young refused AddressTaken\n");
     world.service("a-young").ports[0].port = 81;
-    assert_eq!(names(&world.compose()), ["ns/a-young:81/tcp", "ns/b-old:80/tcp"], "another port is another service");
+    assert_eq!(names(&world.compose()), ["ns/b-old:80/tcp"], "another port alone is no leave to share");
+    let share = |world: &mut World, name: &str, key: &str| {
+        world.service(name).annotations.insert(SHARING_KEY.to_owned(), key.to_owned());
+    };
+    share(&mut world, "a-young", "k");
+    assert_eq!(judged(&world.compose()), "ns/a-young refused AddressTaken\n");
+    share(&mut world, "b-old", "k");
+    assert_eq!(names(&world.compose()), ["ns/a-young:81/tcp", "ns/b-old:80/tcp"]);
+    // With a port in common, none of the younger's ports is served: the controller takes its address away.
+    world.service("a-young").ports.push(port("http", "TCP", 80));
+    assert_eq!(names(&world.compose()), ["ns/b-old:80/tcp"]);
+}
+
+#[test]
+fn an_address_that_was_given_goes_before_one_that_is_only_named() {
+    let mut world = World::new();
+    let pool = world.inventory().pools.get_mut("pool").unwrap().spec.as_mut().unwrap();
+    pool.allow_external_ips = true;
+    world.add("elder", 1, &[], &["n1"]);
+    world.service("elder").external_ips = vec!["192.0.2.1".to_owned()];
+    assert_eq!(names(&world.compose()), ["ns/elder:80/tcp"]);
+    world.add("given", 2, &["192.0.2.1"], &["n2"]);
+    assert_eq!(names(&world.compose()), ["ns/given:80/tcp"]);
 }
 
 #[test]

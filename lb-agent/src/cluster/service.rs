@@ -88,7 +88,7 @@ pub fn wish(rules: &Rules<'_>, name: &ObjectName, service: &ClusterService, slic
         Ok(ranges) => ranges,
         Err(message) => {
             judge(Severity::Refused, Reason::SourceRangesInvalid, message);
-            return Some(wish);
+            return Some(Wish { vips, ..wish });
         }
     };
     let services = services(rules, name, service, slices, &vips, &source_ranges, &mut judge);

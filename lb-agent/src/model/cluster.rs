@@ -148,7 +148,7 @@ macro_rules! reasons {
 reasons! {
     /// An address may not be used by this Service.
     AddressRefused,
-    /// An elder Service has the address and port.
+    /// Another Service has the address, and does not share it.
     AddressTaken,
     /// The Service has no address yet.
     AddressPending,
