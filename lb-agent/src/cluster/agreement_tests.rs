@@ -163,6 +163,7 @@ fn composed_of(inventory: Inventory, settings: &KubernetesSettings) -> Composed 
             source_ranges: 1000,
             peers: 100,
         },
+        connected: &[],
     };
     Composer::default().compose(&sources)
 }

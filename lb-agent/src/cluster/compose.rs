@@ -22,7 +22,7 @@ use super::{
 use crate::model::{
     AnnounceNodes, AnnouncePolicy, AnnounceWhen, Announcement, ClusterNode, ClusterService, ControlPlaneSettings,
     DesiredState, Inventory, Judgement, KubernetesSettings, ObjectName, Origin, Peer, Reason, Service, Severity,
-    Snapshot, Subject,
+    Snapshot, Subject, network::Subnet,
 };
 
 /// What is put together.
@@ -40,6 +40,8 @@ pub struct Sources<'a> {
     pub age: Duration,
     /// What the maps have room for.
     pub room: Room,
+    /// Subnets on this node's links.
+    pub connected: &'a [Subnet],
 }
 
 /// What comes of it.
@@ -176,6 +178,7 @@ struct Settlement<'a> {
     vips: HashSet<IpAddr>,
     room: Room,
     lifetime: Duration,
+    connected: &'a [Subnet],
     /// Labels and standing of this node's object.
     node: Option<&'a ClusterNode>,
     /// Why no VIP of a Service is announced here.
@@ -187,7 +190,7 @@ impl<'a> Settlement<'a> {
     fn new(
         settings: &'a KubernetesSettings,
         inventory: &'a Inventory,
-        sources: &Sources<'_>,
+        sources: &Sources<'a>,
         owners: Owners<'a>,
         result: &'a mut Composed,
     ) -> Self {
@@ -210,6 +213,7 @@ impl<'a> Settlement<'a> {
             vips: HashSet::new(),
             room: sources.room.clone().beside(&result.desired),
             lifetime: settings.lifetime,
+            connected: sources.connected,
             node,
             withheld: withheld.map(str::to_owned),
             result,
@@ -268,7 +272,7 @@ impl<'a> Settlement<'a> {
             if self.vips.insert(*vip)
                 && let Some(policy) = wish.vips.get(vip)
             {
-                self.announce(*vip, policy);
+                self.announce(name, *vip, policy);
             }
         }
         self.result.desired.services.push(service);
@@ -283,7 +287,7 @@ impl<'a> Settlement<'a> {
         self.owners.objection(name, vip).map(|problem| (Reason::AddressTaken, problem.to_string()))
     }
 
-    fn announce(&mut self, vip: IpAddr, policy: &AnnouncePolicy) {
+    fn announce(&mut self, name: &ObjectName, vip: IpAddr, policy: &AnnouncePolicy) {
         let has = |(key, value): (&String, &String)| self.node.is_some_and(|node| node.labels.get(key) == Some(value));
         let not_selected = || {
             let missing = policy.node_selector.iter().find(|label| !has(*label))?;
@@ -293,6 +297,14 @@ impl<'a> Settlement<'a> {
             ))
         };
         if let Some(why) = self.withheld.clone().or_else(not_selected) {
+            self.result.withheld.insert(vip, why);
+            return;
+        }
+        if let Some(Subnet { net, interface }) = self.connected.iter().find(|subnet| subnet.net.contains(&vip)) {
+            let why = format!(
+                "{vip} lies in {net} of {interface}, on a link of this node: hosts there ask for it by ARP or NDP, which nobody answers; take addresses outside the nodes' subnets"
+            );
+            self.result.judgements.push(Judgement::on(name, Severity::Warning, Reason::AddressOnLink, why.clone()));
             self.result.withheld.insert(vip, why);
             return;
         }

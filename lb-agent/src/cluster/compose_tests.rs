@@ -17,6 +17,7 @@ struct World {
     snapshot: Snapshot,
     age: Duration,
     room: Room,
+    connected: Vec<Subnet>,
 }
 
 impl World {
@@ -36,6 +37,7 @@ impl World {
                 source_ranges: 1000,
                 peers: 100,
             },
+            connected: Vec::new(),
         }
     }
 
@@ -61,6 +63,7 @@ impl World {
             snapshot: Some(&self.snapshot),
             age: self.age,
             room: self.room.clone(),
+            connected: &self.connected,
         }
     }
 
@@ -248,6 +251,21 @@ fn an_excluded_node_announces_no_service_and_keeps_the_control_plane() {
     let composed = world.compose();
     assert_eq!(announced(&composed), [(ip("192.0.2.10"), AnnounceWhen::LocalBackend)]);
     assert!(composed.withheld[&ip("192.0.2.1")].contains(EXCLUDED));
+}
+
+#[test]
+fn an_address_on_a_link_is_served_and_not_announced() {
+    let mut world = World::new();
+    world.add("inside", 1, &["192.0.2.1"], &["n1"]);
+    world.add("outside", 2, &["192.0.2.129", "2001:db8::1"], &["n1"]);
+    let subnet = |net: &str| Subnet { net: net.parse().unwrap(), interface: "eth0".to_owned() };
+    world.connected = vec![subnet("10.0.0.0/24"), subnet("192.0.2.0/25")];
+    let composed = world.compose();
+    let expected = ["192.0.2.129", "2001:db8::1"].map(|vip| (ip(vip), AnnounceWhen::AnyBackend));
+    assert_eq!((announced(&composed), composed.served), (expected.to_vec(), 2));
+    assert_eq!(judged(&composed), "ns/inside warning AddressOnLink\n");
+    let why = &composed.withheld[&ip("192.0.2.1")];
+    assert!(why.starts_with("192.0.2.1 lies in 192.0.2.0/25 of eth0, "), "{why}");
 }
 
 #[test]

@@ -174,6 +174,8 @@ reasons! {
     NoServers,
     /// API servers listen on another port than the VIP's.
     ServerPort,
+    /// An address lies in a subnet on a link of this node, where nobody answers for it.
+    AddressOnLink,
 }
 
 impl Judgement {
