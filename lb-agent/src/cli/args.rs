@@ -154,6 +154,9 @@ pub(super) enum Verb {
         /// Show also what is as it should be
         #[arg(long, short)]
         verbose: bool,
+        /// The controller's configuration: with `nsxt`, say also what VIPs need there
+        #[arg(long, value_name = "FILE")]
+        controller: Option<PathBuf>,
     },
     /// Takes everything of Levee off this node: VIPs, program, maps
     ///

@@ -109,7 +109,9 @@ fn perform(args: &Args, style: Style) -> Result<Done> {
         Verb::Sample { what: Sample::StaticPod } => Ok(Done::said(sample::STATIC_POD.to_owned())),
         Verb::Sample { what: Sample::Controller } => Ok(Done::said(sample::CONTROLLER.to_owned())),
         Verb::Sample { what: Sample::Crds } => Ok(Done::said(crate::kubernetes::crds::yaml()?)),
-        Verb::Doctor { verbose } => show(&doctor::gather(options, *verbose)?, options, style),
+        Verb::Doctor { verbose, controller } => {
+            show(&doctor::gather(options, *verbose, controller.as_deref())?, options, style)
+        }
         Verb::Detach => show(&detach::perform(options)?, options, style),
         Verb::Cleanup { config, dry_run, routes_only } => {
             show(&cleanup::perform(options, config, *dry_run, *routes_only)?, options, style)

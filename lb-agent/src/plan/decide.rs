@@ -92,6 +92,8 @@ pub struct ServiceDecision {
     pub service: String,
     /// Whether the probes are believed: not while they fail every backend, which all take flows then.
     pub probes_believed: bool,
+    /// Whether new flows that enter here go to this node's own backends alone.
+    pub local_first: bool,
 }
 
 /// What was decided on one backend of one service.
@@ -164,6 +166,8 @@ struct Judged {
     verdicts: Vec<Verdict>,
     /// Every backend with a weight fails its probe, so that no probe is believed.
     none_believed: bool,
+    /// This node's own backends take all that enters here.
+    own_alone: bool,
 }
 
 /// What was found out about one backend.
@@ -215,10 +219,8 @@ fn judge(inputs: &Inputs<'_>, drained: &Drained<'_>, service: &Service) -> Judge
         }
     };
     let mut verdicts: Vec<Verdict> = service.backends.iter().zip(health).map(verdict).collect();
-    if service.local_first {
-        local_first::prefer_own(&mut verdicts);
-    }
-    Judged { verdicts, none_believed }
+    let own_alone = service.local_first && local_first::prefer_own(&mut verdicts);
+    Judged { verdicts, none_believed, own_alone }
 }
 
 /// Whether this node holds the VIPs of a service on account of its own backend.
@@ -273,7 +275,11 @@ fn reason(backend: &Backend, state: &ProbeState, none_believed: bool, allowed: b
 }
 
 fn enter_service(inputs: &Inputs<'_>, decision: &mut Decision, service: &Service, judged: &Judged, start: &Start) {
-    decision.services.push(ServiceDecision { service: service.name.clone(), probes_believed: !judged.none_believed });
+    decision.services.push(ServiceDecision {
+        service: service.name.clone(),
+        probes_believed: !judged.none_believed,
+        local_first: judged.own_alone,
+    });
     let rejoins = service.protocol == Protocol::Tcp
         && service.backends.iter().any(|backend| inputs.unproven.contains(&name(service, backend)));
     let mut backends = BTreeMap::new();
