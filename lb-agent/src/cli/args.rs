@@ -147,6 +147,12 @@ pub(super) enum Verb {
         /// Which
         what: Sample,
     },
+    /// Prints the configuration that equals another system's flags
+    Migrate {
+        /// Which system
+        #[command(subcommand)]
+        former: super::migrate::Former,
+    },
     /// What is wrong on this node, why it matters and what to do
     ///
     /// Changes nothing. Ends with 1 if there are errors, and with 0 if there are warnings only.
