@@ -167,7 +167,7 @@ mod tests {
         assert_eq!(due(1199, &[lease("a", "2")], &["a"]), [""; 0], "the node is back");
         assert_eq!(due(1300, &[lease("a", "2")], &[]), [""; 0]);
         let other = Seen { uid: "v".to_owned(), ..lease("a", "2") };
-        assert_eq!(due(1900, &[other.clone()], &[]), [""; 0], "another Lease of this name");
+        assert_eq!(due(1900, std::slice::from_ref(&other), &[]), [""; 0], "another Lease of this name");
         assert_eq!(due(2500, &[other], &[]), ["a"]);
     }
 }

@@ -150,6 +150,7 @@ pub fn decide(inputs: &Inputs<'_>) -> Decision {
         let believed = !judged.none_believed;
         let start = slow_start::start(service, &takes, believed, inputs.now, inputs.takers, &mut decision.takers);
         decision.next_change = decision.next_change.into_iter().chain(start.next_change).min();
+        decision.services.push(judged.of(service));
         enter_service(inputs, &mut decision, service, judged, &start);
     }
     for announcement in &inputs.desired.announcements {
@@ -168,6 +169,13 @@ struct Judged {
     none_believed: bool,
     /// This node's own backends take all that enters here.
     own_alone: bool,
+}
+
+impl Judged {
+    fn of(&self, service: &Service) -> ServiceDecision {
+        let (probes_believed, local_first) = (!self.none_believed, self.own_alone);
+        ServiceDecision { service: service.name.clone(), probes_believed, local_first }
+    }
 }
 
 /// What was found out about one backend.
@@ -275,11 +283,6 @@ fn reason(backend: &Backend, state: &ProbeState, none_believed: bool, allowed: b
 }
 
 fn enter_service(inputs: &Inputs<'_>, decision: &mut Decision, service: &Service, judged: &Judged, start: &Start) {
-    decision.services.push(ServiceDecision {
-        service: service.name.clone(),
-        probes_believed: !judged.none_believed,
-        local_first: judged.own_alone,
-    });
     let rejoins = service.protocol == Protocol::Tcp
         && service.backends.iter().any(|backend| inputs.unproven.contains(&name(service, backend)));
     let mut backends = BTreeMap::new();
