@@ -13,6 +13,7 @@ use super::{
     control_plane::{self, Remembered},
     endpoints::Nodes,
     forbidden::Forbidden,
+    owners::Owners,
     pools::{PoolInForce, PoolSet},
     problem::Problem,
     room::Room,
@@ -20,8 +21,8 @@ use super::{
 };
 use crate::model::{
     AnnounceNodes, AnnouncePolicy, AnnounceWhen, Announcement, ClusterNode, ClusterService, ControlPlaneSettings,
-    DesiredState, Inventory, Judgement, KubernetesSettings, ObjectName, Origin, Peer, Protocol, Reason, Service,
-    Severity, Snapshot, Subject,
+    DesiredState, Inventory, Judgement, KubernetesSettings, ObjectName, Origin, Peer, Reason, Service, Severity,
+    Snapshot, Subject, network::Subnet,
 };
 
 /// What is put together.
@@ -39,6 +40,8 @@ pub struct Sources<'a> {
     pub age: Duration,
     /// What the maps have room for.
     pub room: Room,
+    /// Subnets on this node's links.
+    pub connected: &'a [Subnet],
 }
 
 /// What comes of it.
@@ -100,7 +103,8 @@ impl Composer {
                 peers(settings, inventory, sources, &mut result);
                 if settings.services {
                     let wishes = self.wishes(settings, inventory, &result.desired);
-                    Settlement::new(settings, inventory, sources, &mut result).settle(&wishes);
+                    let owners = Owners::settle(&inventory.services, &wishes);
+                    Settlement::new(settings, inventory, sources, owners, &mut result).settle(&wishes);
                 }
             }
             _ => self.before = None,
@@ -131,6 +135,7 @@ impl Composer {
             admission: Admission { pools: &pools, forbidden: &forbidden },
             taken: &taken,
             nodes: Nodes::of(inventory),
+            local_first: settings.local_first,
         };
         let (mut before, mut known) = (before, HashMap::with_capacity(inventory.services.len()));
         let mut wishes = Vec::with_capacity(inventory.services.len());
@@ -143,7 +148,7 @@ impl Composer {
             wishes.extend(judged.iter().map(|wish| (service, name, Arc::clone(wish))));
             known.insert(name_kept, judged);
         }
-        wishes.sort_by(|(a, a_name, _), (b, b_name, _)| (a.created, &a.uid, a_name).cmp(&(b.created, &b.uid, b_name)));
+        wishes.sort_by_key(|(service, name, _)| (service.created, *name));
         let (kept, settings) = (Arc::clone(inventory), settings.clone());
         self.before = Some(Before { inventory: kept, settings, taken, pools, wishes: known });
         wishes.into_iter().map(|(_, name, wish)| (name, wish)).collect()
@@ -165,14 +170,15 @@ impl Before {
     }
 }
 
-/// The settling of what only one can have: addresses with ports, room in the maps.
+/// The settling of what only one can have: addresses, room in the maps.
 struct Settlement<'a> {
     /// Cluster addresses of Services: they change too often to judge every Service again by them.
     forbidden: Forbidden<'a>,
-    owners: HashMap<(IpAddr, Protocol, u16), &'a ObjectName>,
+    owners: Owners<'a>,
     vips: HashSet<IpAddr>,
     room: Room,
     lifetime: Duration,
+    connected: &'a [Subnet],
     /// Labels and standing of this node's object.
     node: Option<&'a ClusterNode>,
     /// Why no VIP of a Service is announced here.
@@ -184,7 +190,8 @@ impl<'a> Settlement<'a> {
     fn new(
         settings: &'a KubernetesSettings,
         inventory: &'a Inventory,
-        sources: &Sources<'_>,
+        sources: &Sources<'a>,
+        owners: Owners<'a>,
         result: &'a mut Composed,
     ) -> Self {
         let node = inventory.nodes.get(&settings.node_name);
@@ -202,10 +209,11 @@ impl<'a> Settlement<'a> {
         };
         Self {
             forbidden: Forbidden::of([], &inventory.services, &[]),
-            owners: HashMap::new(),
+            owners,
             vips: HashSet::new(),
             room: sources.room.clone().beside(&result.desired),
             lifetime: settings.lifetime,
+            connected: sources.connected,
             node,
             withheld: withheld.map(str::to_owned),
             result,
@@ -243,7 +251,7 @@ impl<'a> Settlement<'a> {
         refused: &mut BTreeSet<(Reason, String)>,
     ) -> bool {
         let mut service = service.clone();
-        service.vips.retain(|vip| match self.objection(*vip, &service.ports, service.protocol) {
+        service.vips.retain(|vip| match self.objection(name, *vip) {
             None => true,
             Some(objection) => {
                 refused.insert(objection);
@@ -261,34 +269,25 @@ impl<'a> Settlement<'a> {
             return false;
         }
         for vip in &service.vips {
-            for port in &service.ports {
-                self.owners.insert((*vip, service.protocol, *port), name);
-            }
             if self.vips.insert(*vip)
                 && let Some(policy) = wish.vips.get(vip)
             {
-                self.announce(*vip, policy);
+                self.announce(name, *vip, policy);
             }
         }
         self.result.desired.services.push(service);
         true
     }
 
-    /// Why a Service cannot have this VIP with these ports.
-    fn objection(&self, vip: IpAddr, ports: &[u16], protocol: Protocol) -> Option<(Reason, String)> {
+    /// Why a Service cannot have this VIP.
+    fn objection(&self, name: &'a ObjectName, vip: IpAddr) -> Option<(Reason, String)> {
         if let Some(owner) = self.forbidden.owner(vip) {
             return Some((Reason::AddressRefused, Problem::Forbidden { address: vip, owner }.to_string()));
         }
-        ports.iter().find_map(|port| {
-            let owner = self.owners.get(&(vip, protocol, *port))?;
-            let message = format!(
-                "{vip} port {port}/{protocol} belongs to the elder Service {owner}; choose another address or port"
-            );
-            Some((Reason::AddressTaken, message))
-        })
+        self.owners.objection(name, vip).map(|problem| (Reason::AddressTaken, problem.to_string()))
     }
 
-    fn announce(&mut self, vip: IpAddr, policy: &AnnouncePolicy) {
+    fn announce(&mut self, name: &ObjectName, vip: IpAddr, policy: &AnnouncePolicy) {
         let has = |(key, value): (&String, &String)| self.node.is_some_and(|node| node.labels.get(key) == Some(value));
         let not_selected = || {
             let missing = policy.node_selector.iter().find(|label| !has(*label))?;
@@ -298,6 +297,14 @@ impl<'a> Settlement<'a> {
             ))
         };
         if let Some(why) = self.withheld.clone().or_else(not_selected) {
+            self.result.withheld.insert(vip, why);
+            return;
+        }
+        if let Some(Subnet { net, interface }) = self.connected.iter().find(|subnet| subnet.net.contains(&vip)) {
+            let why = format!(
+                "{vip} lies in {net} of {interface}, on a link of this node: hosts there ask for it by ARP or NDP, which nobody answers; take addresses outside the nodes' subnets"
+            );
+            self.result.judgements.push(Judgement::on(name, Severity::Warning, Reason::AddressOnLink, why.clone()));
             self.result.withheld.insert(vip, why);
             return;
         }

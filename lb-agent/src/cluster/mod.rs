@@ -12,7 +12,7 @@
 //! Invariant: what comes out depends on what the objects say and on nothing else, so that directors agree: neither on
 //! the order of lists nor on what was before, but for API servers that are remembered while the API names none, and
 //! pools that stay in force until the controller has judged an edit. No object changes what becomes of another, unless
-//! both want the same address and port: then the elder has it.
+//! both want the same address and do not share it: then the elder has it.
 
 pub mod admit;
 pub mod allocate;
@@ -24,6 +24,7 @@ pub mod forbidden;
 mod holders;
 pub mod judge;
 mod names;
+mod owners;
 pub mod pools;
 pub mod problem;
 mod room;

@@ -43,6 +43,8 @@ pub struct Rules<'a> {
     pub taken: &'a BTreeSet<IpAddr>,
     /// Which nodes there are.
     pub nodes: Nodes<'a>,
+    /// Whether nodes with endpoints give them the flows that enter there.
+    pub local_first: bool,
 }
 
 /// Which field of a Service gives it an address.
@@ -86,7 +88,7 @@ pub fn wish(rules: &Rules<'_>, name: &ObjectName, service: &ClusterService, slic
         Ok(ranges) => ranges,
         Err(message) => {
             judge(Severity::Refused, Reason::SourceRangesInvalid, message);
-            return Some(wish);
+            return Some(Wish { vips, ..wish });
         }
     };
     let services = services(rules, name, service, slices, &vips, &source_ranges, &mut judge);
@@ -235,6 +237,7 @@ fn services(
                 mss_clamp: MssClamp::Auto,
                 hold: HoldWhen::Trusted,
                 connect_translation: false,
+                local_first: rules.local_first,
             });
         }
     }

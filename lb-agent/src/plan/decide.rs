@@ -1,5 +1,7 @@
 //! What this node is to do, and why.
 
+mod local_first;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
@@ -90,6 +92,8 @@ pub struct ServiceDecision {
     pub service: String,
     /// Whether the probes are believed: not while they fail every backend, which all take flows then.
     pub probes_believed: bool,
+    /// Whether new flows that enter here go to this node's own backends alone.
+    pub local_first: bool,
 }
 
 /// What was decided on one backend of one service.
@@ -146,6 +150,7 @@ pub fn decide(inputs: &Inputs<'_>) -> Decision {
         let believed = !judged.none_believed;
         let start = slow_start::start(service, &takes, believed, inputs.now, inputs.takers, &mut decision.takers);
         decision.next_change = decision.next_change.into_iter().chain(start.next_change).min();
+        decision.services.push(judged.of(service));
         enter_service(inputs, &mut decision, service, judged, &start);
     }
     for announcement in &inputs.desired.announcements {
@@ -162,6 +167,15 @@ struct Judged {
     verdicts: Vec<Verdict>,
     /// Every backend with a weight fails its probe, so that no probe is believed.
     none_believed: bool,
+    /// This node's own backends take all that enters here.
+    own_alone: bool,
+}
+
+impl Judged {
+    fn of(&self, service: &Service) -> ServiceDecision {
+        let (probes_believed, local_first) = (!self.none_believed, self.own_alone);
+        ServiceDecision { service: service.name.clone(), probes_believed, local_first }
+    }
 }
 
 /// What was found out about one backend.
@@ -212,7 +226,9 @@ fn judge(inputs: &Inputs<'_>, drained: &Drained<'_>, service: &Service) -> Judge
             hop,
         }
     };
-    Judged { verdicts: service.backends.iter().zip(health).map(verdict).collect(), none_believed }
+    let mut verdicts: Vec<Verdict> = service.backends.iter().zip(health).map(verdict).collect();
+    let own_alone = service.local_first && local_first::prefer_own(&mut verdicts);
+    Judged { verdicts, none_believed, own_alone }
 }
 
 /// Whether this node holds the VIPs of a service on account of its own backend.
@@ -267,7 +283,6 @@ fn reason(backend: &Backend, state: &ProbeState, none_believed: bool, allowed: b
 }
 
 fn enter_service(inputs: &Inputs<'_>, decision: &mut Decision, service: &Service, judged: &Judged, start: &Start) {
-    decision.services.push(ServiceDecision { service: service.name.clone(), probes_believed: !judged.none_believed });
     let rejoins = service.protocol == Protocol::Tcp
         && service.backends.iter().any(|backend| inputs.unproven.contains(&name(service, backend)));
     let mut backends = BTreeMap::new();

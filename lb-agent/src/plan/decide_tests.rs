@@ -56,6 +56,7 @@ impl World {
             mss_clamp: MssClamp::Off,
             hold: HoldWhen::Trusted,
             connect_translation: false,
+            local_first: false,
         };
         let announcement = Announcement {
             vip: ip(VIP),
@@ -288,7 +289,10 @@ fn when_all_probes_fail_none_is_believed() {
     assert_eq!(takers(&decision).len(), 3);
     assert!(decision.held.contains(&ip(VIP)) && decision.announced.contains_key(&ip(VIP)));
     assert!(decision.backends[0].reason.contains("not believed"), "{}", decision.backends[0].reason);
-    assert_eq!(decision.services, [ServiceDecision { service: "api".to_owned(), probes_believed: false }]);
+    assert_eq!(
+        decision.services,
+        [ServiceDecision { service: "api".to_owned(), probes_believed: false, local_first: false }]
+    );
     world.probe("10.0.0.1", ProbeState::Healthy);
     assert!(world.decide().services[0].probes_believed);
 }
@@ -383,3 +387,6 @@ mod members;
 
 #[path = "decide_hold_tests.rs"]
 mod holding;
+
+#[path = "decide/tests/local_first.rs"]
+mod local_first;

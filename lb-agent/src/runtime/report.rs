@@ -23,8 +23,11 @@ pub fn decision(status: &mut AgentStatus, decision: &Decision) {
         .iter()
         .map(|one| AnnouncementStatus { vip: one.vip, announced: one.announced, reason: one.reason.clone() })
         .collect();
-    let service =
-        |one: &ServiceDecision| ServiceStatus { service: one.service.clone(), probes_believed: one.probes_believed };
+    let service = |one: &ServiceDecision| ServiceStatus {
+        service: one.service.clone(),
+        probes_believed: one.probes_believed,
+        local_first: one.local_first,
+    };
     status.services = decision.services.iter().map(service).collect();
     status.backends = decision
         .backends

@@ -340,6 +340,41 @@ async fn a_leader_that_cannot_renew_stops(bed: &Bed, leader: &Controller) {
     bed.all_have(&["nobody-leads".to_owned()], leader).await;
 }
 
+#[tokio::test]
+async fn the_lease_of_a_node_that_is_gone_goes_and_one_that_is_renewed_stays() {
+    let bed = Bed::new();
+    let path = |node: &str| LEASE.replace("levee-controller", &format!("levee-node-{node}"));
+    let renew = |node: &str, labels: Value| {
+        let spec = json!({ "holderIdentity": node, "leaseTransitions": bed.stub.version() });
+        bed.stub.put(&path(node), json!({ "metadata": { "labels": labels }, "spec": spec })).unwrap();
+    };
+    let label = json!({ "levee.dev/lease": "node" });
+    bed.stub.put("/api/v1/nodes/here", json!({ "metadata": {} })).unwrap();
+    for node in ["here", "gone", "renewed"] {
+        renew(node, label.clone());
+    }
+    renew("unlabelled", json!({}));
+    let mut controller = bed.controller("a", &json!({ "nodeLeaseGrace": "2s" }));
+    controller.start(&bed.scope).unwrap();
+    let goes = async |node: &str| {
+        let look = || async {
+            renew("renewed", label.clone());
+            ensure!(bed.stub.get(&path(node)).is_none(), "it is there");
+            Ok(())
+        };
+        let awaited = wait::until(&format!("the Lease of {node} to go"), PATIENCE, look).await;
+        awaited.unwrap_or_else(|error| panic!("{error}\n{}", controller.log_tail()));
+    };
+    goes("gone").await;
+    assert!(bed.stub.get(&path("here")).is_some(), "its node is there");
+    bed.stub.delete("/api/v1/nodes/here").unwrap();
+    goes("here").await;
+    for other in ["renewed", "unlabelled"] {
+        assert!(bed.stub.get(&path(other)).is_some(), "{other}");
+    }
+    assert_eq!(bed.holder().unwrap(), "a");
+}
+
 /// What is counted at rest.
 const REST: Duration = Duration::from_secs(30);
 /// Most requests in that time: a renewal of the leader's Lease and a look of the other controller each half second at the
