@@ -104,7 +104,7 @@ async fn wait_for_third(bed: &Cluster, takes_flows: bool) {
 
 #[tokio::test]
 async fn what_is_removed_by_hand_returns_within_a_second() {
-    let _kept = promises::keeps(&["F21"], "the agent");
+    let _kept = promises::keeps(&["F21", "S0-16"], "the agent");
     let bed = build("keep").await;
     let netns = &bed.topology.nodes[0].netns;
     for vip in VIPS {
@@ -194,7 +194,7 @@ async fn a_flapping_server_moves_no_vip_of_other_nodes_and_when_all_are_dead_non
 
 #[tokio::test]
 async fn on_terminate_withdraw_takes_the_address_and_keeps_what_is_held() {
-    let _kept = promises::keeps(&["F07"], "the agent");
+    let _kept = promises::keeps(&["F07", "S0-16"], "the agent");
     let mut bed = build("withdraw").await;
     bed.agents[1].process().terminate().unwrap();
     let netns = &bed.topology.nodes[1].netns;

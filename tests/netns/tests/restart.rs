@@ -4,7 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a failing step is a failing test")]
 
 use std::{
-    net::IpAddr,
+    net::{IpAddr, SocketAddrV4},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -21,10 +21,10 @@ use netns_tests::{
     config::ServiceConfig,
     monitor::{Monitor, Of},
     netns::NetnsHandle,
-    observe::{backends, inspect, wait_for_hops},
+    observe::{backends, choices, inspect, wait_for_hops},
     routing::Suite,
     scope::Scope,
-    topology::{Fabric, VIPS},
+    topology::{CLIENT, Fabric, VIPS},
     traffic::{LongLived, Stream, Tally},
     wait,
 };
@@ -45,6 +45,8 @@ const VICTIM: usize = 2;
 /// Open connections to each VIP, from this port on: a third of them reaches the victim's server.
 const OPEN: u16 = 100;
 const FIRST_PORT: u16 = 20_000;
+/// Flows whose backends are compared.
+const FLOWS: u16 = 10_000;
 
 /// Three nodes that announce the VIPs by BIRD, all of them directors. The last is left out of the ways into the cluster if
 /// `only_others`, whatever it announces.
@@ -286,6 +288,30 @@ async fn a_rolling_restart_withdraws_nothing_and_breaks_no_connection() {
         let broken: Vec<_> = connections.close().await.into_iter().filter(|life| life.broken.is_some()).collect();
         assert!(broken.is_empty(), "{broken:?}");
     }
+}
+
+#[tokio::test]
+async fn a_restarted_director_gives_ten_thousand_flows_the_same_backends() {
+    let mut bed = build(true, USUAL_LIFETIME).await;
+    let (IpAddr::V4(client), IpAddr::V4(vip)) = (CLIENT[0], VIPS[0]) else { panic!("{CLIENT:?}, {VIPS:?}") };
+    let flows: Vec<_> = (1..=FLOWS).map(|port| SocketAddrV4::new(client, port)).collect();
+    let choose = |agent: &Agent| choices(agent, &flows, SocketAddrV4::new(vip, PORT)).unwrap();
+    let before = choose(&bed.agents[0]);
+    for node in &bed.topology.nodes {
+        let count = before.iter().filter(|chosen| **chosen == Some(node.addresses[0])).count();
+        assert!(count > usize::from(FLOWS) / 4, "{count} flows go to {}", node.name);
+    }
+    for cold in [false, true] {
+        let agent = &mut bed.agents[0];
+        agent.process().kill().unwrap();
+        if cold {
+            agent.lbctl(&["detach"]).unwrap();
+        }
+        agent.start_again(&bed.scope).unwrap();
+        agent.wait_ready(PATIENCE).await.unwrap();
+        assert!(choose(&bed.agents[0]) == before, "another choice; from nothing: {cold}");
+    }
+    assert!(choose(&bed.agents[1]) == before, "another director chooses otherwise");
 }
 
 /// The whole way: the router stops sending to the node whose address expired, and the held route serves what the other
