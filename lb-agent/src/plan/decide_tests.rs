@@ -1,9 +1,11 @@
+use std::sync::Arc;
+
 use lb_common::wire::eth;
 
 use super::*;
 use crate::model::{
     AnnouncerKind, HoldWhen, Interface, InterfaceKind, MacAddr, MssClamp, NextHop, Node, Peer, Probe, ProbeKind,
-    Protocol, RingSize,
+    ProbeTarget, Protocol, RingSize,
 };
 
 const VIP: &str = "192.0.2.10";

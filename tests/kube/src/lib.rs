@@ -14,6 +14,7 @@ pub mod definitions;
 pub mod deployed;
 pub mod etcd;
 pub mod follow;
+pub mod masters;
 pub mod place;
 pub mod proxy;
 pub mod server;

@@ -1,11 +1,11 @@
 //! BIRD 2, one process per namespace.
 
-use std::{fmt::Write, fs};
+use std::{fmt::Write, fs, process::Command};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::{Role, RoutingDaemon, Speaker};
-use crate::{process::Process, scope::Scope};
+use crate::{netns::run, process::Process, scope::Scope};
 
 /// Starts BIRD in the foreground, as a child.
 pub(super) fn start(scope: &Scope, speaker: &Speaker<'_>) -> Result<RoutingDaemon> {
@@ -16,6 +16,20 @@ pub(super) fn start(scope: &Scope, speaker: &Speaker<'_>) -> Result<RoutingDaemo
     command.arg("-f").arg("-c").arg(&file);
     command.arg("-s").arg(scope.file(&format!("{name}.ctl")));
     Ok(RoutingDaemon { processes: vec![Process::spawn(scope, &name, &mut command)?], directories: Vec::new() })
+}
+
+/// Updates and withdrawals that the BIRD of this name got from its neighbours so far.
+pub(super) fn received(scope: &Scope, name: &str) -> Result<(u64, u64)> {
+    let socket = scope.file(&format!("bird-{name}.ctl"));
+    let text = run(Command::new("birdc").arg("-s").arg(socket).args(["show", "protocols", "all"]))?;
+    let sum = |what: &str| {
+        let counts =
+            text.lines().filter_map(|line| line.trim().strip_prefix(what)?.split_whitespace().next()?.parse().ok());
+        counts.collect::<Vec<u64>>()
+    };
+    let (updates, withdrawals) = (sum("Import updates:"), sum("Import withdraws:"));
+    ensure!(!updates.is_empty() && updates.len() == withdrawals.len(), "cannot read {text}");
+    Ok((updates.iter().sum(), withdrawals.iter().sum()))
 }
 
 fn configuration(speaker: &Speaker<'_>) -> String {

@@ -94,6 +94,14 @@ impl Routing {
                 .collect::<Result<_>>()?,
         })
     }
+
+    /// Updates and withdrawals that the router's BIRD got from the nodes so far.
+    ///
+    /// # Errors
+    /// If the router's daemon is no BIRD.
+    pub fn received(&self, scope: &Scope) -> Result<(u64, u64)> {
+        bird::received(scope, "router")
+    }
 }
 
 /// Starts the daemon of one speaker.

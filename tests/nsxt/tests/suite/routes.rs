@@ -53,6 +53,7 @@ async fn hops_shrink_and_grow_and_equal_ones_are_not_written() {
 
 #[tokio::test]
 async fn empty_hops_are_never_sent() {
+    let _kept = promises::keeps(&["S0-16"], "the stand-in");
     let bed = Bed::new(1).await;
     let mut run = bed.keep(bed.config(&[]), &[]);
     run.refuses("the route is made when there is one").await;
