@@ -95,3 +95,76 @@ impl<B: Belief> ServerCertVerifier for Verifier<B> {
         self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair};
+    use rustls::{
+        CertificateError, ClientConfig, ClientConnection, ServerConfig, ServerConnection, SupportedProtocolVersion,
+        pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
+        server::{ClientHello, ResolvesServerCert},
+        sign::CertifiedKey,
+        version::{TLS12, TLS13},
+    };
+
+    use super::*;
+
+    /// A server that shows a certificate, whether the key is its own or not.
+    #[derive(Debug)]
+    struct Shows(Arc<CertifiedKey>);
+
+    impl ResolvesServerCert for Shows {
+        fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+            Some(Arc::clone(&self.0))
+        }
+    }
+
+    /// What a client that believes everybody says of a server with the key of its certificate, or with another.
+    fn shake_hands(version: &'static SupportedProtocolVersion, has_key: bool) -> Result<(), Error> {
+        let provider = Arc::new(ring::default_provider());
+        let [own, other] = [(); 2].map(|()| KeyPair::generate().unwrap());
+        let certificate = CertificateParams::default().self_signed(&own).unwrap();
+        let key = if has_key { own } else { other };
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let key = provider.key_provider.load_private_key(key).unwrap();
+        let shown = Shows(Arc::new(CertifiedKey::new(vec![certificate.der().clone()], key)));
+        let server = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(&[version]);
+        let server = server.unwrap().with_no_client_auth().with_cert_resolver(Arc::new(shown));
+        let client = ClientConfig::builder_with_provider(provider).with_protocol_versions(&[version]).unwrap();
+        let client = client.dangerous().with_custom_certificate_verifier(Arc::new(Verifier::new(Anybody)));
+        let name = ServerName::try_from("anybody").unwrap();
+        let mut client = ClientConnection::new(Arc::new(client.with_no_client_auth()), name).unwrap();
+        let mut server = ServerConnection::new(Arc::new(server)).unwrap();
+        while client.is_handshaking() {
+            let mut wire = Vec::new();
+            while client.wants_write() {
+                client.write_tls(&mut wire).unwrap();
+            }
+            let mut wire = &wire[..];
+            while !wire.is_empty() {
+                server.read_tls(&mut wire).unwrap();
+                server.process_new_packets()?;
+            }
+            let mut wire = Vec::new();
+            while server.wants_write() {
+                server.write_tls(&mut wire).unwrap();
+            }
+            let mut wire = &wire[..];
+            while !wire.is_empty() {
+                client.read_tls(&mut wire).unwrap();
+                client.process_new_packets()?;
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn who_lacks_the_key_of_what_he_shows_is_believed_by_nobody() {
+        for version in [&TLS12, &TLS13] {
+            assert_eq!(shake_hands(version, true), Ok(()), "{version:?}");
+            let refused = shake_hands(version, false);
+            let expected = Err(Error::InvalidCertificate(CertificateError::BadSignature));
+            assert_eq!(refused, expected, "{version:?}");
+        }
+    }
+}
