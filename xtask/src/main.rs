@@ -95,7 +95,7 @@ enum Verb {
     KubeAssets,
     /// Build everything and show it at work in network namespaces (needs root)
     Demo {
-        /// Arguments for the demo; `--help` after `--` lists them
+        /// `kubernetes` for the one with API servers; arguments for the demo, which `--help` after `--` lists
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },

@@ -11,6 +11,7 @@ pub mod assets;
 pub mod bed;
 pub mod controller;
 pub mod definitions;
+pub mod demo;
 pub mod deployed;
 pub mod etcd;
 pub mod follow;

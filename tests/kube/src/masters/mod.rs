@@ -81,8 +81,15 @@ impl Masters {
     /// If a program is missing.
     pub fn build(routing: Suite) -> Result<Self> {
         sweep();
+        Self::build_in(Scope::new()?, routing)
+    }
+
+    /// The same with names of this scope.
+    ///
+    /// # Errors
+    /// As [`Masters::build`].
+    pub fn build_in(scope: Scope, routing: Suite) -> Result<Self> {
         let assets = Assets::find()?;
-        let scope = Scope::new()?;
         let keys = Keys::new(&scope)?;
         let mut cluster = Cluster::build(scope, Fabric::Routed, NODES, &[VIP])?;
         cluster.start_routing(Suite::Bird, routing)?;
