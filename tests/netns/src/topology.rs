@@ -87,12 +87,12 @@ pub struct Topology {
 }
 
 impl Topology {
-    /// Builds the network with `nodes` nodes (1..=8).
+    /// Builds the network with `nodes` nodes (1..=20).
     ///
     /// # Errors
     /// Without root, iproute2 or ethtool.
     pub fn build(scope: &Scope, fabric: Fabric, nodes: u8) -> Result<Self> {
-        ensure!((1..=8).contains(&nodes), "{nodes} nodes are not within 1..=8");
+        ensure!((1..=20).contains(&nodes), "{nodes} nodes are not within 1..=20");
         let router = build_router(scope)?;
         let client = build_client(scope, &router)?;
         let switch = (fabric == Fabric::Segment).then(|| build_switch(scope, &router)).transpose()?;

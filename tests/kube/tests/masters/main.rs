@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a failing step is a failing test")]
 
+mod growing;
 mod join;
 mod outage;
 mod serving;

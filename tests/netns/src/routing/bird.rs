@@ -37,8 +37,8 @@ fn configuration(speaker: &Speaker<'_>) -> String {
     text.push_str(match speaker.role {
         // The kernel takes one route per prefix, so equal ones are merged into one with several next hops.
         Role::Router => {
-            "protocol kernel { ipv4 { import none; export where source = RTS_BGP; }; merge paths on limit 8; }\n\
-             protocol kernel { ipv6 { import none; export where source = RTS_BGP; }; merge paths on limit 8; }\n"
+            "protocol kernel { ipv4 { import none; export where source = RTS_BGP; }; merge paths on limit 32; }\n\
+             protocol kernel { ipv6 { import none; export where source = RTS_BGP; }; merge paths on limit 32; }\n"
         }
         Role::Node => "protocol direct { ipv4; ipv6; interface \"lo\"; }\n",
     });
