@@ -17,7 +17,7 @@ pub const ROWS: &[(&str, &str, Standing)] = &[
     ("S0-01", "the VIP stands on every control-plane node, whoever leads", Kept),
     ("S0-02", "the API's endpoints are the next hops of one route", Kept),
     ("S0-03", "the route's requests are those of the Policy API", Open),
-    ("S0-04", "the route reaches the routers beyond the gateway", Open),
+    ("S0-04", "the route reaches the routers beyond the gateway", Kept),
     ("S0-05", "every API server takes part", Kept),
     ("S0-06", "an anonymous request through the VIP gets the API's own answer", Kept),
     ("S0-07", "only the leader writes", Kept),

@@ -102,8 +102,13 @@ fn bgpd_configuration(speaker: &Speaker<'_>) -> String {
     }
     for (family, is_wanted) in [("ipv4", IpAddr::is_ipv4 as fn(&IpAddr) -> bool), ("ipv6", IpAddr::is_ipv6)] {
         write!(text, " address-family {family} unicast\n  maximum-paths 8\n").expect("writing to a string");
-        if speaker.role == Role::Node {
-            writeln!(text, "  redistribute connected route-map HOSTS-{family}").expect("writing to a string");
+        let source = match speaker.role {
+            Role::Router => None,
+            Role::Node => Some("connected"),
+            Role::Gateway => Some("kernel"),
+        };
+        if let Some(source) = source {
+            writeln!(text, "  redistribute {source} route-map HOSTS-{family}").expect("writing to a string");
         }
         for Neighbor { address, .. } in speaker.neighbors.iter().filter(|neighbor| is_wanted(&neighbor.address)) {
             // The router announces nothing, a node takes nothing.

@@ -11,10 +11,17 @@ use std::{fmt, fs, net::IpAddr, path::PathBuf};
 
 use anyhow::Result;
 
-use crate::{netns::Netns, process::Process, scope::Scope, topology::Topology};
+use crate::{
+    netns::Netns,
+    process::Process,
+    scope::Scope,
+    topology::{CLIENT, CLIENT_GATEWAYS, Topology},
+};
 
 /// Autonomous system of the router; node `n` has this plus `n`.
 const ROUTER_AS: u32 = 65000;
+/// Autonomous system of a router in the client's place.
+const OUTSIDE_AS: u32 = 65100;
 
 /// Which routing daemon to use.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
@@ -132,6 +139,8 @@ enum Role {
     Router,
     /// Announces the host routes of its `lo`, takes nothing.
     Node,
+    /// Announces the host routes that somebody else wrote into its table, takes nothing.
+    Gateway,
 }
 
 impl<'a> Speaker<'a> {
@@ -149,6 +158,34 @@ impl<'a> Speaker<'a> {
             number: ROUTER_AS,
             router_id: topology.nodes[0].gateways[0],
             neighbors: neighbors.collect(),
+            role: Role::Router,
+        }
+    }
+
+    /// The router as a gateway whose routes somebody else writes, with [`Speaker::outside`] as its neighbour. FRR only.
+    #[must_use]
+    pub fn gateway(topology: &'a Topology) -> Self {
+        let neighbor = Neighbor { name: "outside".to_owned(), number: OUTSIDE_AS, address: CLIENT[0] };
+        Self {
+            netns: &topology.router,
+            name: "gateway".to_owned(),
+            number: ROUTER_AS,
+            router_id: CLIENT_GATEWAYS[0],
+            neighbors: vec![neighbor],
+            role: Role::Gateway,
+        }
+    }
+
+    /// A router in the client's place, which takes what [`Speaker::gateway`] announces.
+    #[must_use]
+    pub fn outside(topology: &'a Topology) -> Self {
+        let neighbor = Neighbor { name: "gateway".to_owned(), number: ROUTER_AS, address: CLIENT_GATEWAYS[0] };
+        Self {
+            netns: &topology.client,
+            name: "outside".to_owned(),
+            number: OUTSIDE_AS,
+            router_id: CLIENT[0],
+            neighbors: vec![neighbor],
             role: Role::Router,
         }
     }
