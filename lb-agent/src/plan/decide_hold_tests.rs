@@ -1,23 +1,12 @@
 //! What a node holds and announces on account of its own server, or of any.
 
-use std::time::Instant;
-
 use super::*;
-use crate::model::{Failing, ProbeTarget};
 
 /// A world whose VIP is held when the node's own port is open.
 fn control_plane() -> World {
     let mut world = World::new(Delivery::Auto);
     world.desired.services[0].hold = HoldWhen::PortOpen;
     world
-}
-
-/// A backend fails since this many seconds, and had answered half a second before.
-fn fails(world: &mut World, address: &str, begin: Instant, seconds: u64) {
-    let probe = world.desired.services[0].probe.clone().unwrap();
-    let since = begin + Duration::from_secs(seconds);
-    let failing = Failing { since, answered: Some(since - Duration::from_millis(500)) };
-    world.health.failing.insert(ProbeTarget { address: ip(address), probe }, failing);
 }
 
 fn closed() -> ProbeState {
@@ -68,34 +57,6 @@ fn with_any_backend_a_director_announces_while_one_takes_flows_anywhere() {
     }
     assert!(world.decide().announced.is_empty());
     assert_eq!(world.decide().announcements[0].reason, "no backend takes flows");
-}
-
-#[test]
-fn nobody_lets_go_before_another_is_known_to_be_better() {
-    for hold in [HoldWhen::PortOpen, HoldWhen::Trusted] {
-        let (mut world, begin) = (control_plane(), Instant::now());
-        world.desired.services[0].hold = hold;
-        world.addresses.insert(ip(VIP).into(), AddressEntry::VIP | AddressEntry::HELD);
-        let state = |world: &World| {
-            let decision = world.decide();
-            (!decision.held.is_empty(), !decision.announced.is_empty(), takers(&decision).len())
-        };
-        for address in ["10.0.0.1", "10.0.0.2", "10.0.9.3"] {
-            world.probe(address, ProbeState::Healthy);
-            fails(&mut world, address, begin, 1);
-        }
-        assert_eq!(state(&world), (true, true, 3), "{hold:?}: one failure is none");
-        world.probe("10.0.0.1", closed());
-        assert_eq!(state(&world), (true, true, 3), "{hold:?}: the others have not answered since");
-        assert!(world.decide().backends[0].reason.contains("not believed yet"));
-        fails(&mut world, "10.0.9.3", begin, 2);
-        assert_eq!(state(&world), (false, false, 2), "{hold:?}: one had answered since, and failed later");
-        fails(&mut world, "10.0.9.3", begin, 1);
-        for address in ["10.0.0.2", "10.0.9.3"] {
-            world.probe(address, closed());
-        }
-        assert_eq!(state(&world), (true, true, 3), "{hold:?}: they are dead as well");
-    }
 }
 
 #[test]

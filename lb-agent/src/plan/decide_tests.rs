@@ -384,6 +384,9 @@ mod drains;
 #[path = "decide_redirect_tests.rs"]
 mod redirects;
 
+#[path = "decide/tests/doubt.rs"]
+mod doubt;
+
 #[path = "decide/tests/members.rs"]
 mod members;
 

@@ -59,8 +59,9 @@ where
         if self.of_all {
             return Some(Doubt::All);
         }
-        let has_answered = |(other, _): (&Backend, &ProbeState)| self.has_answered_since(other, backend);
-        (!self.others(backend).any(has_answered)).then_some(Doubt::Alone)
+        let is_better =
+            |(other, state): (&Backend, &ProbeState)| state.takes_flows() && self.has_answered_since(other, backend);
+        (!self.others(backend).any(is_better)).then_some(Doubt::Alone)
     }
 
     /// Whether a node that holds the VIP goes on although its own server, this backend, is gone: no other server is there

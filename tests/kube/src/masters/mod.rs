@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use kube::Client;
 use netns_tests::{
     agent::Agent,
@@ -187,7 +187,7 @@ impl Masters {
             known.join(", "),
             follow::LIFETIME,
         )?;
-        Ok(follow(scope, config, &self.kubeconfig(node)?, &[]))
+        Ok(follow(scope, config, &self.kubeconfig(node)?, &["defaultClass: true"]))
     }
 
     /// A kubeconfig of a node's administrator for its own server.
@@ -221,7 +221,7 @@ impl Masters {
     /// If that does not come about, with the ends of the logs.
     pub async fn settled(&mut self) -> Result<()> {
         let settled = self.wait_until_settled().await;
-        settled.with_context(|| self.log_tails())
+        settled.map_err(|error| anyhow!("{error:#}\n{}", self.log_tails()))
     }
 
     async fn wait_until_settled(&mut self) -> Result<()> {

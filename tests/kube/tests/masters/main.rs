@@ -1,7 +1,9 @@
 //! Control-plane nodes with an API server and an etcd member each: who serves, what an outage does, how nodes join.
 
 #![expect(clippy::unwrap_used, reason = "a failing step is a failing test")]
+#![expect(clippy::print_stderr, reason = "times that were measured are told")]
 
+mod growing;
 mod join;
 mod outage;
 mod serving;

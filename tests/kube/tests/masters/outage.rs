@@ -98,7 +98,7 @@ async fn wait_for_web(masters: &Masters, node: usize) {
     let look = || async {
         let status = masters.status(node)?;
         ensure!(status["cluster"]["services"] == 2, "{}", status["cluster"]);
-        ensure!(announces(masters, node, WEB)?, "not announced: {}", status["announcements"]);
+        ensure!(announces(masters, node, WEB)?, "not announced: {}", status["cluster"]["judgements"]);
         Ok(())
     };
     wait::until(&format!("node {node} to announce the Service"), PATIENCE, look).await.unwrap();

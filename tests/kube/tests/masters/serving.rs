@@ -30,7 +30,7 @@ use netns_tests::{
     wait,
 };
 use serde_json::{Value, json};
-use tokio::time::sleep;
+use tokio::time::{sleep, sleep_until};
 
 use crate::{ROUTING, failed, servers, title, told, turn};
 
@@ -122,6 +122,7 @@ async fn a_node_that_is_told_not_ready_stays(masters: &Masters) {
     let monitor = Monitor::start(&masters.cluster.scope, &node.netns, Of::Addresses).unwrap();
     let (name, mut mark) = (node.name.clone(), follow::node(node));
     mark["metadata"]["name"] = json!("mark");
+    mark["status"]["addresses"] = json!([{ "type": "InternalIP", "address": "10.0.99.2" }]);
     let tell = |client: kube::Client| async move {
         let status = json!({ "status": { "conditions": [{ "type": "Ready", "status": "False" }] } });
         let nodes = Api::<Node>::all(client.clone());
@@ -156,8 +157,10 @@ fn said_at(controller: &Controller, what: &str) -> Option<jiff::Timestamp> {
 /// The leader's node alone reaches no API server any more.
 async fn a_leader_without_the_api_stops_before_another_begins(masters: &mut Masters, leader: usize) {
     let netns = &masters.cluster.topology.nodes[leader].netns;
-    let rule =
-        format!("table inet cut {{ chain out {{ type filter hook output priority 0; tcp dport {PORT} drop; }} }}");
+    let rule = format!(
+        "add table inet cut; add chain inet cut out {{ type filter hook output priority 0; }}; \
+         add rule inet cut out tcp dport {PORT} drop"
+    );
     netns.run("nft", &[&rule]).unwrap();
     let others: Vec<_> = (0..masters.controllers.len()).filter(|node| *node != leader).collect();
     let taken = || async {
@@ -207,7 +210,7 @@ async fn a_node_without_its_server_is_left_out(masters: &mut Masters) {
     let rest = (bound + ROUTING).saturating_sub(killed.elapsed());
     let routes = masters.cluster.wait_for_routes(2, rest).await;
     told(masters, routes);
-    sleep(INTERVAL).await;
+    sleep_until((killed + bound + INTERVAL).into()).await;
     let end = Instant::now();
     let attempts = stream.stop().await;
     drop(runtime);

@@ -32,7 +32,7 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 pub const BUDGET: Duration = Duration::from_secs(5);
 
 pub const VIP: &str = "192.168.160.249";
-const ROUTE: &str = "/infra/tier-1s/t1/static-routes/to-192.168.160.249";
+pub const ROUTE: &str = "/infra/tier-1s/t1/static-routes/to-192.168.160.249";
 pub const SLICE: &str = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes";
 
 /// What the tests share. Each controller has a manager of its own, which tells whose a request is.

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a failing step is a failing test")]
 
 mod bed;
+mod beyond;
 mod cleanup;
 
 use std::time::{Duration, Instant};

@@ -9,6 +9,7 @@ use crate::{netns::run, process::Process, scope::Scope};
 
 /// Starts BIRD in the foreground, as a child.
 pub(super) fn start(scope: &Scope, speaker: &Speaker<'_>) -> Result<RoutingDaemon> {
+    ensure!(speaker.role != Role::Gateway, "BIRD is no gateway here, FRR is");
     let name = format!("bird-{}", speaker.name);
     let file = scope.file(&format!("{name}.conf"));
     fs::write(&file, configuration(speaker)).with_context(|| format!("writing {}", file.display()))?;
@@ -37,17 +38,17 @@ fn configuration(speaker: &Speaker<'_>) -> String {
     text.push_str(match speaker.role {
         // The kernel takes one route per prefix, so equal ones are merged into one with several next hops.
         Role::Router => {
-            "protocol kernel { ipv4 { import none; export where source = RTS_BGP; }; merge paths on limit 8; }\n\
-             protocol kernel { ipv6 { import none; export where source = RTS_BGP; }; merge paths on limit 8; }\n"
+            "protocol kernel { ipv4 { import none; export where source = RTS_BGP; }; merge paths on limit 32; }\n\
+             protocol kernel { ipv6 { import none; export where source = RTS_BGP; }; merge paths on limit 32; }\n"
         }
-        Role::Node => "protocol direct { ipv4; ipv6; interface \"lo\"; }\n",
+        Role::Node | Role::Gateway => "protocol direct { ipv4; ipv6; interface \"lo\"; }\n",
     });
     for neighbor in &speaker.neighbors {
         let (family, hosts) =
             if neighbor.address.is_ipv4() { ("ipv4", "0.0.0.0/0{32,32}") } else { ("ipv6", "::/0{128,128}") };
         let policy = match speaker.role {
             Role::Router => "import all; export none".to_owned(),
-            Role::Node => format!("import none; export where source = RTS_DEVICE && net ~ [ {hosts} ]"),
+            Role::Node | Role::Gateway => format!("import none; export where source = RTS_DEVICE && net ~ [ {hosts} ]"),
         };
         writeln!(
             text,

@@ -159,8 +159,13 @@ fn bgpd_configuration(speaker: &Speaker<'_>, sessions: Sessions) -> String {
     }
     for (family, is_wanted) in [("ipv4", (|peer| peer.ipv4) as fn(&Peer) -> bool), ("ipv6", |peer| peer.ipv6)] {
         write!(text, " address-family {family} unicast\n  maximum-paths 8\n").expect("writing to a string");
-        if speaker.role == Role::Node {
-            writeln!(text, "  redistribute connected route-map HOSTS-{family}").expect("writing to a string");
+        let source = match speaker.role {
+            Role::Router => None,
+            Role::Node => Some("connected"),
+            Role::Gateway => Some("kernel"),
+        };
+        if let Some(source) = source {
+            writeln!(text, "  redistribute {source} route-map HOSTS-{family}").expect("writing to a string");
         }
         for Peer { name, .. } in peers.iter().filter(|peer| is_wanted(peer)) {
             // The router announces nothing, a node takes nothing.

@@ -15,11 +15,13 @@ use crate::{
     netns::Netns,
     process::Process,
     scope::Scope,
-    topology::{Topology, UPLINK},
+    topology::{CLIENT, CLIENT_GATEWAYS, Topology, UPLINK},
 };
 
 /// Autonomous system of the router; node `n` has this plus `n`.
 const ROUTER_AS: u32 = 65000;
+/// Autonomous system of a router in the client's place.
+const OUTSIDE_AS: u32 = 65100;
 
 /// Which routing daemon to use.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
@@ -143,6 +145,8 @@ enum Role {
     Router,
     /// Announces the host routes of its `lo`, takes nothing.
     Node,
+    /// Announces the host routes that somebody else wrote into its table, takes nothing.
+    Gateway,
 }
 
 impl<'a> Speaker<'a> {
@@ -166,6 +170,36 @@ impl<'a> Speaker<'a> {
             number: ROUTER_AS,
             router_id: topology.nodes[0].gateways[0],
             neighbors: neighbors.collect(),
+            role: Role::Router,
+        }
+    }
+
+    /// The router as a gateway whose routes somebody else writes, with [`Speaker::outside`] as its neighbour. FRR only.
+    #[must_use]
+    pub fn gateway(topology: &'a Topology) -> Self {
+        let (name, interface) = ("outside".to_owned(), "client".to_owned());
+        let neighbor = Neighbor { name, number: OUTSIDE_AS, address: CLIENT[0], interface };
+        Self {
+            netns: &topology.router,
+            name: "gateway".to_owned(),
+            number: ROUTER_AS,
+            router_id: CLIENT_GATEWAYS[0],
+            neighbors: vec![neighbor],
+            role: Role::Gateway,
+        }
+    }
+
+    /// A router in the client's place, which takes what [`Speaker::gateway`] announces.
+    #[must_use]
+    pub fn outside(topology: &'a Topology) -> Self {
+        let (name, interface) = ("gateway".to_owned(), UPLINK.to_owned());
+        let neighbor = Neighbor { name, number: ROUTER_AS, address: CLIENT_GATEWAYS[0], interface };
+        Self {
+            netns: &topology.client,
+            name: "outside".to_owned(),
+            number: OUTSIDE_AS,
+            router_id: CLIENT[0],
+            neighbors: vec![neighbor],
             role: Role::Router,
         }
     }
