@@ -68,16 +68,7 @@ async fn make_service(masters: &Masters) {
         service["spec"]["loadBalancerClass"] = json!("levee.dev/levee");
     }
     let pods: Vec<_> = masters.cluster.topology.nodes.iter().map(follow::Pod::on).collect();
-    let mut slice = follow::slice("web", 80, &pods);
-    if !masters.assets.can(Ability::Slices) {
-        // The version before names the node among the topology.
-        slice["apiVersion"] = json!("discovery.k8s.io/v1beta1");
-        for endpoint in slice["endpoints"].as_array_mut().unwrap() {
-            let node = endpoint.as_object_mut().unwrap().remove("nodeName").unwrap();
-            endpoint["topology"] = json!({ "kubernetes.io/hostname": node });
-            endpoint["conditions"] = json!({ "ready": true });
-        }
-    }
+    let slice = follow::in_version(&masters.assets, follow::slice("web", 80, &pods));
     let make = move |client: kube::Client| async move {
         install(&client, VipPool::crd()).await?;
         for object in [pool("all", &["198.51.100.0/24"], &json!({})), service, slice] {
