@@ -1,10 +1,22 @@
-use lb_common::wire::eth;
+use std::sync::Arc;
+
+use lb_common::{
+    addr::Be16,
+    maps::{
+        addresses::AddressEntry,
+        backends::{Hop, Mode},
+        services::VipKey,
+        sources::SourceRange,
+    },
+    wire::eth,
+};
 
 use super::*;
 use crate::model::{
-    AnnouncerKind, HoldWhen, Interface, InterfaceKind, MacAddr, MssClamp, NextHop, Node, Peer, Probe, ProbeKind,
-    Protocol, RingSize,
+    AnnouncerKind, Backend, Delivery, HoldWhen, Interface, InterfaceKind, MacAddr, MssClamp, NextHop, Node, Peer,
+    Probe, ProbeKind, ProbeTarget, Protocol, RingSize,
 };
+use crate::plan::TargetBackend;
 
 const VIP: &str = "192.0.2.10";
 
@@ -66,7 +78,7 @@ impl World {
         let desired = DesiredState {
             node: Node { name: "node-1".to_owned(), addresses: vec![ip("10.0.0.1")] },
             peers: vec![Peer { name: "node-2".to_owned(), addresses: vec![ip("10.0.0.2")] }],
-            services: vec![service],
+            services: vec![service.into()],
             announcements: vec![announcement],
         };
         Self {
@@ -88,8 +100,8 @@ impl World {
         self.health.targets.insert(ProbeTarget { address: ip(address), probe: tcp_probe() }, state);
     }
 
-    fn decide(&self) -> Decision {
-        decide(&Inputs {
+    fn inputs(&self) -> Inputs<'_> {
+        Inputs {
             desired: &self.desired,
             network: &self.network,
             health: &self.health,
@@ -102,7 +114,11 @@ impl World {
             addresses: &self.addresses,
             monotonic: self.monotonic,
             members: &self.members,
-        })
+        }
+    }
+
+    fn decide(&self) -> Decision {
+        decide(&self.inputs())
     }
 
     /// Decides, and lets the next decision know.
@@ -148,7 +164,8 @@ fn targets(decision: &Decision) -> Vec<(u16, bool, bool)> {
 }
 
 fn takers(decision: &Decision) -> Vec<String> {
-    decision.backends.iter().filter(|backend| backend.takes_flows).map(|backend| backend.address.to_string()).collect()
+    let backends = decision.services.iter().flat_map(|service| &service.backends);
+    backends.filter(|backend| backend.takes_flows).map(|backend| backend.address.to_string()).collect()
 }
 
 #[test]
@@ -179,7 +196,7 @@ fn a_way_that_is_not_known_is_said_and_does_not_change_the_ring() {
     world.network.next_hops.get_mut(&ip("10.0.0.2")).unwrap().mac = None;
     let decision = world.decide();
     assert_eq!(takers(&decision).len(), 3, "directors agree on the ring, whatever their neighbours answer");
-    let reasons: Vec<_> = decision.backends.iter().map(|backend| backend.reason.as_str()).collect();
+    let reasons: Vec<_> = decision.services[0].backends.iter().map(|backend| backend.reason.as_str()).collect();
     assert_eq!(
         reasons,
         [
@@ -189,7 +206,10 @@ fn a_way_that_is_not_known_is_said_and_does_not_change_the_ring() {
         ]
     );
     world.network.next_hops.clear();
-    assert_eq!(world.decide().backends[1].reason, "not probed yet, taken for healthy; no route to 10.0.0.2");
+    assert_eq!(
+        *world.decide().services[0].backends[1].reason,
+        "not probed yet, taken for healthy; no route to 10.0.0.2"
+    );
 }
 
 #[test]
@@ -244,8 +264,8 @@ fn a_backend_that_comes_back_starts_slowly_and_says_so() {
     let decision = world.go_on(100);
     assert_eq!(targets(&decision), [(10, true, true), (1, true, true), (10, true, true)]);
     assert_eq!(decision.next_change, Some(Duration::from_secs(6)));
-    let shown = &decision.backends[1];
-    assert_eq!((shown.weight, shown.probe.as_deref()), (1, Some("tcp :6443")));
+    let shown = &decision.services[0].backends[1];
+    assert_eq!((shown.weight, shown.probe.as_ref().map(|probe| probe.as_str())), (1, Some("tcp :6443")));
     assert!(shown.reason.ends_with("; slow start: 10 % of its weight"), "{}", shown.reason);
     let decision = world.go_on(30);
     assert_eq!((targets(&decision), decision.next_change), (vec![(1, true, true); 3], None));
@@ -255,9 +275,12 @@ fn a_backend_that_comes_back_starts_slowly_and_says_so() {
 fn the_earliest_step_of_all_services_is_the_next_change() {
     let mut world = World::new(Delivery::Auto);
     world.desired.services[0].slow_start = Duration::from_secs(30);
-    let other =
-        Service { name: "other".to_owned(), slow_start: Duration::from_secs(10), ..world.desired.services[0].clone() };
-    world.desired.services.push(other);
+    let other = Service {
+        name: "other".to_owned(),
+        slow_start: Duration::from_secs(10),
+        ..(*world.desired.services[0]).clone()
+    };
+    world.desired.services.push(other.into());
     world.probe("10.0.0.2", failed());
     world.go_on(0);
     world.probe("10.0.0.2", ProbeState::Healthy);
@@ -287,8 +310,12 @@ fn when_all_probes_fail_none_is_believed() {
     let decision = world.decide();
     assert_eq!(takers(&decision).len(), 3);
     assert!(decision.held.contains(&ip(VIP)) && decision.announced.contains_key(&ip(VIP)));
-    assert!(decision.backends[0].reason.contains("not believed"), "{}", decision.backends[0].reason);
-    assert_eq!(decision.services, [ServiceDecision { service: "api".to_owned(), probes_believed: false }]);
+    assert!(
+        decision.services[0].backends[0].reason.contains("not believed"),
+        "{}",
+        decision.services[0].backends[0].reason
+    );
+    assert_eq!(decision.services.iter().map(|one| one.probes_believed).collect::<Vec<_>>(), [false]);
     world.probe("10.0.0.1", ProbeState::Healthy);
     assert!(world.decide().services[0].probes_believed);
 }
@@ -383,3 +410,6 @@ mod members;
 
 #[path = "decide_hold_tests.rs"]
 mod holding;
+
+#[path = "decide/tests/histories.rs"]
+mod histories;
