@@ -1,9 +1,10 @@
 //! The real controller as a process: `lb-agent controller` with a configuration of its own.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, process::Command};
 
 use anyhow::{Context, Result};
 use netns_tests::{
+    netns::NetnsRef,
     process::Process,
     scope::{Scope, binary},
 };
@@ -22,6 +23,7 @@ pub struct Controller {
     program: PathBuf,
     config: PathBuf,
     log: PathBuf,
+    netns: Option<NetnsRef>,
     process: Option<Process>,
 }
 
@@ -46,7 +48,14 @@ impl Controller {
         let path = scope.file(&format!("{name}.yaml"));
         fs::write(&path, config.to_string()).with_context(|| format!("writing {}", path.display()))?;
         let (program, log) = (binary("lb-agent")?, scope.file(&format!("{name}.log")));
-        Ok(Self { name, program, config: path, log, process: None })
+        Ok(Self { name, program, config: path, log, netns: None, process: None })
+    }
+
+    /// The same in a namespace.
+    #[must_use]
+    pub fn inside(mut self, netns: &NetnsRef) -> Self {
+        self.netns = Some(netns.clone());
+        self
     }
 
     /// Starts it.
@@ -54,7 +63,10 @@ impl Controller {
     /// # Errors
     /// If it cannot be started.
     pub fn start(&mut self, scope: &Scope) -> Result<()> {
-        let mut command = std::process::Command::new(&self.program);
+        let mut command = match &self.netns {
+            Some(netns) => netns.command(&self.program),
+            None => Command::new(&self.program),
+        };
         command.arg("controller").arg("--config").arg(&self.config);
         self.process = Some(Process::spawn(scope, &self.name, &mut command)?);
         Ok(())
