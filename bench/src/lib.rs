@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod end_to_end;
 pub mod interrupt;
+pub mod kubernetes;
 pub mod machine;
 pub mod micro;
 pub mod report;

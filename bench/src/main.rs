@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use levee_bench::{Options, agent, end_to_end, micro, micro::Order, report};
+use levee_bench::{Options, agent, end_to_end, kubernetes, micro, micro::Order, report};
 
 /// Measure Levee.
 #[derive(Debug, Parser)]
@@ -27,6 +27,8 @@ enum Part {
     EndToEnd,
     /// The agent: rings, reaction, memory (needs root)
     Agent,
+    /// Agent and controller with a stand-in for the API: reaction, size, writes at rest (needs root)
+    Kubernetes,
     /// Make the report of what was measured so far
     Report {
         /// Write the summary to this file as well
@@ -49,6 +51,7 @@ fn main() -> Result<()> {
         Part::Micro => micro::measure(&options),
         Part::EndToEnd => end_to_end::run(&options)?.save(&options.directory).map(drop),
         Part::Agent => agent::run(&options)?.save(&options.directory).map(drop),
+        Part::Kubernetes => kubernetes::run(&options)?.save(&options.directory).map(drop),
         Part::Report { write_docs } => report::make(&options, write_docs.as_deref()),
         Part::MicroProcess { order } => micro::measure_in_this_process(&options, order),
     }

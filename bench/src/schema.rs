@@ -21,11 +21,13 @@ pub enum Part {
     EndToEnd,
     /// The agent: rings, reaction, memory.
     Agent,
+    /// Agent and controller with an API.
+    Kubernetes,
 }
 
 impl Part {
     /// Every part, in the order of the report.
-    pub const ALL: [Self; 3] = [Self::Micro, Self::EndToEnd, Self::Agent];
+    pub const ALL: [Self; 4] = [Self::Micro, Self::EndToEnd, Self::Agent, Self::Kubernetes];
 
     /// Its name on the command line and in file names.
     #[must_use]
@@ -34,6 +36,7 @@ impl Part {
             Self::Micro => "micro",
             Self::EndToEnd => "end-to-end",
             Self::Agent => "agent",
+            Self::Kubernetes => "kubernetes",
         }
     }
 }

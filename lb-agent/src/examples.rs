@@ -59,7 +59,7 @@ pub fn status() -> AgentStatus {
             announcement("2001:db8::10", false, "no backend on this node is healthy"),
         ],
         announce_errors: Vec::new(),
-        services: vec![ServiceStatus { service: "kubernetes".to_owned(), probes_believed: true, local_first: false }],
+        services: vec![service_status("kubernetes")],
         backends: vec![
             backend_status("10.0.1.2", true, "healthy", "takes flows"),
             backend_status("10.0.2.2", false, "failed", "connection refused"),
@@ -84,6 +84,10 @@ pub fn status() -> AgentStatus {
     }
 }
 
+fn service_status(name: &str) -> ServiceStatus {
+    ServiceStatus { service: name.to_owned().into(), probes_believed: true, local_first: false }
+}
+
 fn peer(node: &str, of: &str, state: &str) -> PeerStatus {
     let knows_us = (state == "heard").then_some(true);
     PeerStatus {
@@ -98,7 +102,7 @@ fn peer(node: &str, of: &str, state: &str) -> PeerStatus {
 /// What the agent of `node-1` says of a cluster.
 pub fn cluster() -> ClusterStatus {
     let judgement = |name: &str, severity, reason, message: &str| {
-        Judgement::on(&ObjectName::new("shop", name), severity, reason, message)
+        Judgement::on(&ObjectName::new("shop", name), severity, reason, message).into()
     };
     ClusterStatus {
         origin: "saved".to_owned(),
@@ -154,15 +158,15 @@ fn announcement(vip: &str, announced: bool, reason: &str) -> AnnouncementStatus 
 
 fn backend_status(of: &str, takes_flows: bool, health: &str, reason: &str) -> BackendStatus {
     BackendStatus {
-        service: "kubernetes".to_owned(),
+        service: "kubernetes".to_owned().into(),
         address: address(of),
         port: 6443,
         weight: 1,
-        probe: Some("https :6443/readyz".to_owned()),
-        health: health.to_owned(),
+        probe: Some("https :6443/readyz".to_owned().into()),
+        health: health.to_owned().into(),
         takes_flows,
-        mode: "local".to_owned(),
-        reason: reason.to_owned(),
+        mode: "local".into(),
+        reason: reason.to_owned().into(),
         drain: None,
     }
 }

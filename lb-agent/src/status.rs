@@ -5,7 +5,7 @@ mod members;
 mod source;
 mod tracking;
 
-use std::net::IpAddr;
+use std::{borrow::Cow, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +13,8 @@ pub use cluster::{ClusterStatus, WithheldStatus};
 pub use members::{MembershipStatus, PeerStatus};
 pub use source::{DoubtedStatus, FollowStatus, NodeLeaseStatus, SavedStatus, WatchStatus};
 pub use tracking::{ChangeStatus, DrainStatus, PairStatus, ScanStatus};
+
+use crate::model::Shared;
 
 /// The agent's whole state, as one document. Its JSON form is stable: fields are added, never renamed.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
@@ -133,7 +135,7 @@ pub struct AnnouncementStatus {
 #[serde(rename_all = "camelCase")]
 pub struct ServiceStatus {
     /// Its name.
-    pub service: String,
+    pub service: Shared<String>,
     /// Whether its probes are believed: not while they fail every backend, which all take flows then.
     pub probes_believed: bool,
     /// Whether new flows that enter here go to this node's own backends alone (`localFirst`).
@@ -146,7 +148,7 @@ pub struct ServiceStatus {
 #[serde(rename_all = "camelCase")]
 pub struct BackendStatus {
     /// Name of the service.
-    pub service: String,
+    pub service: Shared<String>,
     /// Address.
     pub address: IpAddr,
     /// Port, 0 for every port.
@@ -155,18 +157,18 @@ pub struct BackendStatus {
     pub weight: u16,
     /// How it is probed, `tcp :6443` or `https :6443/readyz`; `null` if it is not.
     #[serde(default)]
-    pub probe: Option<String>,
+    pub probe: Option<Shared<String>>,
     /// `unknown`, `healthy` or `failed`; services without probes have healthy backends.
-    pub health: String,
+    pub health: Cow<'static, str>,
     /// Whether it takes new flows.
     pub takes_flows: bool,
     /// How its packets leave this node.
-    pub mode: String,
+    pub mode: Cow<'static, str>,
     /// Why it is as it is.
-    pub reason: String,
+    pub reason: Shared<String>,
     /// How it is drained; `null` if it is not.
     #[serde(default)]
-    pub drain: Option<DrainStatus>,
+    pub drain: Option<Box<DrainStatus>>,
 }
 
 impl BackendStatus {

@@ -23,18 +23,21 @@ pub enum Part {
     EndToEnd,
     /// The agent: rings, reaction, memory
     Agent,
+    /// Agent and controller with an API: reaction, size, writes at rest
+    Kubernetes,
     /// The report on what was measured so far
     Report,
 }
 
 impl Part {
-    const MEASURED: [Self; 3] = [Self::Micro, Self::EndToEnd, Self::Agent];
+    const MEASURED: [Self; 4] = [Self::Micro, Self::EndToEnd, Self::Agent, Self::Kubernetes];
 
     fn name(self) -> &'static str {
         match self {
             Self::Micro => "micro",
             Self::EndToEnd => "end-to-end",
             Self::Agent => "agent",
+            Self::Kubernetes => "kubernetes",
             Self::Report => "report",
         }
     }

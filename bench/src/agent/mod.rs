@@ -1,6 +1,6 @@
 //! The agent: how long rings take to build, how soon a change of the file is in the kernel, what it occupies.
 
-mod memory;
+pub(crate) mod memory;
 mod node;
 mod rings;
 
@@ -130,7 +130,7 @@ fn parts(results: &mut Results, node: &Node, with: &str, plans: Result<([f64; 3]
 }
 
 /// Percent of one CPU that a process takes when nobody wants anything.
-fn idle_share(process: u32) -> Result<f64> {
+pub(crate) fn idle_share(process: u32) -> Result<f64> {
     let ticks = || -> Result<u64> {
         let path = format!("/proc/{process}/stat");
         let text = std::fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;

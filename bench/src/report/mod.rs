@@ -59,6 +59,7 @@ const fn title(part: Part) -> &'static str {
         Part::Micro => "The program alone",
         Part::EndToEnd => "From end to end",
         Part::Agent => "The agent",
+        Part::Kubernetes => "With Kubernetes",
     }
 }
 

@@ -57,13 +57,13 @@ impl Backends {
     fn new(inspection: Inspection, said: Vec<BackendStatus>) -> Self {
         let mut backends: Vec<Line> = inspection.services.into_iter().flat_map(lines).collect();
         let said: BTreeMap<_, _> =
-            said.into_iter().map(|one| ((one.service.clone(), one.address, one.port), one)).collect();
+            said.into_iter().map(|one| (((*one.service).clone(), one.address, one.port), one)).collect();
         for line in &mut backends {
             if let Some(said) = said.get(&(line.service.clone(), line.backend.address, line.backend.port)) {
-                line.probe.clone_from(&said.probe);
-                line.health = Some(said.health.clone());
-                line.reason = Some(said.reason.clone());
-                line.drain.clone_from(&said.drain);
+                line.probe = said.probe.as_ref().map(ToString::to_string);
+                line.health = Some(said.health.to_string());
+                line.reason = Some(said.reason.to_string());
+                line.drain = said.drain.as_deref().cloned();
             }
         }
         Self { pin_path: inspection.pin_path, agent: inspection.agent, backends }
@@ -168,7 +168,7 @@ mod tests {
     #[test]
     fn a_failure_is_told_with_its_reason() {
         let mut said = examples::status().backends;
-        said[1].reason = "probe failed: https GET /readyz answers 500, expected 200-399".to_owned();
+        said[1].reason = "probe failed: https GET /readyz answers 500, expected 200-399".to_owned().into();
         let report = Backends::new(examples::inspection(), said);
         let health: Vec<_> = report.backends.iter().map(Line::health).collect();
         assert_eq!(health, ["healthy", "failed: https GET /readyz answers 500, expected 200-399", "-"]);

@@ -106,10 +106,10 @@ fn await_end(socket: &Path, changed: &mut Changed, progress: &mut Progress) -> R
 fn left(answer: &DrainAnswer, status: &AgentStatus) -> Vec<Left> {
     let of = |backend: &NamedBackend| {
         let is_it = |one: &&crate::status::BackendStatus| {
-            (&one.service, one.address, one.port) == (&backend.service, backend.address, backend.port)
+            (&*one.service, one.address, one.port) == (&backend.service, backend.address, backend.port)
         };
         let drain = status.backends.iter().find(is_it)?.drain.clone()?;
-        Some(Left { backend: backend.clone(), drain })
+        Some(Left { backend: backend.clone(), drain: *drain })
     };
     answer.backends.iter().filter_map(of).collect()
 }
@@ -265,7 +265,7 @@ mod tests {
     #[test]
     fn what_is_left_is_found_by_service_and_address() {
         let mut status = crate::examples::status();
-        status.backends[1].drain = Some(DrainStatus { recorded: 4, ..DrainStatus::default() });
+        status.backends[1].drain = Some(DrainStatus { recorded: 4, ..DrainStatus::default() }.into());
         let seen = left(&changed().answer, &status);
         assert_eq!(
             seen.iter().map(|left| (left.backend.address, left.drain.recorded)).collect::<Vec<_>>(),

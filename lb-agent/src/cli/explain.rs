@@ -14,7 +14,7 @@ use crate::{
     api::{self, ApiError},
     cluster::CONTROL_PLANE,
     inspect::{BackendView, Inspection, Presence, Rings, ServiceView},
-    model::{Judgement, Subject},
+    model::{Judgement, Shared, Subject},
     status::{AgentStatus, BackendStatus},
 };
 
@@ -113,7 +113,7 @@ fn is_meant(service: &ServiceView, of: &str) -> bool {
 
 /// What the agent says of the objects of the cluster that are meant.
 fn remarks(status: Option<&AgentStatus>, chosen: &[&ServiceView], of: &str) -> Vec<String> {
-    let is_meant = |judgement: &&Judgement| {
+    let is_meant = |judgement: &&Shared<Judgement>| {
         let subject = match &judgement.subject {
             Subject::Service(name) => name.to_string(),
             Subject::ControlPlane => CONTROL_PLANE.to_owned(),
@@ -184,7 +184,7 @@ fn reason<'a>(
     backend: &BackendView,
 ) -> Option<&'a BackendStatus> {
     let is_it = |one: &&BackendStatus| {
-        one.service == service.name && one.address == backend.address && one.port == backend.port
+        *one.service == service.name && one.address == backend.address && one.port == backend.port
     };
     status?.backends.iter().find(is_it)
 }
@@ -199,7 +199,7 @@ fn explain_backend(backend: &BackendView, (slots, percent): (u32, f64), said: Op
         mode: backend.hop.mode,
         ring_slots: slots,
         ring_percent: percent,
-        health: said.map(|said| said.health.clone()),
+        health: said.map(|said| said.health.to_string()),
         reason: said.map(|said| said.story()),
     }
 }

@@ -363,8 +363,8 @@ mod tests {
         let mut report = report();
         let status = report.status.as_mut().unwrap();
         status.cluster = Some(examples::cluster());
-        status.backends[0].health = "wantsCredentials".to_owned();
-        status.backends[0].reason = "taken for healthy: the server wants credentials".to_owned();
+        status.backends[0].health = "wantsCredentials".into();
+        status.backends[0].reason = "taken for healthy: the server wants credentials".to_owned().into();
         insta::assert_snapshot!(report.text(Style::PLAIN));
     }
 

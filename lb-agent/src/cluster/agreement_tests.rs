@@ -19,7 +19,7 @@ use super::{
 };
 use crate::model::{
     ClusterPool, ClusterService, DesiredState, Inventory, IpFamily, KubernetesSettings, Node, ObjectName, Origin, Pool,
-    Snapshot,
+    Shared, Snapshot,
     inventory::{FamilyPolicy, Labels},
 };
 
@@ -106,7 +106,7 @@ impl Case {
             let inner = ClusterService { cluster_ips: vec![ip(&octet(*last))], ..ClusterService::default() };
             add(&mut inventory, &format!("inner{index}"), inner, Vec::new());
         }
-        inventory.services.insert(self.name(), self.service.clone());
+        inventory.services.insert(self.name(), self.service.clone().into());
         inventory
     }
 
@@ -135,9 +135,10 @@ fn given_of(inventory: &Inventory, settings: &KubernetesSettings) -> BTreeMap<Ob
         (name.clone(), PoolObject { uid, created, deleting: false, spec, last_good: None })
     };
     let pools = PoolSet::default().update(&inventory.pools.iter().map(object).collect());
-    let forbidden = Forbidden::of(&inventory.nodes, &inventory.services, &settings.reserved);
-    let claimant = |(name, service): (&ObjectName, &ClusterService)| {
-        (name.clone(), Claimant { service: Arc::new(service.clone()), ours: true, pending: None })
+    let owned = inventory.services.iter().map(|(name, service)| (name, &**service));
+    let forbidden = Forbidden::of(&inventory.nodes, owned, &settings.reserved);
+    let claimant = |(name, service): (&ObjectName, &Shared<ClusterService>)| {
+        (name.clone(), Claimant { service: Arc::new((**service).clone()), ours: true, pending: None })
     };
     let services = inventory.services.iter().map(claimant).collect();
     let rule = ClassRule::of(settings);

@@ -1,7 +1,10 @@
 //! Who may have which address, and where it is announced.
 
 use super::*;
-use crate::{cluster::claim::SHARING_KEY, model::ClusterPool};
+use crate::{
+    cluster::{claim::SHARING_KEY, judged::News},
+    model::ClusterPool,
+};
 
 #[test]
 fn the_elder_of_two_keeps_the_address_unless_they_share_it() {
@@ -96,4 +99,117 @@ fn an_address_on_a_link_is_served_and_not_announced() {
     assert_eq!(judged(&composed), "ns/inside warning AddressOnLink\n");
     let why = &composed.withheld[&ip("192.0.2.1")];
     assert!(why.starts_with("192.0.2.1 lies in 192.0.2.0/25 of eth0, "), "{why}");
+}
+
+#[test]
+fn endpoints_of_services_that_share_settle_nothing_and_a_key_settles_all() {
+    let mut world = World::new();
+    for (created, name, port) in [(1, "a", 80), (2, "b", 81), (3, "c", 80)] {
+        world.add(name, created, &["192.0.2.1"], &["n1"]);
+        world.service(name).ports[0].port = port;
+        world.service(name).annotations.insert(SHARING_KEY.to_owned(), "k".to_owned());
+    }
+    let mut composer = Composer::default();
+    let composed = composer.compose(&world.sources());
+    assert_eq!(names(&composed), ["ns/a:80/tcp", "ns/b:81/tcp"], "c has a port in common with its elder");
+    let mut news = |world: &World| {
+        let (inventory, pools) = (&world.snapshot.inventory, composer.pools.follow(&world.snapshot.inventory.pools));
+        match composer.judged.follow(&world.kubernetes, inventory, BTreeSet::new(), pools) {
+            News::Wishes(news) => Some((news.len(), composer.settled.take().and_then(|settled| settled.with(&news)))),
+            News::Anything => None,
+        }
+    };
+    let slices = vec![slice("a", vec![endpoint("10.244.0.1", "n1"), endpoint("10.244.0.2", "n2")]).into()];
+    for name in ["b", "c"] {
+        world.inventory().slices.insert(ObjectName::new("ns", name), slices.clone());
+    }
+    let (changed, settled) = news(&world).unwrap();
+    assert_eq!((changed, settled.map(|settled| settled.result)), (2, Some(world.compose())));
+    world.service("b").annotations.clear();
+    assert!(news(&world).is_none());
+}
+
+#[test]
+fn services_that_go_with_the_nodes_leave_nothing_behind() {
+    let mut world = World::new();
+    world.add("web", 1, &["192.0.2.1"], &["n1"]);
+    let mut composer = Composer::default();
+    assert_eq!(composer.compose(&world.sources()).served, 1);
+    *world.inventory() = Inventory::default();
+    assert_eq!(composer.compose(&world.sources()), world.compose());
+}
+
+/// What happens to one of four Services, or to this node's links.
+#[derive(Clone, Debug)]
+enum Step {
+    Key(Option<u8>),
+    Created(i64),
+    Port(u16),
+    Given(Option<u8>),
+    Named(Option<u8>),
+    Nodes(Vec<u8>),
+    Gone,
+    OnLink(bool),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let address = || proptest::option::of(1u8..3);
+    prop_oneof![
+        2 => proptest::option::weighted(0.7, 0u8..2).prop_map(Step::Key),
+        1 => (0i64..4).prop_map(Step::Created),
+        1 => (80u16..83).prop_map(Step::Port),
+        1 => address().prop_map(Step::Given),
+        1 => address().prop_map(Step::Named),
+        3 => proptest::collection::vec(1u8..4, 0..3).prop_map(Step::Nodes),
+        1 => Just(Step::Gone),
+        1 => any::<bool>().prop_map(Step::OnLink),
+    ]
+}
+
+impl World {
+    fn take(&mut self, name: &str, step: &Step) {
+        let subnet = Subnet { net: "192.0.2.0/31".parse().unwrap(), interface: "eth0".to_owned() };
+        let address = |last: &Option<u8>| last.map(|last| format!("192.0.2.{last}"));
+        match step {
+            Step::Key(key) => {
+                let annotations = &mut self.service(name).annotations;
+                annotations.remove(SHARING_KEY);
+                annotations.extend(key.map(|key| (SHARING_KEY.to_owned(), key.to_string())));
+            }
+            Step::Created(created) => self.service(name).created = *created,
+            Step::Port(port) => self.service(name).ports[0].port = *port,
+            Step::Given(last) => self.service(name).ingress = address(last).iter().map(|text| given(text)).collect(),
+            Step::Named(last) => self.service(name).external_ips = address(last).into_iter().collect(),
+            Step::Nodes(nodes) => {
+                let end = |node: &u8| endpoint(&format!("10.244.0.{node}"), &format!("n{node}"));
+                let slice = slice("a", nodes.iter().map(end).collect());
+                self.inventory().slices.insert(ObjectName::new("ns", name), vec![slice.into()]);
+            }
+            Step::Gone => drop(self.inventory().services.remove(&ObjectName::new("ns", name))),
+            Step::OnLink(is_so) => self.connected = is_so.then_some(subnet).into_iter().collect(),
+        }
+    }
+}
+
+proptest! {
+    /// Whatever an owner follows from changes: who has an address is what it would be if it were settled for the first time.
+    #[test]
+    fn who_has_an_address_does_not_depend_on_what_was(
+        keyed in any::<bool>(),
+        steps in proptest::collection::vec((0usize..4, step()), 1..30),
+    ) {
+        let mut world = World::new();
+        world.inventory().pools.get_mut("pool").unwrap().spec.as_mut().unwrap().allow_external_ips = true;
+        let mut composer = Composer::default();
+        for (index, step) in steps {
+            let name = format!("s{index}");
+            if !world.inventory().services.contains_key(&ObjectName::new("ns", &name)) {
+                world.add(&name, 1, &["192.0.2.1"], &["n1"]);
+                world.service(&name).ports[0].port = [80, 81, 82, 80][index];
+                world.take(&name, &Step::Key(keyed.then_some(0)));
+            }
+            world.take(&name, &step);
+            prop_assert_eq!(composer.compose(&world.sources()), world.compose());
+        }
+    }
 }

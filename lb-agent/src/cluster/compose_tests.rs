@@ -1,11 +1,14 @@
-use std::fmt::Write;
+use std::{fmt::Write, sync::Arc};
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::{
     cluster::fixtures::*,
-    model::{AnnouncerKind, ClusterService, Node, ServersFrom, inventory::EndpointSlice},
+    model::{
+        AnnounceNodes, AnnouncePolicy, AnnounceWhen, AnnouncerKind, ClusterService, Node, ObjectName, Origin,
+        ServersFrom, inventory::EndpointSlice,
+    },
 };
 
 const EXCLUDED: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
@@ -229,14 +232,11 @@ fn only_what_changed_is_judged_anew() {
     world.add("same", 1, &["192.0.2.1"], &["n1"]);
     world.add("other", 2, &["192.0.2.2"], &["n1"]);
     let mut composer = Composer::default();
-    composer.compose(&world.sources());
-    let wish = |composer: &Composer, name: &str| {
-        Arc::clone(composer.before.as_ref().unwrap().wishes[&ObjectName::new("ns", name)].as_ref().unwrap())
-    };
-    let (same, other) = (wish(&composer, "same"), wish(&composer, "other"));
+    let before = composer.compose(&world.sources());
     world.add("other", 2, &["192.0.2.2"], &["n1", "n2"]);
     let composed = composer.compose(&world.sources());
-    assert!(Arc::ptr_eq(&same, &wish(&composer, "same")) && !Arc::ptr_eq(&other, &wish(&composer, "other")));
+    let is_kept = |at: usize| composed.desired.services[at].is(&before.desired.services[at]);
+    assert_eq!((names(&composed)[0], is_kept(0), is_kept(1)), ("ns/other:80/tcp", false, true));
     assert_eq!(composed, world.compose());
     world.inventory().pools.clear();
     assert_eq!(names(&composer.compose(&world.sources())), [""; 0], "another pool is another judgement of all");
@@ -324,7 +324,7 @@ proptest! {
         let mut world = world_of(&services, |index| index);
         Made { created: 9, ..bad }.put(&mut world, "bad", |index| index);
         let with = world.compose();
-        let others = |composed: &Composed| -> Vec<Service> {
+        let others = |composed: &Composed| -> Vec<Shared<Service>> {
             composed.desired.services.iter().filter(|service| !service.name.starts_with("ns/bad")).cloned().collect()
         };
         prop_assert_eq!(others(&before), others(&with));
@@ -339,6 +339,24 @@ proptest! {
         let mut composer = Composer::default();
         for services in history {
             let world = world_of(&services, |index| index);
+            prop_assert_eq!(composer.compose(&world.sources()), world.compose());
+        }
+    }
+
+    /// As long as only endpoints change, who has what is not settled anew: it comes to the same.
+    #[test]
+    fn a_history_of_endpoints_composes_as_each_of_its_states(
+        services in proptest::collection::vec(made(), 1..6),
+        steps in proptest::collection::vec((0usize..6, made()), 1..12),
+        backends in 0u64..20,
+    ) {
+        let mut services = services;
+        let mut composer = Composer::default();
+        for (index, step) in steps {
+            let index = index % services.len();
+            services[index].endpoints = step.endpoints;
+            let mut world = world_of(&services, |index| index);
+            world.room.backends = backends;
             prop_assert_eq!(composer.compose(&world.sources()), world.compose());
         }
     }

@@ -9,7 +9,8 @@ use std::{
 use super::names::CONTROL_PLANE;
 use crate::model::{
     AnnounceWhen, Announcement, AnnouncerKind, Backend, ControlPlaneSettings, Delivery, HoldWhen, Inventory, Judgement,
-    MssClamp, ObjectName, Protocol, Reason, RingSize, ServersFrom, Service, Severity, Subject, inventory::Labels,
+    MssClamp, ObjectName, Protocol, Reason, RingSize, ServersFrom, Service, Severity, Shared, Subject,
+    inventory::{EndpointSlice, Labels},
 };
 
 /// The Service whose slices the API servers write themselves.
@@ -136,7 +137,7 @@ fn matches(selector: &Labels, labels: &Labels) -> bool {
 /// Address and port of every API server that the cluster names.
 pub fn endpoints(inventory: &Inventory) -> BTreeSet<SocketAddr> {
     let slices = inventory.slices.get(&ObjectName::new(API.0, API.1));
-    let of_slice = |slice: &crate::model::inventory::EndpointSlice| {
+    let of_slice = |slice: &Shared<EndpointSlice>| {
         let is_https = |name: &str| name == "https" || name.is_empty();
         let port = slice.ports.iter().find(|port| is_https(&port.name)).map(|port| port.port);
         let serving = slice.endpoints.iter().filter(|endpoint| endpoint.ready || endpoint.serving);
@@ -186,7 +187,7 @@ mod tests {
     use super::*;
     use crate::{
         cluster::fixtures::{endpoint, ip, node},
-        model::inventory::{EndpointPort, EndpointSlice},
+        model::inventory::EndpointPort,
     };
 
     const ROLE: &str = "node-role.kubernetes.io/control-plane";
@@ -211,7 +212,7 @@ mod tests {
         let port = EndpointPort { name: "https".to_owned(), protocol: "TCP".to_owned(), port };
         let endpoints = servers.iter().map(|server| endpoint(server, "")).collect();
         let slices = vec![EndpointSlice { name: "kubernetes".to_owned(), ports: vec![port], endpoints }];
-        inventory.slices.insert(ObjectName::new("default", "kubernetes"), slices);
+        inventory.slices.insert(ObjectName::new("default", "kubernetes"), slices.into_iter().map(Into::into).collect());
         inventory
     }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::model::{
-    Backend, ClusterNode, ClusterService, Inventory, IpFamily,
+    Backend, ClusterNode, ClusterService, Inventory, IpFamily, Shared,
     inventory::{Endpoint, EndpointSlice, ServicePort, TrafficPolicy},
 };
 
@@ -71,7 +71,7 @@ pub fn find(
     service: &ClusterService,
     port: &ServicePort,
     family: IpFamily,
-    slices: &[EndpointSlice],
+    slices: &[Shared<EndpointSlice>],
     nodes: &Nodes<'_>,
 ) -> Found {
     let mut found = Found::default();
@@ -104,12 +104,13 @@ fn endpoints<'e>(
     service: &ClusterService,
     port: &ServicePort,
     family: IpFamily,
-    slices: &'e [EndpointSlice],
+    slices: &'e [Shared<EndpointSlice>],
     nodes: &Nodes<'e>,
 ) -> BTreeMap<IpAddr, (Option<&'e str>, bool)> {
     let mut endpoints: BTreeMap<IpAddr, (Option<&str>, bool)> = BTreeMap::new();
-    let has_port =
-        |slice: &&EndpointSlice| slice.ports.iter().any(|one| one.name == port.name && one.protocol == port.protocol);
+    let has_port = |slice: &&Shared<EndpointSlice>| {
+        slice.ports.iter().any(|one| one.name == port.name && one.protocol == port.protocol)
+    };
     for endpoint in slices.iter().filter(has_port).flat_map(|slice| &slice.endpoints) {
         let Some(address) = endpoint.addresses.first().filter(|address| IpFamily::of(**address) == family) else {
             continue;
@@ -134,7 +135,8 @@ mod tests {
 
     /// Last bytes of the backends' addresses with their weights.
     fn found(inventory: &Inventory, service: &ClusterService, slices: &[EndpointSlice]) -> (Vec<(String, u16)>, bool) {
-        let found = find(service, &service.ports[0], IpFamily::Ipv4, slices, &Nodes::of(inventory));
+        let slices: Vec<_> = slices.iter().cloned().map(Shared::new).collect();
+        let found = find(service, &service.ports[0], IpFamily::Ipv4, &slices, &Nodes::of(inventory));
         let backend = |backend: &Backend| (backend.address.to_string(), backend.weight);
         (found.backends.iter().map(backend).collect(), found.elsewhere)
     }

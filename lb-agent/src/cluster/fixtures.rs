@@ -96,8 +96,8 @@ pub fn inventory() -> Inventory {
 /// Adds a Service with its slices.
 pub fn add(inventory: &mut Inventory, name: &str, service: ClusterService, slices: Vec<EndpointSlice>) {
     let name = ObjectName::new("ns", name);
-    inventory.services.insert(name.clone(), service);
-    inventory.slices.insert(name, slices);
+    inventory.services.insert(name.clone(), service.into());
+    inventory.slices.insert(name, slices.into_iter().map(Into::into).collect());
 }
 
 /// `kubernetes` as it is by default, for node `n1`.

@@ -27,8 +27,9 @@ pub fn judge(
     let taken = BTreeSet::new();
     let rules = Rules { class, admission, taken: &taken, nodes: Nodes::of(nodes), local_first: false };
     let judged = |(name, service): (ObjectName, Arc<ClusterService>)| {
-        let mut judgements = wish(&rules, &name, &service, &[]).unwrap_or_default().judgements;
-        judgements.retain(|judgement| judgement.severity != Severity::Note);
+        let of_wish = wish(&rules, &name, &service, &[]).unwrap_or_default().judgements;
+        let told = of_wish.iter().filter(|judgement| judgement.severity != Severity::Note);
+        let mut judgements: Vec<Judgement> = told.map(|judgement| (**judgement).clone()).collect();
         judgements.sort();
         judgements.dedup();
         (!judgements.is_empty()).then_some((name, judgements))

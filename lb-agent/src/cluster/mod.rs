@@ -6,8 +6,8 @@
 //! For the controller: `allocate` says which Service has which addresses, `judge` what of a Service no node serves.
 //!
 //! For the agents: `endpoints` finds the nodes behind a port; `service` makes of one Service what it asks for; `compose`
-//! puts all of them beside the configuration and settles what only one can have; `control_plane` does the same for the
-//! VIP of the API servers.
+//! puts all of them beside the configuration (`judged` remembers what they ask for, `owners` says who has an address,
+//! `settle` remembers who has what only one can); `control_plane` does the same for the VIP of the API servers.
 //!
 //! Invariant: what comes out depends on what the objects say and on nothing else, so that directors agree: neither on
 //! the order of lists nor on what was before, but for API servers that are remembered while the API names none, and
@@ -23,12 +23,14 @@ mod endpoints;
 pub mod forbidden;
 mod holders;
 pub mod judge;
+mod judged;
 mod names;
 mod owners;
 pub mod pools;
 pub mod problem;
 mod room;
 mod service;
+mod settle;
 mod shelf;
 pub mod spans;
 

@@ -1,14 +1,10 @@
 //! Who has an address that several Services ask for: one of them, or all that share it. It is the controller's rule for what
 //! Services have, so agents serve nothing that it takes away.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    net::IpAddr,
-    sync::Arc,
-};
+use std::{collections::HashMap, net::IpAddr};
 
 use super::{holders::Holders, problem::Problem, service::Wish};
-use crate::model::{ClusterService, ObjectName};
+use crate::model::{ClusterService, ObjectName, Shared};
 
 /// Addresses that Services do not get because others have them.
 #[derive(Debug, Default)]
@@ -19,14 +15,9 @@ pub(super) struct Owners<'a> {
 impl<'a> Owners<'a> {
     /// Settles it among wishes in their order, the eldest first. What a Service was given goes before what another only
     /// names among its external addresses.
-    pub(super) fn settle(
-        services: &'a BTreeMap<ObjectName, ClusterService>,
-        wishes: &[(&'a ObjectName, Arc<Wish>)],
-    ) -> Self {
+    pub(super) fn settle(wishes: impl Iterator<Item = (&'a ObjectName, &'a ClusterService, &'a Shared<Wish>)>) -> Self {
         let (mut owners, mut holders, mut named) = (Self::default(), Holders::default(), Vec::new());
-        let known =
-            |(name, wish): &'_ (&'a ObjectName, Arc<Wish>)| Some((*name, services.get(*name)?, Arc::clone(wish)));
-        for (name, service, wish) in wishes.iter().filter_map(known) {
+        for (name, service, wish) in wishes {
             for vip in wish.vips.keys().copied() {
                 if is_given(service, vip) {
                     owners.claim(&mut holders, vip, name, service);

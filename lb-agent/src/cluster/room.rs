@@ -61,6 +61,14 @@ impl Room {
         }
     }
 
+    /// Takes the room for the backends of `after`, which is `before` but for them.
+    pub(super) fn exchange(&mut self, before: &Service, after: &Service) -> Option<()> {
+        let entries = (after.vips.len() * after.ports.len()) as u64;
+        let of = |service: &Service| entries * service.backends.len() as u64;
+        self.backends = (self.backends + of(before)).checked_sub(of(after))?;
+        Some(())
+    }
+
     const fn subtract(&mut self, needs: &Needs) {
         self.services = self.services.saturating_sub(needs.services);
         self.backends = self.backends.saturating_sub(needs.backends);

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::model::{
     Affinity, AnnouncePolicy, ClusterService, Delivery, HoldWhen, IpFamily, Judgement, MssClamp, ObjectName, Protocol,
-    Reason, RingSize, Service, Severity,
+    Reason, RingSize, Service, Severity, Shared,
     inventory::{EndpointSlice, ServicePort, TrafficPolicy},
 };
 
@@ -25,11 +25,11 @@ use crate::model::{
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Wish {
     /// One per port and family.
-    pub services: Vec<Service>,
+    pub services: Vec<Shared<Service>>,
     /// Its VIPs, and how the pool that has each wants it announced.
     pub vips: BTreeMap<IpAddr, AnnouncePolicy>,
     /// What its owner should know.
-    pub judgements: Vec<Judgement>,
+    pub judgements: Vec<Shared<Judgement>>,
 }
 
 /// What Services are judged by.
@@ -66,14 +66,19 @@ fn fields(rule: &ClassRule, service: &ClusterService) -> Option<&'static [Asked]
 }
 
 /// What a Service asks for; `None` if it asks for nothing of ours.
-pub fn wish(rules: &Rules<'_>, name: &ObjectName, service: &ClusterService, slices: &[EndpointSlice]) -> Option<Wish> {
+pub fn wish(
+    rules: &Rules<'_>,
+    name: &ObjectName,
+    service: &ClusterService,
+    slices: &[Shared<EndpointSlice>],
+) -> Option<Wish> {
     let fields = fields(&rules.class, service)?;
     if fields == [Asked::ExternalIp] && service.external_ips.is_empty() {
         return None;
     }
     let mut wish = Wish::default();
     let mut judge = |severity, reason, message: String| {
-        wish.judgements.push(Judgement::on(name, severity, reason, message));
+        wish.judgements.push(Judgement::on(name, severity, reason, message).into());
     };
     let vips = addresses(rules, name, service, fields, &mut judge);
     let asks = service.external_ips.len() + service.ingress.len();
@@ -203,11 +208,11 @@ fn services(
     rules: &Rules<'_>,
     name: &ObjectName,
     service: &ClusterService,
-    slices: &[EndpointSlice],
+    slices: &[Shared<EndpointSlice>],
     vips: &BTreeMap<IpAddr, AnnouncePolicy>,
     source_ranges: &[IpNet],
     judge: &mut impl FnMut(Severity, Reason, String),
-) -> Vec<Service> {
+) -> Vec<Shared<Service>> {
     let mut services = Vec::new();
     for (port, protocol) in ports(service, judge) {
         for family in [IpFamily::Ipv4, IpFamily::Ipv6] {
@@ -220,7 +225,7 @@ fn services(
                 judge(severity, reason, message);
             }
             let name = names::of_port(name, port.port, protocol, family == IpFamily::Ipv6);
-            services.push(Service {
+            let service = Service {
                 name,
                 vips,
                 ports: vec![port.port],
@@ -238,7 +243,8 @@ fn services(
                 hold: HoldWhen::Trusted,
                 connect_translation: false,
                 local_first: rules.local_first,
-            });
+            };
+            services.push(service.into());
         }
     }
     services

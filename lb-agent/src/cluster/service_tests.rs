@@ -24,14 +24,15 @@ impl World {
             taken: &taken,
             nodes: Nodes::of(&self.inventory),
         };
-        wish(&rules, &ObjectName::new("ns", "s"), service, slices)
+        let slices: Vec<_> = slices.iter().cloned().map(Shared::new).collect();
+        wish(&rules, &ObjectName::new("ns", "s"), service, &slices)
     }
 
     /// Name, VIPs and weights of each service, with the reasons of judgements.
     fn story(&self, service: &ClusterService) -> (Vec<String>, Vec<Reason>) {
         let slices = [slice("a", vec![endpoint("10.244.1.1", "n1")]), slice("b", vec![endpoint("fd00:244::1", "n2")])];
         let Some(wish) = self.wish(service, &slices) else { return (Vec::new(), Vec::new()) };
-        let service = |service: &Service| {
+        let service = |service: &Shared<Service>| {
             let backends: Vec<_> = service.backends.iter().map(|backend| format!("{}", backend.address)).collect();
             let vips: Vec<_> = service.vips.iter().map(ToString::to_string).collect();
             format!("{} {} -> {}", service.name, vips.join(","), backends.join(","))

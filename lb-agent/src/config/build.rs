@@ -10,7 +10,7 @@ use super::{
     draft_service::DraftService,
     error::Place,
 };
-use crate::model::{Announcement, Backend, DesiredState, HoldWhen, Node, Peer, Service};
+use crate::model::{Announcement, Backend, DesiredState, HoldWhen, Node, Peer, Service, Shared};
 
 /// Where the values stand that later checks compare with the host's network.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -34,7 +34,7 @@ pub(super) fn build(file: &str, draft: Draft) -> Option<Config> {
     let node = draft.node?;
     let mut peers: Vec<Peer> = draft.peers.into_iter().map(peer).collect();
     peers.sort_by(|a, b| a.name.cmp(&b.name));
-    let mut services: Vec<Service> = draft.services.into_iter().map(service).collect();
+    let mut services: Vec<Shared<Service>> = draft.services.into_iter().map(service).map(Shared::new).collect();
     services.sort_by(|a, b| a.name.cmp(&b.name));
     let announcements = draft.announcements.into_iter().flat_map(|entry| {
         let announcement =

@@ -296,7 +296,7 @@ fn servers_may_listen_on_another_port() {
     let of = |keys: &str| {
         let text = format!("services: [{{name: s, vips: [192.0.2.1], {keys}, backends: [{{address: 10.0.1.2}}]}}]");
         let service = accepted(&text).desired.services.remove(0);
-        (service.backends[0].port, service.probe.map(|probe| probe.port), service.connect_translation)
+        (service.backends[0].port, service.probe.as_ref().map(|probe| probe.port), service.connect_translation)
     };
     assert_eq!(of("ports: [8443]"), (8443, Some(8443), false));
     assert_eq!(of("ports: [8443], targetPort: 6443, connectTranslation: on"), (6443, Some(6443), true));

@@ -32,7 +32,7 @@ use super::{
     tables::{self, Tables, removed},
 };
 use crate::model::Drain;
-use crate::plan::{BackendState, MapOp, MapState, Redirect, RingArena, RingOrigin, Rings, ServiceState, Sizes};
+use crate::plan::{BackendState, MapOp, MapState, Met, Redirect, RingArena, RingOrigin, Rings, ServiceState, Sizes};
 
 /// The maps of one set, open for writing.
 pub struct Maps {
@@ -175,7 +175,7 @@ impl Maps {
         for (key, index) in keys {
             state.free_services.remove(&index);
             let service = self.service(index, &backends, &mut state.arena)?;
-            state.services.insert(key, service);
+            state.services.insert(key, service.into());
         }
         Ok(state)
     }
@@ -242,6 +242,7 @@ impl Maps {
     }
 
     /// Reads every backend in use, and which indices are free.
+    /// Backends in the order of their services' indices.
     fn backends(&self, state: &mut MapState) -> Result<Vec<(BackendInfo, BackendState)>, DataplaneError> {
         let mut in_use = Vec::new();
         state.free_backends.clear();
@@ -253,6 +254,7 @@ impl Maps {
                 None => state.free_backends.push_back((index, info.generation)),
             }
         }
+        in_use.sort_by_key(|(info, _)| info.service);
         Ok(in_use)
     }
 
@@ -269,7 +271,8 @@ impl Maps {
             arena.take_at(word.offset(), 1 << word.log2());
         }
         let tracking = |word| self.tracking.load(tracking_word(index, word));
-        let of_service = backends.iter().filter(|(info, _)| info.service == index);
+        let first = backends.partition_point(|(info, _)| info.service < index);
+        let of_service = backends[first..].iter().take_while(|(info, _)| info.service == index);
         Ok(ServiceState {
             index,
             name: tables::text(&info.name),
@@ -279,6 +282,7 @@ impl Maps {
             tracking: (tracking(LIFETIME)?, tracking(LIMIT)?),
             target_port: target_port(word, tracking(TARGET_PORT)?),
             backends: of_service.map(|(info, state)| ((info.address, info.port), *state)).collect(),
+            met: Met::default(),
         })
     }
 }

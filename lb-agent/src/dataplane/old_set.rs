@@ -33,7 +33,7 @@ use super::{
     pins::MapSet,
     tables,
 };
-use crate::plan::{BackendState, MapState, RingArena, RingOrigin, Rings, ServiceState, Sizes};
+use crate::plan::{BackendState, MapState, Met, RingArena, RingOrigin, Rings, ServiceState, Sizes};
 
 /// A layout that this version can read.
 struct Layout {
@@ -105,8 +105,9 @@ fn read(set: &MapSet, sizes: Sizes) -> Result<MapState, DataplaneError> {
             tracking: (limit(LIFETIME)?, limit(LIMIT)?),
             target_port: target_port(word, limit(TARGET_PORT)?),
             backends: backends.remove(&index).unwrap_or_default(),
+            met: Met::default(),
         };
-        state.services.insert(key, service);
+        state.services.insert(key, service.into());
     }
     Ok(state)
 }

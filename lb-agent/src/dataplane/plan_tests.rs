@@ -21,7 +21,7 @@ mod redirects;
 use super::{Dataplane, fake::FakeDataplane};
 use crate::model::Drain;
 use crate::plan::{
-    FlowScan, MapOp, MapState, PlanError, RingArena, RingOrigin, Sizes, TargetBackend, TargetService, TargetState,
+    FlowScan, MapOp, MapState, Met, PlanError, RingArena, RingOrigin, Sizes, TargetBackend, TargetService, TargetState,
     operations, portion, settle,
 };
 
@@ -74,9 +74,26 @@ fn target(services: &BTreeMap<u8, BTreeMap<u8, (u16, u8)>>) -> TargetState {
             source_ranges: BTreeSet::new(),
             target_port: 0,
         };
-        target.services.insert(key(*service), service_target);
+        target.services.insert(key(*service), service_target.into());
     }
     target
+}
+
+/// The same target, its services in the place where they were before if they are as they were.
+fn keeping(mut target: TargetState, before: &TargetState) -> TargetState {
+    for (key, service) in &mut target.services {
+        if let Some(known) = before.services.get(key).filter(|known| *known == service) {
+            *service = known.clone();
+        }
+    }
+    target
+}
+
+/// The same state without the memory of what was met.
+fn forgetful(state: &MapState) -> MapState {
+    let mut state = state.clone();
+    state.services.values_mut().for_each(|service| service.met = Met::default());
+    state
 }
 
 fn backends() -> impl Strategy<Value = BTreeMap<u8, (u16, u8)>> {
@@ -93,15 +110,18 @@ proptest! {
     ) {
         let mut maps = FakeDataplane::default();
         let mut state = MapState::empty(SIZES);
+        let mut before = TargetState::default();
         for (services, now) in history.into_iter().zip((0u64..).step_by(400)) {
             for step in settle(&mut state, &maps, now, Some(&FlowScan { begun: now, ..FlowScan::default() })) {
                 maps.perform(&step).unwrap();
                 maps.assert_consistent();
             }
-            let wanted = target(&services);
+            let wanted = keeping(target(&services), &before);
             let mut is_last = false;
             while !is_last {
                 let next = portion(&state, &wanted, &maps, now, slots).unwrap();
+                let of_all = portion(&forgetful(&state), &wanted, &maps, now, slots).unwrap();
+                prop_assert_eq!(&next.steps, &of_all.steps, "what is passed over has nothing to do");
                 for step in &next.steps {
                     maps.perform(step).unwrap();
                     maps.assert_consistent();
@@ -117,8 +137,9 @@ proptest! {
                 let takes_any = service.backends.values().any(|backend| backend.weight > 0);
                 prop_assert_eq!(owners.len(), if takes_any { 64 } else { 0 });
             }
-            let (again, _) = operations(&state, &wanted, &maps, now).unwrap();
+            let (again, _) = operations(&forgetful(&state), &wanted, &maps, now).unwrap();
             prop_assert_eq!(again, vec![], "a plan that was performed leaves nothing to do");
+            before = wanted;
         }
         let (steps, after) = operations(&state, &TargetState::default(), &maps, 0).unwrap();
         for step in &steps {
@@ -163,6 +184,12 @@ impl World {
         }
     }
 
+    /// As if the ring of service 0 had been found in the maps.
+    fn adopt(&mut self) {
+        let service = self.state.services.get_mut(&key(0)).unwrap();
+        (service.ring, service.met) = (RingOrigin::Adopted, Met::default());
+    }
+
     fn id(&self, last: u8) -> BackendId {
         self.state.services[&key(0)].backends[&(address(last), Be16::new(80))].id
     }
@@ -203,11 +230,11 @@ fn a_returning_backend_gets_another_id() {
 fn an_adopted_ring_that_is_right_is_left_alone() {
     let wanted = one(&[1, 2, 3]);
     let mut world = World::holding(&wanted);
-    world.state.services.get_mut(&key(0)).unwrap().ring = RingOrigin::Adopted;
+    world.adopt();
     assert_eq!(world.apply(&wanted, 0), []);
     let word = world.state.services[&key(0)].word;
     world.maps.rings.insert(word.offset(), Slot::settled(BackendId::new(9, 1)));
-    world.state.services.get_mut(&key(0)).unwrap().ring = RingOrigin::Adopted;
+    world.adopt();
     assert!(world.apply(&wanted, 0).iter().any(|step| matches!(step, MapOp::Ring { .. })));
 }
 

@@ -53,7 +53,7 @@ fn all_vips(maps: &Inspection) -> BTreeSet<IpAddr> {
 fn firewall(facts: &Facts, maps: &Inspection, vips: &BTreeSet<IpAddr>, shown: &str, because: &str) -> Finding {
     let stays = |name: &str| {
         let services = facts.agent.status.iter().flat_map(|status| &status.services);
-        services.filter(|service| service.service == name).any(|service| service.local_first)
+        services.filter(|service| *service.service == name).any(|service| service.local_first)
     };
     let mut of_vips = maps.services.iter().filter(|service| vips.contains(&service.vip)).peekable();
     if of_vips.peek().is_some() && of_vips.all(|service| stays(&service.name)) {

@@ -173,7 +173,7 @@ fn backends(facts: &Facts, maps: &Inspection) -> Vec<Finding> {
     let mut findings = Vec::new();
     if let Ok(status) = &facts.agent.status {
         for backend in &status.backends {
-            let advice = match backend.health.as_str() {
+            let advice = match &*backend.health {
                 "failed" => "look after the server there, and what filters packets on the way",
                 "wantsCredentials" => "until its probe has credentials nobody knows whether it is ready",
                 _ => continue,
@@ -315,11 +315,10 @@ mod tests {
 
     #[test]
     fn failing_backends_are_warnings_and_none_left_is_an_error() {
-        let failing =
-            |facts: &mut Facts| "failed".clone_into(&mut facts.agent.status.as_mut().unwrap().backends[0].health);
+        let failing = |facts: &mut Facts| facts.agent.status.as_mut().unwrap().backends[0].health = "failed".into();
         assert_eq!(bad(failing), [("backends", Severity::Warning)]);
         let strange = |facts: &mut Facts| {
-            "wantsCredentials".clone_into(&mut facts.agent.status.as_mut().unwrap().backends[0].health);
+            facts.agent.status.as_mut().unwrap().backends[0].health = "wantsCredentials".into();
         };
         assert_eq!(bad(strange), [("backends", Severity::Warning)]);
         assert_eq!(bad(|facts| maps(facts).services[0].ring_slots = 0), [("backends", Severity::Error)]);

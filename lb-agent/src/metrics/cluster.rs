@@ -54,7 +54,7 @@ fn wants_credentials(status: &AgentStatus) -> Family {
     let refused = status.backends.iter().filter(|backend| backend.health == "wantsCredentials");
     let samples = refused.map(|backend| Sample {
         labels: vec![
-            ("service", backend.service.clone()),
+            ("service", backend.service.to_string()),
             ("backend", SocketAddr::new(backend.address, backend.port).to_string()),
         ],
         value: flag(true),

@@ -131,7 +131,7 @@ mod tests {
         kinds[1].failures = 2;
         kinds[3].unreadable.insert("edge".to_owned(), "no addresses".to_owned());
         status.cluster = Some(cluster);
-        status.backends[0].health = "wantsCredentials".to_owned();
+        status.backends[0].health = "wantsCredentials".into();
         let text = render(&status, None);
         for line in [
             "levee_kubernetes_live 0",

@@ -45,7 +45,7 @@ fn of_agent(status: &AgentStatus) -> Vec<Family> {
         labelled(
             facts::PROBES_BELIEVED,
             "service",
-            status.services.iter().map(|service| (service.service.clone(), flag(service.probes_believed))),
+            status.services.iter().map(|service| (service.service.to_string(), flag(service.probes_believed))),
         ),
         tracking::slots(status),
         single(facts::SCAN_DURATION, Value::Durations(status.scans.seconds, status.scans.count)),
@@ -73,7 +73,7 @@ fn vips(fact: &'static Fact, all: BTreeSet<IpAddr>, set: &BTreeSet<IpAddr>) -> F
 fn takes_flows(status: &AgentStatus) -> Family {
     let samples = status.backends.iter().map(|backend| Sample {
         labels: vec![
-            ("service", backend.service.clone()),
+            ("service", backend.service.to_string()),
             ("backend", SocketAddr::new(backend.address, backend.port).to_string()),
         ],
         value: flag(backend.takes_flows),

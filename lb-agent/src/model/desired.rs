@@ -7,7 +7,7 @@ use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::probe::Probe;
+use super::{probe::Probe, shared::Shared};
 
 /// All that a source asks of this node, whole.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -17,9 +17,21 @@ pub struct DesiredState {
     /// The other directors, in the order of their names. A tunnel packet is accepted from their addresses only.
     pub peers: Vec<Peer>,
     /// Services in the order of their names.
-    pub services: Vec<Service>,
+    pub services: Vec<Shared<Service>>,
     /// What draws the VIPs' traffic to this node; one entry per VIP and announcer.
     pub announcements: Vec<Announcement>,
+}
+
+impl DesiredState {
+    /// Takes services that are as they were from where they were, so that they are known for the same.
+    pub fn keep(&mut self, before: &Self) {
+        for service in &mut self.services {
+            let known = before.services.binary_search_by(|known| known.name.cmp(&service.name));
+            if let Some(known) = known.ok().map(|at| &before.services[at]).filter(|known| *known == service) {
+                *service = known.clone();
+            }
+        }
+    }
 }
 
 /// This node.

@@ -258,6 +258,9 @@ impl Drains {
 
     /// Forgets what the configuration has no more.
     pub fn retain(&mut self, desired: &DesiredState) {
+        if self.is_empty() {
+            return;
+        }
         self.nodes.retain(|name, _| nodes(desired).any(|(node, _)| node == name));
         let there: BTreeSet<_> = all(desired).collect();
         self.backends.retain(|backend, _| there.contains(backend));

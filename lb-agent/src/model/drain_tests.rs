@@ -35,7 +35,7 @@ fn desired() -> DesiredState {
     DesiredState {
         node: Node { name: "node-1".to_owned(), addresses: vec![ip("10.0.0.1")] },
         peers: vec![Peer { name: "node-2".to_owned(), addresses: vec![ip("10.0.0.2")] }],
-        services: vec![service("api", 6443), service("web", 80)],
+        services: vec![service("api", 6443).into(), service("web", 80).into()],
         announcements: Vec::new(),
     }
 }

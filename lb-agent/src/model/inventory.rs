@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc, time::Duration};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::pool::ClusterPool;
+use super::{pool::ClusterPool, shared::Shared};
 
 /// Labels or annotations of an object.
 pub type Labels = BTreeMap<String, String>;
@@ -21,10 +21,10 @@ pub struct Inventory {
     /// Nodes by name.
     pub nodes: BTreeMap<String, ClusterNode>,
     /// Services of every type: addresses of those that are not ours are refused to ours.
-    pub services: BTreeMap<ObjectName, ClusterService>,
+    pub services: BTreeMap<ObjectName, Shared<ClusterService>>,
     /// Slices of endpoints by the Service that they belong to, each list in the order of the slices' names. A slice
     /// without its Service stays: one comes before the other.
-    pub slices: BTreeMap<ObjectName, Vec<EndpointSlice>>,
+    pub slices: BTreeMap<ObjectName, Vec<Shared<EndpointSlice>>>,
     /// Pools of addresses by name, in force or not.
     pub pools: BTreeMap<String, ClusterPool>,
 }

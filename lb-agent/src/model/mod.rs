@@ -12,6 +12,7 @@ pub mod network;
 pub mod owner;
 pub mod pool;
 pub mod probe;
+pub mod shared;
 pub mod source;
 
 pub use cluster::{
@@ -29,4 +30,5 @@ pub use members::{Gate, Member, MemberState, Members};
 pub use network::{Interface, InterfaceKind, MacAddr, Network, NextHop};
 pub use pool::{AddressRange, AnnounceNodes, AnnouncePolicy, ClusterPool, Pool};
 pub use probe::{ClientIdentity, Credentials, ExpectedStatus, HttpProbe, Probe, ProbeKind, TlsProbe, Trust};
+pub use shared::Shared;
 pub use source::{Doubted, Kind, KindStatus, LeaseStatus, SaveStatus, SourceStatus};

@@ -18,7 +18,7 @@ fn a_drained_backend_takes_no_new_flows_and_keeps_those_that_it_has() {
     let backends: Vec<_> =
         of_service(&decision).map(|one| (one.in_ring, one.keeps_flows, one.drain.is_some())).collect();
     assert_eq!(backends, [(true, true, false), (false, true, true), (true, true, false)]);
-    assert_eq!(decision.backends[1].reason, "drained by lbctl since 2001-09-09T01:46:40Z");
+    assert_eq!(*decision.services[0].backends[1].reason, "drained by lbctl since 2001-09-09T01:46:40Z");
     assert_eq!(decision.next_change, None);
 }
 
@@ -32,7 +32,11 @@ fn after_its_deadline_a_drain_cuts_what_is_left() {
     let decision = world.decide();
     let keeps: Vec<_> = of_service(&decision).map(|one| one.keeps_flows).collect();
     assert_eq!((keeps, decision.next_change), (vec![true, false, true], None));
-    assert!(decision.backends[1].reason.ends_with("Z, deadline over"), "{}", decision.backends[1].reason);
+    assert!(
+        decision.services[0].backends[1].reason.ends_with("Z, deadline over"),
+        "{}",
+        decision.services[0].backends[1].reason
+    );
 }
 
 #[test]
@@ -44,7 +48,7 @@ fn a_drained_node_withdraws_and_goes_on_holding() {
     assert_eq!(decision.held, BTreeSet::from([ip(VIP)]));
     assert!(decision.announced.is_empty());
     assert_eq!(decision.announcements[0].reason, "this node is drained by lbctl since 2001-09-09T01:46:40Z");
-    let local = &decision.backends[0];
+    let local = &decision.services[0].backends[0];
     assert!(
         !local.takes_flows && local.reason.starts_with("drained by lbctl with its node node-1 since "),
         "{local:?}"
@@ -62,11 +66,11 @@ fn when_all_but_the_drained_fail_their_probes_are_not_believed() {
     world.probe("10.0.0.2", failed());
     world.probe("10.0.9.3", failed());
     let decision = world.decide();
-    let takes: Vec<_> = decision.backends.iter().map(|one| one.takes_flows).collect();
+    let takes: Vec<_> = decision.services[0].backends.iter().map(|one| one.takes_flows).collect();
     assert_eq!(takes, [false, true, true]);
     world.drain("10.0.0.2", None);
     world.drain("10.0.9.3", None);
-    assert!(world.decide().backends.iter().all(|one| !one.takes_flows), "nobody takes flows when all are drained");
+    assert_eq!(takers(&world.decide()), [""; 0], "nobody takes flows when all are drained");
 }
 
 fn of_service(decision: &Decision) -> impl Iterator<Item = TargetBackend> {

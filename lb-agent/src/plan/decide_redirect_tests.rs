@@ -12,9 +12,9 @@ fn servers_on_another_port_are_reached_and_answer_by_it() {
     assert!(flags.has(AddressEntry::REWRITTEN | AddressEntry::VIP | AddressEntry::HELD));
 
     // Another service on the same VIP takes nothing back.
-    let other = Service { name: "z".to_owned(), ports: vec![6444], ..world.desired.services[0].clone() };
+    let other = Service { name: "z".to_owned(), ports: vec![6444], ..(*world.desired.services[0]).clone() };
     let other = Service { backends: vec![Backend { address: ip("10.0.0.1"), port: 6444, weight: 1 }], ..other };
-    world.desired.services.push(other);
+    world.desired.services.push(other.into());
     let flags = AddressEntry { flags: world.decide().target.addresses[&ip(VIP).into()] };
     assert!(flags.has(AddressEntry::REWRITTEN));
 

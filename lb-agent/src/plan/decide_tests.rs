@@ -1,12 +1,22 @@
 use std::sync::Arc;
 
-use lb_common::wire::eth;
+use lb_common::{
+    addr::Be16,
+    maps::{
+        addresses::AddressEntry,
+        backends::{Hop, Mode},
+        services::VipKey,
+        sources::SourceRange,
+    },
+    wire::eth,
+};
 
 use super::*;
 use crate::model::{
-    AnnouncerKind, HoldWhen, Interface, InterfaceKind, MacAddr, MssClamp, NextHop, Node, Peer, Probe, ProbeKind,
-    ProbeTarget, Protocol, RingSize,
+    AnnouncerKind, Backend, Delivery, HoldWhen, Interface, InterfaceKind, MacAddr, MssClamp, NextHop, Node, Peer,
+    Probe, ProbeKind, ProbeTarget, Protocol, RingSize,
 };
+use crate::plan::TargetBackend;
 
 const VIP: &str = "192.0.2.10";
 
@@ -69,7 +79,7 @@ impl World {
         let desired = DesiredState {
             node: Node { name: "node-1".to_owned(), addresses: vec![ip("10.0.0.1")] },
             peers: vec![Peer { name: "node-2".to_owned(), addresses: vec![ip("10.0.0.2")] }],
-            services: vec![service],
+            services: vec![service.into()],
             announcements: vec![announcement],
         };
         Self {
@@ -91,8 +101,8 @@ impl World {
         self.health.targets.insert(ProbeTarget { address: ip(address), probe: tcp_probe() }, state);
     }
 
-    fn decide(&self) -> Decision {
-        decide(&Inputs {
+    fn inputs(&self) -> Inputs<'_> {
+        Inputs {
             desired: &self.desired,
             network: &self.network,
             health: &self.health,
@@ -105,7 +115,11 @@ impl World {
             addresses: &self.addresses,
             monotonic: self.monotonic,
             members: &self.members,
-        })
+        }
+    }
+
+    fn decide(&self) -> Decision {
+        decide(&self.inputs())
     }
 
     /// Decides, and lets the next decision know.
@@ -151,7 +165,8 @@ fn targets(decision: &Decision) -> Vec<(u16, bool, bool)> {
 }
 
 fn takers(decision: &Decision) -> Vec<String> {
-    decision.backends.iter().filter(|backend| backend.takes_flows).map(|backend| backend.address.to_string()).collect()
+    let backends = decision.services.iter().flat_map(|service| &service.backends);
+    backends.filter(|backend| backend.takes_flows).map(|backend| backend.address.to_string()).collect()
 }
 
 #[test]
@@ -182,7 +197,7 @@ fn a_way_that_is_not_known_is_said_and_does_not_change_the_ring() {
     world.network.next_hops.get_mut(&ip("10.0.0.2")).unwrap().mac = None;
     let decision = world.decide();
     assert_eq!(takers(&decision).len(), 3, "directors agree on the ring, whatever their neighbours answer");
-    let reasons: Vec<_> = decision.backends.iter().map(|backend| backend.reason.as_str()).collect();
+    let reasons: Vec<_> = decision.services[0].backends.iter().map(|backend| backend.reason.as_str()).collect();
     assert_eq!(
         reasons,
         [
@@ -192,7 +207,10 @@ fn a_way_that_is_not_known_is_said_and_does_not_change_the_ring() {
         ]
     );
     world.network.next_hops.clear();
-    assert_eq!(world.decide().backends[1].reason, "not probed yet, taken for healthy; no route to 10.0.0.2");
+    assert_eq!(
+        *world.decide().services[0].backends[1].reason,
+        "not probed yet, taken for healthy; no route to 10.0.0.2"
+    );
 }
 
 #[test]
@@ -238,36 +256,6 @@ fn a_failed_tcp_backend_keeps_its_flows_and_a_udp_backend_none() {
 }
 
 #[test]
-fn a_backend_that_comes_back_starts_slowly_and_says_so() {
-    let mut world = World::new(Delivery::Auto);
-    world.desired.services[0].slow_start = Duration::from_secs(30);
-    world.probe("10.0.0.2", failed());
-    assert_eq!(world.go_on(0).next_change, None);
-    world.probe("10.0.0.2", ProbeState::Healthy);
-    let decision = world.go_on(100);
-    assert_eq!(targets(&decision), [(10, true, true), (1, true, true), (10, true, true)]);
-    assert_eq!(decision.next_change, Some(Duration::from_secs(6)));
-    let shown = &decision.backends[1];
-    assert_eq!((shown.weight, shown.probe.as_deref()), (1, Some("tcp :6443")));
-    assert!(shown.reason.ends_with("; slow start: 10 % of its weight"), "{}", shown.reason);
-    let decision = world.go_on(30);
-    assert_eq!((targets(&decision), decision.next_change), (vec![(1, true, true); 3], None));
-}
-
-#[test]
-fn the_earliest_step_of_all_services_is_the_next_change() {
-    let mut world = World::new(Delivery::Auto);
-    world.desired.services[0].slow_start = Duration::from_secs(30);
-    let other =
-        Service { name: "other".to_owned(), slow_start: Duration::from_secs(10), ..world.desired.services[0].clone() };
-    world.desired.services.push(other);
-    world.probe("10.0.0.2", failed());
-    world.go_on(0);
-    world.probe("10.0.0.2", ProbeState::Healthy);
-    assert_eq!(world.go_on(1).next_change, Some(Duration::from_secs(2)));
-}
-
-#[test]
 fn a_vip_is_marked_as_held_and_source_ranges_reach_every_entry() {
     let mut world = World::new(Delivery::Auto);
     world.desired.services[0].source_ranges = vec!["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()];
@@ -290,11 +278,13 @@ fn when_all_probes_fail_none_is_believed() {
     let decision = world.decide();
     assert_eq!(takers(&decision).len(), 3);
     assert!(decision.held.contains(&ip(VIP)) && decision.announced.contains_key(&ip(VIP)));
-    assert!(decision.backends[0].reason.contains("not believed"), "{}", decision.backends[0].reason);
-    assert_eq!(
-        decision.services,
-        [ServiceDecision { service: "api".to_owned(), probes_believed: false, local_first: false }]
+    assert!(
+        decision.services[0].backends[0].reason.contains("not believed"),
+        "{}",
+        decision.services[0].backends[0].reason
     );
+    let said: Vec<_> = decision.services.iter().map(|one| (one.probes_believed, one.local_first)).collect();
+    assert_eq!(said, [(false, false)]);
     world.probe("10.0.0.1", ProbeState::Healthy);
     assert!(world.decide().services[0].probes_believed);
 }
@@ -390,8 +380,14 @@ mod doubt;
 #[path = "decide/tests/members.rs"]
 mod members;
 
-#[path = "decide_hold_tests.rs"]
+#[path = "decide/tests/hold.rs"]
 mod holding;
+
+#[path = "decide/tests/slow_start.rs"]
+mod slow_start;
 
 #[path = "decide/tests/local_first.rs"]
 mod local_first;
+
+#[path = "decide/tests/histories.rs"]
+mod histories;

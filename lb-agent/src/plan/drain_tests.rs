@@ -11,7 +11,7 @@ use lb_common::{
 };
 
 use super::*;
-use crate::plan::{BackendState, Mark, RingOrigin, ServiceState, Sizes};
+use crate::plan::{BackendState, Mark, Met, RingOrigin, ServiceState, Sizes};
 
 struct Arena(Vec<Slot>);
 
@@ -62,9 +62,10 @@ fn state(marks: Vec<Mark>) -> MapState {
         tracking: (0, 0),
         target_port: 0,
         backends: Map::from([backend(1, Some(drain)), backend(2, None)]),
+        met: Met::default(),
     };
     let mut state = MapState::empty(SIZES);
-    state.services.insert(VipKey::new(address(100).into(), Be16::new(80), 6), service);
+    state.services.insert(VipKey::new(address(100).into(), Be16::new(80), 6), service.into());
     state
 }
 

@@ -11,7 +11,9 @@ mod directors;
 mod doubt;
 mod drain;
 mod hop;
+mod judge;
 mod operations;
+mod outcome;
 mod redirect;
 mod ring_arena;
 mod settle;
@@ -19,13 +21,13 @@ mod silence;
 mod slow_start;
 mod state;
 
-pub use decide::{AnnounceDecision, BackendDecision, Decision, Inputs, ServiceDecision, decide};
+pub use decide::{AnnounceDecision, BackendDecision, Decider, Decision, Inputs, ServiceDecision, decide};
 pub use drain::{FlowsLeft, Recorded, flows_left};
 pub use operations::{CarriedOver, PlanError, Portion, Translation, carry_over, operations, portion};
 pub use ring_arena::RingArena;
 pub use settle::{FlowScan, next_window, settle};
 pub use slow_start::Takers;
 pub use state::{
-    BackendState, MapOp, MapState, Mark, Redirect, RingOrigin, Rings, ServiceState, Sizes, TargetBackend,
+    BackendState, MapOp, MapState, Mark, Met, Redirect, RingOrigin, Rings, ServiceState, Sizes, TargetBackend,
     TargetService, TargetState,
 };

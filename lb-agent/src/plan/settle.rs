@@ -8,7 +8,7 @@ use lb_common::{
     maps::rings::{Slot, SlotState},
 };
 
-use super::state::{MapOp, MapState, Mark, Rings, ServiceState};
+use super::state::{MapOp, MapState, Mark, Met, Rings, ServiceState};
 
 /// What a scan over the tables of flows found.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -24,6 +24,7 @@ pub struct FlowScan {
 pub fn settle(state: &mut MapState, rings: &dyn Rings, now: u64, scan: Option<&FlowScan>) -> Vec<MapOp> {
     let mut changes = Vec::new();
     for service in state.services.values_mut().filter(|service| !service.marks.is_empty()) {
+        let changed = changes.len();
         let held = match scan {
             Some(scan) => slots_with_others(service, rings, scan),
             None => BTreeSet::new(),
@@ -47,6 +48,9 @@ pub fn settle(state: &mut MapState, rings: &dyn Rings, now: u64, scan: Option<&F
             } else {
                 changes.push((index, Slot::settled(slot.current())));
             }
+        }
+        if changes.len() > changed {
+            service.met = Met::default();
         }
     }
     if changes.is_empty() { Vec::new() } else { vec![MapOp::Slots(changes)] }

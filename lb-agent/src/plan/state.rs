@@ -19,7 +19,7 @@ use lb_common::{
 };
 
 use super::ring_arena::RingArena;
-use crate::model::Drain;
+use crate::model::{Drain, Shared};
 
 /// What the maps should hold.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -35,7 +35,7 @@ pub struct TargetState {
     /// Indices of interfaces that packets may leave by.
     pub devices: BTreeSet<u32>,
     /// What each VIP, protocol and port is served by.
-    pub services: BTreeMap<VipKey, TargetService>,
+    pub services: BTreeMap<VipKey, Shared<TargetService>>,
     /// Ports of services by VIP, protocol and the other port that their servers on this node listen on.
     pub rewrites: BTreeMap<VipKey, Be16>,
     /// Where connections of this node's own processes to a service go instead: 1..=[`MAX_BACKENDS`] backends.
@@ -130,7 +130,7 @@ pub struct MapState {
     /// Entries of `DEVICES`.
     pub devices: BTreeSet<u32>,
     /// Services with everything that belongs to them.
-    pub services: BTreeMap<VipKey, ServiceState>,
+    pub services: BTreeMap<VipKey, Shared<ServiceState>>,
     /// Entries of `SOURCE_RANGES` by the index of their service, those of indices that are not in use included.
     pub source_ranges: BTreeMap<u32, BTreeSet<SourceRange>>,
     /// Entries of `REWRITES`.
@@ -164,6 +164,37 @@ pub struct ServiceState {
     pub target_port: u16,
     /// Its backends.
     pub backends: BTreeMap<(IpAddr16, Be16), BackendState>,
+    /// The target that it met when it was planned last.
+    pub met: Met,
+}
+
+/// The target that a service met when it was planned last and has not changed since: there is nothing to plan then. It is
+/// remembered to save work and says nothing of the maps, so that all are equal.
+#[derive(Clone, Debug, Default)]
+pub struct Met(pub(super) Option<Shared<TargetService>>);
+
+impl PartialEq for Met {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Met {}
+
+impl ServiceState {
+    /// Whether there is nothing to do for this target.
+    #[must_use]
+    pub fn rests(&self, target: &Shared<TargetService>) -> bool {
+        self.met.0.as_ref().is_some_and(|met| met.is(target)) && !self.shrinks(target)
+    }
+
+    /// Whether its ring may become smaller now.
+    pub(super) fn shrinks(&self, target: &TargetService) -> bool {
+        let takes = |state: &BackendState| state.in_ring && state.weight > 0;
+        self.marks.is_empty()
+            && !self.word.is_empty()
+            && (self.word.log2() > u32::from(target.log2) || !self.backends.values().any(takes))
+    }
 }
 
 /// How the agent knows a ring. Its slots are in the arena alone: 32 KB a service add up.

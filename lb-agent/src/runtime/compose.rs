@@ -180,7 +180,8 @@ impl Compositor {
     /// Takes what reading the file came to, if it fits this host.
     fn take(&mut self, outcome: Result<Config, ConfigErrors>) {
         match outcome.and_then(|config| checked(config, &self.network.borrow())) {
-            Ok(config) => {
+            Ok(mut config) => {
+                config.desired.keep(&self.config.desired);
                 self.config = config;
                 (self.is_due, self.is_edit, self.refused) = (true, true, None);
                 if let Err(error) = self.follow() {

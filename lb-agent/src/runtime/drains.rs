@@ -9,8 +9,8 @@ use std::{
 use super::sockets;
 use crate::{
     dataplane::Scanned,
-    model::{BackendAddress, DesiredState, Drain, Drains, Protocol},
-    plan::{Decision, FlowsLeft, MapState, Mark, Recorded, Rings},
+    model::{BackendAddress, DesiredState, Drain, Drains, Protocol, Shared},
+    plan::{Decision, FlowsLeft, MapState, Mark, Recorded, Rings, ServiceDecision},
     status::{AgentStatus, ChangeStatus, DrainStatus, PairStatus},
 };
 
@@ -50,7 +50,7 @@ impl Moment {
 impl DrainBook {
     /// What an earlier agent's drains left in the maps.
     pub fn adopted(desired: &DesiredState, state: &MapState, this_node: Option<Drain>) -> Self {
-        let of_service = |service: &crate::plan::ServiceState| {
+        let of_service = |service: &Shared<crate::plan::ServiceState>| {
             let backends = service.backends.iter().map(|((address, port), backend)| {
                 let address = BackendAddress { address: (*address).into(), port: port.get() };
                 (service.name.clone(), address, backend.drain)
@@ -68,11 +68,14 @@ impl DrainBook {
 
     /// Takes note of a decision that is in force.
     pub fn decided(&mut self, decision: &Decision) {
-        let drained = decision.backends.iter().filter_map(|one| {
-            let address = BackendAddress { address: one.address, port: one.port };
-            Some(((one.service.clone(), address), one.drain?))
-        });
-        self.decided = drained.collect();
+        let of_service = |of: &Shared<ServiceDecision>| {
+            let drained = of.backends.iter().filter_map(|one| {
+                let address = BackendAddress { address: one.address, port: one.port };
+                Some((((*of.service).clone(), address), one.drain?))
+            });
+            drained.collect::<Vec<_>>()
+        };
+        self.decided = decision.services.iter().flat_map(of_service).collect();
     }
 
     /// Takes note of a scan.
@@ -152,9 +155,10 @@ fn open_connections(
 
 /// Enters drains into the status of the backends.
 pub fn enter(status: &mut AgentStatus, mut drains: BTreeMap<(String, BackendAddress), DrainStatus>) {
-    for one in &mut status.backends {
+    let any = !drains.is_empty();
+    for one in status.backends.iter_mut().filter(|one| any || one.drain.is_some()) {
         let address = BackendAddress { address: one.address, port: one.port };
-        one.drain = drains.remove(&(one.service.clone(), address));
+        one.drain = drains.remove(&((*one.service).clone(), address)).map(Box::new);
     }
 }
 

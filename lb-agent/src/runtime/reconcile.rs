@@ -32,7 +32,7 @@ use crate::{
     dataplane::{DataplaneError, Kernel, PinLock, monotonic},
     membership::Speaking,
     model::{BackendAddress, Delivery, HealthReport, Members, Network, ProbeTarget},
-    plan::{self, Decision, Inputs, MapState, Sizes, Takers},
+    plan::{Decider, Decision, Inputs, MapState, Sizes, Takers},
     status::AgentStatus,
 };
 
@@ -87,6 +87,7 @@ pub struct Reconciler {
     flows_recorded: bool,
     /// Where the time that plans know begins.
     began: Instant,
+    decider: Decider,
     takers: Takers,
     drains: DrainBook,
     /// When the latest decision becomes another by itself.
@@ -140,6 +141,7 @@ impl Reconciler {
             is_attached: false,
             flows_recorded: true, // an earlier agent may have left some
             began: Instant::now(),
+            decider: Decider::default(),
             takers: Takers::default(),
             drains,
             next_change: None,
@@ -259,7 +261,7 @@ impl Reconciler {
         let health = self.streams.health.borrow_and_update();
         let members = self.streams.members.borrow_and_update();
         let now = Instant::now();
-        let decision = plan::decide(&Inputs {
+        let decision = self.decider.decide(&Inputs {
             desired: &self.config.desired,
             network: &network,
             health: &health,
@@ -282,6 +284,9 @@ impl Reconciler {
     fn announce_less(&self, decision: &Decision) {
         self.outputs.wanted_announcements.send_if_modified(|now| {
             let Some(now) = now else { return false };
+            if now.held == decision.held && now.announced == decision.announced {
+                return false;
+            }
             let mut held = now.held.clone();
             held.extend(&decision.held);
             let announced: BTreeMap<_, _> = now

@@ -7,7 +7,7 @@ use crate::{
     config::AgentConfig,
     dataplane::Scanned,
     model::{Member, MemberState, Members, ProbeState},
-    plan::{Decision, ServiceDecision},
+    plan::Decision,
     status::{AgentStatus, AnnouncementStatus, BackendStatus, MembershipStatus, PeerStatus, ServiceStatus},
 };
 
@@ -23,28 +23,28 @@ pub fn decision(status: &mut AgentStatus, decision: &Decision) {
         .iter()
         .map(|one| AnnouncementStatus { vip: one.vip, announced: one.announced, reason: one.reason.clone() })
         .collect();
-    let service = |one: &ServiceDecision| ServiceStatus {
-        service: one.service.clone(),
-        probes_believed: one.probes_believed,
-        local_first: one.local_first,
-    };
-    status.services = decision.services.iter().map(service).collect();
-    status.backends = decision
-        .backends
-        .iter()
-        .map(|one| BackendStatus {
+    let services = || decision.services.iter();
+    status.services = services()
+        .map(|one| ServiceStatus {
             service: one.service.clone(),
-            address: one.address,
-            port: one.port,
-            weight: one.weight,
-            probe: one.probe.clone(),
-            health: health(&one.health).to_owned(),
-            takes_flows: one.takes_flows,
-            mode: one.mode.to_owned(),
-            reason: one.reason.clone(),
-            drain: None, // `drains::enter` fills it
+            probes_believed: one.probes_believed,
+            local_first: one.local_first,
         })
         .collect();
+    status.backends.clear();
+    let backends = services().flat_map(|of| of.backends.iter().map(move |one| (&of.service, one)));
+    status.backends.extend(backends.map(|(service, one)| BackendStatus {
+        service: service.clone(),
+        address: one.address,
+        port: one.port,
+        weight: one.weight,
+        probe: one.probe.clone(),
+        health: health(&one.health).into(),
+        takes_flows: one.takes_flows,
+        mode: one.mode.into(),
+        reason: one.reason.clone(),
+        drain: None, // `drains::enter` fills it
+    }));
 }
 
 /// Enters what the announcers did.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::FollowStatus;
-use crate::model::{Judgement, Severity};
+use crate::model::{Judgement, Severity, Shared};
 
 /// The inventory in force and what came of it.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
@@ -24,7 +24,7 @@ pub struct ClusterStatus {
     /// Services of which at least one port is served.
     pub served: usize,
     /// What there is to say of its objects.
-    pub judgements: Vec<Judgement>,
+    pub judgements: Vec<Shared<Judgement>>,
     /// VIPs that are served and not announced here, and why.
     pub withheld: Vec<WithheldStatus>,
     /// How often services were made of configuration and inventory.
@@ -49,6 +49,6 @@ pub struct WithheldStatus {
 impl ClusterStatus {
     /// What somebody should look at: everything but notes.
     pub fn complaints(&self) -> impl Iterator<Item = &Judgement> {
-        self.judgements.iter().filter(|judgement| judgement.severity != Severity::Note)
+        self.judgements.iter().map(|judgement| &**judgement).filter(|judgement| judgement.severity != Severity::Note)
     }
 }

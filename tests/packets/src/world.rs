@@ -128,7 +128,7 @@ impl World {
             let held = if service.held { AddressEntry::HELD } else { 0 };
             let flags = AddressEntry::with_mss(service.flags | held, service.mss);
             *target.addresses.entry(service.vip.into()).or_default() |= flags;
-            target.services.insert(service.key(), service.target());
+            target.services.insert(service.key(), service.target().into());
             if service.target_port != 0 {
                 let of = VipKey::new(service.vip.into(), Be16::new(service.target_port), service.protocol);
                 target.rewrites.insert(of, Be16::new(service.port));

@@ -114,7 +114,7 @@ impl Plan<'_> {
         self.publish(&mut service, target, word);
         self.tracking(&mut service, target);
         self.before.push(MapOp::Service { key, index: service.index });
-        self.state.services.insert(key, service);
+        self.state.services.insert(key, service.into());
         Ok(())
     }
 }
@@ -147,6 +147,6 @@ fn target_of(old: &MapState) -> TargetState {
         devices: old.devices.clone(),
         rewrites: old.rewrites.clone(),
         translations: old.translations.clone(),
-        services: old.services.iter().map(|(key, state)| (*key, service(state))).collect(),
+        services: old.services.iter().map(|(key, state)| (*key, service(state).into())).collect(),
     }
 }

@@ -107,8 +107,7 @@ pub fn portion(
         let (steps, after) = plan.finish();
         return Ok(Portion { steps, after, is_last: false });
     }
-    let gone: Vec<VipKey> = state.services.keys().filter(|key| !target.services.contains_key(*key)).copied().collect();
-    for key in gone {
+    for key in gone(&plan.state, target) {
         plan.remove_service(key);
     }
     plan.forget_source_ranges();
@@ -123,33 +122,50 @@ fn check_sizes(state: &MapState, target: &TargetState) -> Result<(), PlanError> 
     let fits = |map, needed: usize, size: u32, key| {
         if needed > size as usize { Err(PlanError::MapFull { map, needed, size, key }) } else { Ok(()) }
     };
-    let union = |old: &BTreeMap<IpAddr16, u32>, new: &BTreeMap<IpAddr16, u32>| {
-        old.keys().chain(new.keys()).collect::<BTreeSet<_>>().len()
-    };
-    let services = state.services.keys().chain(target.services.keys()).collect::<BTreeSet<_>>().len();
-    fits("SERVICES", services, state.sizes.services, "services")?;
+    fits("SERVICES", union(&state.services, &target.services), state.sizes.services, "services")?;
     fits("ADDRESSES", union(&state.addresses, &target.addresses), state.sizes.addresses, "addresses")?;
     fits("PEERS", union(&state.peers, &target.peers), state.sizes.peers, "peers")?;
-    let macs = state.peer_macs.keys().chain(target.peer_macs.keys()).collect::<BTreeSet<_>>().len();
-    fits("PEER_MACS", macs, state.sizes.peers, "peers")?;
-    fits("REWRITES", count(&state.rewrites, &target.rewrites), state.sizes.services, "services")?;
-    fits("TRANSLATIONS", count(&state.translations, &target.translations), state.sizes.services, "services")?;
+    fits("PEER_MACS", union(&state.peer_macs, &target.peer_macs), state.sizes.peers, "peers")?;
+    fits("REWRITES", union(&state.rewrites, &target.rewrites), state.sizes.services, "services")?;
+    fits("TRANSLATIONS", union(&state.translations, &target.translations), state.sizes.services, "services")?;
     sources::check(state, target)?;
     fits("BACKENDS", backends(state, target), state.sizes.backends, "backends")
 }
 
-/// Keys of either map.
-fn count<V>(old: &BTreeMap<VipKey, V>, new: &BTreeMap<VipKey, V>) -> usize {
-    old.keys().chain(new.keys()).collect::<BTreeSet<_>>().len()
+/// How many keys are in either map.
+fn union<K: Ord, A, B>(old: &BTreeMap<K, A>, new: &BTreeMap<K, B>) -> usize {
+    let (mut old, mut all) = (old.keys().peekable(), new.len());
+    for key in new.keys() {
+        while old.next_if(|old| *old < key).is_some() {
+            all += 1;
+        }
+        old.next_if(|old| *old == key);
+    }
+    all + old.count()
 }
 
 /// Entries of `BACKENDS` that are in use until the old ones are forgotten.
 fn backends(state: &MapState, target: &TargetState) -> usize {
-    let old =
-        state.services.iter().flat_map(|(key, service)| service.backends.keys().map(move |backend| (key, backend)));
-    let new =
-        target.services.iter().flat_map(|(key, service)| service.backends.keys().map(move |backend| (key, backend)));
-    old.chain(new).collect::<BTreeSet<_>>().len()
+    let mut old = state.services.iter().peekable();
+    let mut all = 0;
+    for (key, wanted) in &target.services {
+        while let Some((_, gone)) = old.next_if(|(old, _)| *old < key) {
+            all += gone.backends.len();
+        }
+        all += match old.next_if(|(old, _)| *old == key) {
+            Some((_, known)) if !known.rests(wanted) => union(&known.backends, &wanted.backends),
+            _ => wanted.backends.len(),
+        };
+    }
+    all + old.map(|(_, gone)| gone.backends.len()).sum::<usize>()
+}
+
+/// Services that have no target, once all that have one are entered.
+fn gone(state: &MapState, target: &TargetState) -> Vec<VipKey> {
+    if state.services.len() == target.services.len() {
+        return Vec::new();
+    }
+    state.services.keys().filter(|key| !target.services.contains_key(*key)).copied().collect()
 }
 
 struct Plan<'a> {
@@ -201,6 +217,9 @@ impl<'a> Plan<'a> {
 
     /// Enters addresses; what is a VIP stays one until [`Self::forget_addresses`].
     fn addresses(&mut self, target: &TargetState) {
+        if self.state.addresses == target.addresses {
+            return;
+        }
         let is_vip = |flags: u32| AddressEntry { flags }.has(AddressEntry::VIP);
         let bits = filter_bits(&self.state.addresses);
         for (address, flags) in &target.addresses {
@@ -219,6 +238,9 @@ impl<'a> Plan<'a> {
 
     /// Lets go of addresses that no service needs any more.
     fn forget_addresses(&mut self, target: &TargetState) {
+        if self.state.addresses == target.addresses {
+            return;
+        }
         let bits = filter_bits(&self.state.addresses);
         for (address, flags) in &target.addresses {
             if self.state.addresses.get(address) != Some(flags) {

@@ -33,9 +33,7 @@ impl Plan<'_> {
         lost_any: bool,
     ) -> Result<(), PlanError> {
         let (members, ids) = takers(service);
-        let shrinks = service.marks.is_empty()
-            && !service.word.is_empty()
-            && (service.word.log2() > u32::from(target.log2) || members.is_empty());
+        let shrinks = service.shrinks(target);
         let origin = RingOrigin::Members(members, target.log2);
         let mut offset = service.word.offset();
         let mut log2 = service.word.log2() as u8;

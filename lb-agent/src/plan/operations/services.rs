@@ -13,15 +13,21 @@ use lb_common::{
 };
 
 use super::{Plan, PlanError};
-use crate::plan::state::{BackendState, MapOp, RingOrigin, ServiceState, TargetBackend, TargetService};
+use crate::{
+    model::Shared,
+    plan::state::{BackendState, MapOp, Met, RingOrigin, ServiceState, TargetBackend, TargetService},
+};
 
 impl Plan<'_> {
     /// Enters a service, or changes one that is there.
-    pub(super) fn service(&mut self, key: VipKey, target: &TargetService) -> Result<(), PlanError> {
-        let known = self.state.services.remove(&key);
+    pub(super) fn service(&mut self, key: VipKey, target: &Shared<TargetService>) -> Result<(), PlanError> {
+        let known = self.state.services.get(&key);
+        if known.is_some_and(|known| known.rests(target)) {
+            return Ok(());
+        }
         let is_new = known.is_none();
         let mut service = match known {
-            Some(service) => service,
+            Some(service) => (**service).clone(),
             None => self.new_service()?,
         };
         if is_new || service.name != target.name {
@@ -36,7 +42,8 @@ impl Plan<'_> {
         if is_new {
             self.before.push(MapOp::Service { key, index: service.index });
         }
-        self.state.services.insert(key, service);
+        service.met = Met(Some(target.clone()));
+        self.state.services.insert(key, service.into());
         Ok(())
     }
 
@@ -54,6 +61,7 @@ impl Plan<'_> {
             tracking: (0, 0),
             target_port: 0,
             backends: BTreeMap::new(),
+            met: Met::default(),
         })
     }
 

@@ -11,7 +11,7 @@ use crate::plan::state::{MapOp, MapState, TargetState};
 /// Refuses ranges that do not fit beside those they replace.
 pub(super) fn check(state: &MapState, target: &TargetState) -> Result<(), PlanError> {
     let mut needed = 0;
-    for (key, service) in &target.services {
+    for (key, service) in target.services.iter().filter(|(_, service)| !service.source_ranges.is_empty()) {
         let known = state.services.get(key).and_then(|service| state.source_ranges.get(&service.index));
         needed += service.source_ranges.iter().filter(|range| known.is_none_or(|known| !known.contains(range))).count();
     }
@@ -38,6 +38,9 @@ impl Plan<'_> {
 
     /// Removes the ranges of indices that no service has any more.
     pub(super) fn forget_source_ranges(&mut self) {
+        if self.state.source_ranges.is_empty() {
+            return;
+        }
         let used: BTreeSet<u32> = self.state.services.values().map(|service| service.index).collect();
         let after = &mut self.after;
         self.state.source_ranges.retain(|service, ranges| {

@@ -59,7 +59,7 @@ impl Reconciler {
     fn without_takers(&self, done: &DrainAnswer) -> Vec<String> {
         let status = self.status();
         let services: BTreeSet<_> = done.backends.iter().map(|backend| &backend.service).collect();
-        let is_served = |name: &String| status.backends.iter().any(|one| one.service == *name && one.takes_flows);
+        let is_served = |name: &String| status.backends.iter().any(|one| *one.service == *name && one.takes_flows);
         let idle = services.into_iter().filter(|name| !is_served(name));
         idle.map(|name| format!("no backend of {name} takes new flows now: they are dropped")).collect()
     }

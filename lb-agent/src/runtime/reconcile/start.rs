@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    model::{BackendAddress, DesiredState, Service},
+    model::{BackendAddress, DesiredState, Service, Shared},
     plan::{self, MapState},
 };
 
 /// Backends that the maps' last agent kept out of the ring though they have a weight.
 pub(super) fn failed_before(state: &MapState) -> BTreeSet<(String, BackendAddress)> {
-    let of_service = |service: &plan::ServiceState| {
+    let of_service = |service: &Shared<plan::ServiceState>| {
         let failed = service
             .backends
             .iter()
@@ -25,7 +25,7 @@ pub(super) fn unproven(state: &MapState, desired: &DesiredState) -> BTreeSet<(St
     if !state.services.is_empty() {
         return BTreeSet::new();
     }
-    let of_service = |service: &Service| {
+    let of_service = |service: &Shared<Service>| {
         let own = service.backends.iter().filter(|backend| desired.node.addresses.contains(&backend.address));
         let named = own.map(|backend| BackendAddress { address: backend.address, port: backend.port });
         named.map(|backend| (service.name.clone(), backend)).collect::<Vec<_>>()

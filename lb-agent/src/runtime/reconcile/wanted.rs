@@ -13,12 +13,9 @@ pub fn wanted_hops(desired: &DesiredState) -> BTreeSet<IpAddr> {
 
 /// What has to be probed.
 pub fn wanted_probes(desired: &DesiredState) -> BTreeSet<ProbeTarget> {
-    let of_service = |service: &crate::model::Service| {
-        let targets = service.backends.iter().filter_map(|backend| {
-            let probe = Arc::clone(service.probe.as_ref()?);
-            Some(ProbeTarget { address: backend.address, probe })
-        });
-        targets.collect::<Vec<_>>()
-    };
-    desired.services.iter().flat_map(of_service).collect()
+    let probed = desired.services.iter().filter_map(|service| Some((service, service.probe.as_ref()?)));
+    let targets = probed.flat_map(|(service, probe)| {
+        service.backends.iter().map(|backend| ProbeTarget { address: backend.address, probe: Arc::clone(probe) })
+    });
+    targets.collect()
 }

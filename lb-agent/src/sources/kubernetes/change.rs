@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::inventory::{ClusterNode, ClusterService, EndpointSlice, Inventory, ObjectName};
-use crate::model::pool::ClusterPool;
+use crate::model::{
+    Shared,
+    inventory::{ClusterNode, ClusterService, EndpointSlice, Inventory, ObjectName},
+    pool::ClusterPool,
+};
 
 /// An object as it was read. The key of objects without a namespace has an empty one.
 #[derive(Clone, Debug, PartialEq)]
@@ -11,9 +14,9 @@ pub(super) enum Entry {
     /// A node.
     Node(ClusterNode),
     /// A Service.
-    Service(Box<ClusterService>),
+    Service(Shared<ClusterService>),
     /// A slice, and the Service it belongs to.
-    Slice(String, EndpointSlice),
+    Slice(String, Shared<EndpointSlice>),
     /// A pool.
     Pool(Box<ClusterPool>),
     /// An object that is of no interest: as if it were not there.
@@ -46,9 +49,9 @@ pub(super) enum Change {
     /// A node.
     Node(String, Option<ClusterNode>),
     /// A Service.
-    Service(ObjectName, Option<Box<ClusterService>>),
+    Service(ObjectName, Option<Shared<ClusterService>>),
     /// A slice of a Service, by its name.
-    Slice(ObjectName, String, Option<EndpointSlice>),
+    Slice(ObjectName, String, Option<Shared<EndpointSlice>>),
     /// A pool.
     Pool(String, Option<Box<ClusterPool>>),
 }
@@ -58,7 +61,7 @@ impl Change {
     pub(super) fn is_void(&self, inventory: &Inventory) -> bool {
         match self {
             Self::Node(name, value) => inventory.nodes.get(name) == value.as_ref(),
-            Self::Service(name, value) => inventory.services.get(name) == value.as_deref(),
+            Self::Service(name, value) => inventory.services.get(name) == value.as_ref(),
             Self::Slice(service, name, value) => slice(inventory, service, name) == value.as_ref(),
             Self::Pool(name, value) => inventory.pools.get(name) == value.as_deref(),
         }
@@ -68,14 +71,14 @@ impl Change {
     pub(super) fn apply(self, inventory: &mut Inventory) {
         match self {
             Self::Node(name, value) => set(&mut inventory.nodes, name, value),
-            Self::Service(name, value) => set(&mut inventory.services, name, value.map(|value| *value)),
+            Self::Service(name, value) => set(&mut inventory.services, name, value),
             Self::Slice(service, name, value) => set_slice(inventory, service, &name, value),
             Self::Pool(name, value) => set(&mut inventory.pools, name, value.map(|value| *value)),
         }
     }
 }
 
-fn slice<'a>(inventory: &'a Inventory, service: &ObjectName, name: &str) -> Option<&'a EndpointSlice> {
+fn slice<'a>(inventory: &'a Inventory, service: &ObjectName, name: &str) -> Option<&'a Shared<EndpointSlice>> {
     let slices = inventory.slices.get(service)?;
     slices.binary_search_by(|slice| slice.name.as_str().cmp(name)).ok().map(|at| &slices[at])
 }
@@ -87,7 +90,7 @@ fn set<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
     };
 }
 
-fn set_slice(inventory: &mut Inventory, service: ObjectName, name: &str, value: Option<EndpointSlice>) {
+fn set_slice(inventory: &mut Inventory, service: ObjectName, name: &str, value: Option<Shared<EndpointSlice>>) {
     let Some(value) = value else {
         if let Some(slices) = inventory.slices.get_mut(&service) {
             slices.retain(|slice| slice.name != name);
@@ -111,7 +114,7 @@ mod tests {
     #[test]
     fn slices_stay_in_the_order_of_their_names_and_the_last_takes_its_service_along() {
         let service = ObjectName::new("shop", "web");
-        let of = |name: &str| EndpointSlice { name: name.to_owned(), ..EndpointSlice::default() };
+        let of = |name: &str| Shared::new(EndpointSlice { name: name.to_owned(), ..EndpointSlice::default() });
         let mut inventory = Inventory::default();
         for name in ["b", "c", "a"] {
             Change::Slice(service.clone(), name.to_owned(), Some(of(name))).apply(&mut inventory);

@@ -9,12 +9,10 @@ fn entry(kind: Kind, key: &ObjectName, mark: &str) -> Entry {
     let marked = [("mark".to_owned(), mark.to_owned())].into();
     match kind {
         Kind::Nodes => Entry::Node(ClusterNode { labels: marked, ..ClusterNode::default() }),
-        Kind::Services => {
-            Entry::Service(Box::new(ClusterService { uid: mark.to_owned(), ..ClusterService::default() }))
-        }
+        Kind::Services => Entry::Service(ClusterService { uid: mark.to_owned(), ..ClusterService::default() }.into()),
         Kind::Slices => {
             let slice = EndpointSlice { name: key.name.clone(), ..EndpointSlice::default() };
-            Entry::Slice(mark.to_owned(), slice)
+            Entry::Slice(mark.to_owned(), slice.into())
         }
         Kind::Pools => Entry::Unreadable(mark.to_owned()),
     }

@@ -209,7 +209,7 @@ fn follow_all<P: PoolObject>(
         return;
     }
     tasks.spawn(keep_following(follower::<Service>(Kind::Services, line(Kind::Services), |service| {
-        convert::service(service).map_or(Entry::Nothing, |(_, value)| Entry::Service(Box::new(value)))
+        convert::service(service).map_or(Entry::Nothing, |(_, value)| Entry::Service(value.into()))
     })));
     tasks.spawn(keep_following(follower::<P>(Kind::Pools, line(Kind::Pools), |object| {
         object.pool().map_or_else(Entry::Unreadable, |pool| Entry::Pool(Box::new(pool)))
@@ -261,7 +261,7 @@ fn absent(kind: Kind) -> Note {
 }
 
 fn slice(slice: EndpointSlice) -> Entry {
-    convert::slice(slice).map_or(Entry::Nothing, |(_, service, value)| Entry::Slice(service, value))
+    convert::slice(slice).map_or(Entry::Nothing, |(_, service, value)| Entry::Slice(service, value.into()))
 }
 
 /// Takes notes and publishes.

@@ -181,8 +181,8 @@ mod tests {
         let name = ObjectName::new("shop", "web");
         Inventory {
             nodes: [("n1".to_owned(), node)].into(),
-            services: [(name.clone(), service)].into(),
-            slices: [(name, vec![slice])].into(),
+            services: [(name.clone(), service.into())].into(),
+            slices: [(name, vec![slice.into()])].into(),
             ..Inventory::default()
         }
     }

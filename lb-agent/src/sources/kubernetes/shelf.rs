@@ -129,8 +129,8 @@ mod tests {
         };
         let name = |service: u32| ObjectName::new("shop", format!("service-{service}"));
         Inventory {
-            services: (0..10_000).map(|service| (name(service), ClusterService::default())).collect(),
-            slices: (0..10_000).map(|service| (name(service), vec![slice(service)])).collect(),
+            services: (0..10_000).map(|service| (name(service), ClusterService::default().into())).collect(),
+            slices: (0..10_000).map(|service| (name(service), vec![slice(service).into()])).collect(),
             ..Inventory::default()
         }
     }
@@ -145,7 +145,7 @@ mod tests {
             Change::Slice(
                 service.clone(),
                 name.clone(),
-                Some(EndpointSlice { name: format!("{name}{round}"), ..slice }),
+                Some(EndpointSlice { name: format!("{name}{round}"), ..slice }.into()),
             )
         };
         shelf.apply(change(0));
@@ -168,7 +168,7 @@ mod tests {
 
     fn step() -> impl Strategy<Value = Step> {
         let slice = |service: u8, name: u8, there: bool| {
-            let value = there.then(|| EndpointSlice { name: name.to_string(), ..EndpointSlice::default() });
+            let value = there.then(|| EndpointSlice { name: name.to_string(), ..EndpointSlice::default() }.into());
             Change::Slice(ObjectName::new("a", service.to_string()), name.to_string(), value)
         };
         prop_oneof![

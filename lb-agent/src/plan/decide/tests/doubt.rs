@@ -30,7 +30,7 @@ fn nobody_lets_go_before_another_is_known_to_be_better() {
         assert_eq!(state(&world), (true, true, 3), "{hold:?}: one failure is none");
         world.probe("10.0.0.1", failed());
         assert_eq!(state(&world), (true, true, 3), "{hold:?}: the others have not answered since");
-        assert!(world.decide().backends[0].reason.contains("not believed yet"));
+        assert!(world.decide().services[0].backends[0].reason.contains("not believed yet"));
         fails(&mut world, "10.0.9.3", begin, 2);
         assert_eq!(state(&world), (false, false, 2), "{hold:?}: one had answered since, and failed later");
         fails(&mut world, "10.0.9.3", begin, 1);

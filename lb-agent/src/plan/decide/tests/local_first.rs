@@ -14,7 +14,7 @@ fn a_healthy_own_backend_takes_all_that_enters_here_and_the_others_keep_what_the
     world.probe("10.0.0.1", ProbeState::Healthy);
     let decision = world.decide();
     assert_eq!(targets(&decision), [(1, true, true), (1, false, true), (1, false, true)]);
-    let other = &decision.backends[1];
+    let other = &decision.services[0].backends[1];
     assert!(!other.takes_flows && other.reason.starts_with("`localFirst`: "), "{}", other.reason);
     assert!(decision.announcements[0].announced, "{}", decision.announcements[0].reason);
     // A director without a backend of its own chooses among all.

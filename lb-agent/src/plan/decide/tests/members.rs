@@ -24,7 +24,11 @@ fn a_silent_nodes_backend_takes_no_new_flows_and_keeps_its_old_ones() {
     let decision = world.decide();
     assert_eq!(takers(&decision), ["10.0.0.1", "10.0.9.3"]);
     assert_eq!(targets(&decision), [(1, true, true), (1, false, true), (1, true, true)]);
-    assert!(decision.backends[1].reason.starts_with("node node-2 is silent"), "{}", decision.backends[1].reason);
+    assert!(
+        decision.services[0].backends[1].reason.starts_with("node node-2 is silent"),
+        "{}",
+        decision.services[0].backends[1].reason
+    );
     // What looks like an old flow can be a new one.
     world.desired.services[0].protocol = Protocol::Udp;
     assert_eq!(targets(&world.decide())[1], (1, false, false));
