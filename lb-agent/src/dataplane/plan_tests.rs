@@ -151,6 +151,32 @@ proptest! {
     }
 }
 
+#[test]
+fn rings_that_have_no_room_beside_each_other_change_one_after_the_other() {
+    let all = |backends: &[u8]| {
+        let backends: BTreeMap<_, _> = backends.iter().map(|last| (*last, (1, 0))).collect();
+        target(&(0..6).map(|service| (service, backends.clone())).collect())
+    };
+    // Room for six rings, and for one more of two: slot 0 is nobody's.
+    let (mut maps, mut state) = (FakeDataplane::default(), MapState::empty(Sizes { ring_slots: 64 * 8 + 1, ..SIZES }));
+    for (wanted, portions) in [(all(&[1, 2]), 1), (all(&[1, 3]), 3)] {
+        let mut count = 0;
+        loop {
+            let next = portion(&state, &wanted, &maps, 0, usize::MAX).unwrap();
+            for step in &next.steps {
+                maps.perform(step).unwrap();
+                maps.assert_consistent();
+            }
+            (state, count) = (next.after, count + 1);
+            if next.is_last {
+                break;
+            }
+        }
+        assert_eq!(count, portions);
+        assert!(wanted.services.keys().all(|key| maps.owners(key).len() == 64));
+    }
+}
+
 fn one(backends: &[u8]) -> TargetState {
     target(&BTreeMap::from([(0, backends.iter().map(|last| (*last, (1, 0))).collect())]))
 }

@@ -12,6 +12,7 @@ mod doubt;
 mod drain;
 mod hop;
 mod judge;
+mod met;
 mod operations;
 mod outcome;
 mod redirect;
@@ -23,11 +24,12 @@ mod state;
 
 pub use decide::{AnnounceDecision, BackendDecision, Decider, Decision, Inputs, ServiceDecision, decide};
 pub use drain::{FlowsLeft, Recorded, flows_left};
+pub use met::Met;
 pub use operations::{CarriedOver, PlanError, Portion, Translation, carry_over, operations, portion};
 pub use ring_arena::RingArena;
 pub use settle::{FlowScan, next_window, settle};
 pub use slow_start::Takers;
 pub use state::{
-    BackendState, MapOp, MapState, Mark, Met, Redirect, RingOrigin, Rings, ServiceState, Sizes, TargetBackend,
+    BackendState, MapOp, MapState, Mark, Redirect, RingOrigin, Rings, ServiceState, Sizes, TargetBackend,
     TargetService, TargetState,
 };

@@ -8,7 +8,10 @@ use lb_common::{
     maps::rings::{Slot, SlotState},
 };
 
-use super::state::{MapOp, MapState, Mark, Met, Rings, ServiceState};
+use super::{
+    met::Met,
+    state::{MapOp, MapState, Mark, Rings, ServiceState},
+};
 
 /// What a scan over the tables of flows found.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]

@@ -18,7 +18,7 @@ use lb_common::{
     },
 };
 
-use super::ring_arena::RingArena;
+use super::{met::Met, ring_arena::RingArena};
 use crate::model::{Drain, Shared};
 
 /// What the maps should hold.
@@ -166,35 +166,6 @@ pub struct ServiceState {
     pub backends: BTreeMap<(IpAddr16, Be16), BackendState>,
     /// The target that it met when it was planned last.
     pub met: Met,
-}
-
-/// The target that a service met when it was planned last and has not changed since: there is nothing to plan then. It is
-/// remembered to save work and says nothing of the maps, so that all are equal.
-#[derive(Clone, Debug, Default)]
-pub struct Met(pub(super) Option<Shared<TargetService>>);
-
-impl PartialEq for Met {
-    fn eq(&self, _: &Self) -> bool {
-        true
-    }
-}
-
-impl Eq for Met {}
-
-impl ServiceState {
-    /// Whether there is nothing to do for this target.
-    #[must_use]
-    pub fn rests(&self, target: &Shared<TargetService>) -> bool {
-        self.met.0.as_ref().is_some_and(|met| met.is(target)) && !self.shrinks(target)
-    }
-
-    /// Whether its ring may become smaller now.
-    pub(super) fn shrinks(&self, target: &TargetService) -> bool {
-        let takes = |state: &BackendState| state.in_ring && state.weight > 0;
-        self.marks.is_empty()
-            && !self.word.is_empty()
-            && (self.word.log2() > u32::from(target.log2) || !self.backends.values().any(takes))
-    }
 }
 
 /// How the agent knows a ring. Its slots are in the arena alone: 32 KB a service add up.

@@ -26,7 +26,7 @@ const SLOTS: u32 = 4096;
 pub struct Crowd {
     /// Services, at most 65,000.
     pub services: u32,
-    /// Endpoints of each, fewer than there are nodes.
+    /// Endpoints of each, fewer by two than there are nodes.
     pub endpoints: u32,
     /// Nodes that they are on.
     pub nodes: u32,
@@ -75,7 +75,7 @@ impl Crowd {
     fn slice(&self, name: &str, service: u32, round: u32) -> Value {
         let others = self.nodes - self.endpoints;
         let endpoint = |index: u32| {
-            let moved = if index == 0 { self.endpoints + round % others } else { index };
+            let moved = if index == 0 && round > 0 { self.endpoints + round % others } else { index };
             let pod = service * self.endpoints + index;
             json!({
                 "addresses": [address(FIRST_POD, pod)],
@@ -170,8 +170,8 @@ mod tests {
             let endpoints = slice["endpoints"].as_array().cloned().unwrap_or_default();
             endpoints.iter().map(|one| one["nodeName"].as_str().unwrap_or_default().to_owned()).collect::<Vec<_>>()
         };
-        assert_eq!(nodes(0), ["crowd-002", "crowd-000", "crowd-001"]);
+        assert_eq!(nodes(0), ["crowd-004", "crowd-000", "crowd-001"]);
         assert_eq!(nodes(1), ["crowd-003", "crowd-000", "crowd-001"]);
-        assert_eq!(nodes(2), nodes(0));
+        assert_eq!(nodes(2), ["crowd-002", "crowd-000", "crowd-001"]);
     }
 }

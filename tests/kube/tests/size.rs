@@ -183,7 +183,8 @@ async fn work_is_bounded_by_what_changes_and_not_by_what_there_is() {
         done.publications <= most && done.compositions <= done.publications,
         "{done:?} within {intervals} intervals"
     );
-    assert!(done.plans <= done.compositions && done.reads == 0, "{done:?}");
+    // A ring is changed once, be it with others or in a plan of its own.
+    assert!(done.plans <= BURST.into() && done.reads == 0, "{done:?}");
     let size = bed.size(0..BURST);
     assert!(done.bytes[2] <= size, "{done:?}, the slices have {size}");
 

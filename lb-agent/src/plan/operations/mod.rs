@@ -21,7 +21,8 @@ mod sources;
 
 pub use carry_over::{CarriedOver, Translation, carry_over};
 
-use super::state::{MapOp, MapState, Rings, TargetState};
+use super::state::{MapOp, MapState, Rings, TargetService, TargetState};
+use crate::model::Shared;
 
 /// A target that the maps have no room for. Nothing of it is performed.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -76,11 +77,12 @@ pub fn operations(
     rings: &dyn Rings,
     now: u64,
 ) -> Result<(Vec<MapOp>, MapState), PlanError> {
-    portion(state, target, rings, now, usize::MAX).map(|portion| (portion.steps, portion.after))
+    some_of(state, target, rings, now, |_, _, _| false).map(|portion| (portion.steps, portion.after))
 }
 
 /// As [`operations`], but ends with the service whose ring makes the steps write `slots` slots: rings of thousands of
-/// services at once would take gigabytes. The rest is for the next portion, from the state after this one.
+/// services at once would take gigabytes. It ends as well where a ring has no room but in the place of those that this
+/// portion replaces. The rest is for the next portion, from the state after this one.
 ///
 /// # Errors
 /// [`PlanError`] if a map is too small; then nothing is to be done.
@@ -91,21 +93,30 @@ pub fn portion(
     now: u64,
     slots: usize,
 ) -> Result<Portion, PlanError> {
+    some_of(state, target, rings, now, |plan, key, service| {
+        plan.slots_written >= slots || plan.is_in_its_own_way(key, service)
+    })
+}
+
+/// The steps up to the service before which the plan ends.
+fn some_of(
+    state: &MapState,
+    target: &TargetState,
+    rings: &dyn Rings,
+    now: u64,
+    ends_before: impl Fn(&Plan<'_>, &VipKey, &Shared<TargetService>) -> bool,
+) -> Result<Portion, PlanError> {
     check_sizes(state, target)?;
     let mut plan = Plan::new(state.clone(), rings, now);
     plan.addresses(target);
     plan.devices_and_peers(target);
     plan.redirects(target);
-    let mut services = target.services.iter();
-    for (key, service) in services.by_ref() {
-        plan.service(*key, service)?;
-        if plan.slots_written >= slots {
-            break;
+    for (key, service) in &target.services {
+        if ends_before(&plan, key, service) {
+            let (steps, after) = plan.finish();
+            return Ok(Portion { steps, after, is_last: false });
         }
-    }
-    if services.next().is_some() {
-        let (steps, after) = plan.finish();
-        return Ok(Portion { steps, after, is_last: false });
+        plan.service(*key, service)?;
     }
     for key in gone(&plan.state, target) {
         plan.remove_service(key);

@@ -10,12 +10,16 @@ use lb_common::{
         backends::Mode,
         published::RingWord,
         rings::{Slot, SlotState},
+        services::VipKey,
     },
     tracking,
 };
 
 use super::{Plan, PlanError};
-use crate::plan::state::{BackendState, MapOp, Mark, RingOrigin, ServiceState, TargetService};
+use crate::{
+    model::Shared,
+    plan::state::{BackendState, MapOp, Mark, RingOrigin, ServiceState, TargetService},
+};
 
 /// A ring, and which of its slots are not settled.
 struct Ring {
@@ -141,6 +145,16 @@ impl Plan<'_> {
         self.slots_written += ring.slots.len();
         self.before.push(MapOp::Ring { offset, slots: ring.slots.clone() });
         Ok((offset, ring.log2))
+    }
+
+    /// Whether a service that has something to do may find no room for its ring until what this plan takes out of force
+    /// is free.
+    pub(super) fn is_in_its_own_way(&self, key: &VipKey, target: &Shared<TargetService>) -> bool {
+        let known = self.state.services.get(key);
+        let log2 = known.map_or(0, |known| known.word.log2()).max(target.log2.into());
+        !self.given.is_empty()
+            && !known.is_some_and(|known| known.rests(target))
+            && self.state.arena.longest() < 1 << log2
     }
 
     pub(super) fn give_ring(&mut self, service: &ServiceState) {

@@ -15,7 +15,10 @@ use lb_common::{
 use super::{Plan, PlanError};
 use crate::{
     model::Shared,
-    plan::state::{BackendState, MapOp, Met, RingOrigin, ServiceState, TargetBackend, TargetService},
+    plan::{
+        met::Met,
+        state::{BackendState, MapOp, RingOrigin, ServiceState, TargetBackend, TargetService},
+    },
 };
 
 impl Plan<'_> {
