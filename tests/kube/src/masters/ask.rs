@@ -33,6 +33,9 @@ use crate::{
 /// Ports that requests of [`Asking`] come from, one after the other.
 pub const PORTS: Range<u16> = 20_000..30_000;
 
+/// What is asked for unless told otherwise.
+const READY: &str = "/readyz";
+
 /// What a server said.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Answer {
@@ -63,6 +66,7 @@ pub struct Asker {
     tls: TlsConnector,
     target: SocketAddr,
     limit: Duration,
+    path: &'static str,
     /// Servers by their certificates.
     names: Arc<BTreeMap<Vec<u8>, String>>,
 }
@@ -91,7 +95,14 @@ impl Asker {
         config.resumption = Resumption::disabled();
         let named = servers.map(|(name, server)| Ok((read(server.certificate())?.to_vec(), name.to_owned())));
         let names = Arc::new(named.collect::<Result<_>>()?);
-        Ok(Self { tls: TlsConnector::from(Arc::new(config)), target, limit, names })
+        Ok(Self { tls: TlsConnector::from(Arc::new(config)), target, limit, path: READY, names })
+    }
+
+    /// Asks for the server's version from now on, not whether it is ready: that it tells whatever its data store does.
+    #[must_use]
+    pub const fn for_version(mut self) -> Self {
+        self.path = "/version";
+        self
     }
 
     /// Asks for a path.
@@ -129,9 +140,9 @@ impl Asker {
     }
 
     /// Asks whether the server that it reaches is ready, from a port or (0) one that the kernel chooses.
-    pub async fn is_ready(&self, port: u16) -> Attempt {
+    pub async fn attempt(&self, port: u16) -> Attempt {
         let began = Instant::now();
-        let outcome = match timeout(self.limit, self.exchange("/readyz", port)).await {
+        let outcome = match timeout(self.limit, self.exchange(self.path, port)).await {
             Ok(Ok(Answer { server, status: 200, .. })) => Ok(server),
             Ok(Ok(other)) => Err(Failure::WrongAnswer(format!("{other:?}"))),
             Ok(Err(failure)) => Err(failure),
@@ -149,7 +160,7 @@ impl Asker {
                 attempts.extend(running.join_next().await.and_then(Result::ok).and_then(Result::ok));
             }
             let asker = self.clone();
-            running.spawn(runtime.spawn(async move { asker.is_ready(0).await }));
+            running.spawn(runtime.spawn(async move { asker.attempt(0).await }));
         }
         attempts.extend(running.join_all().await.into_iter().filter_map(Result::ok));
         attempts
@@ -186,7 +197,7 @@ impl Asking {
             for port in PORTS.cycle() {
                 let asker = asker.clone();
                 tokio::select! {
-                    _ = ticks.tick() => { running.spawn(async move { asker.is_ready(port).await }); }
+                    _ = ticks.tick() => { running.spawn(async move { asker.attempt(port).await }); }
                     // An error means that the owner is gone.
                     _ = stopped.changed() => break,
                 }
