@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use kube_tests::{
     access::Keys,
     place::Place,
@@ -63,8 +63,9 @@ impl Api {
     /// Answers.
     pub async fn speak(&mut self) -> Result<()> {
         self.full = None;
-        let listener =
-            TcpListener::bind(self.address).await.with_context(|| format!("listening on {}", self.address))?;
+        // A process that another test starts has a copy of the socket until it runs its program.
+        let bind = || async { Ok(TcpListener::bind(self.address).await?) };
+        let (listener, _) = wait::until(&format!("listening on {}", self.address), BUDGET, bind).await?;
         self.address = listener.local_addr()?;
         self.serving = Some(tokio::spawn(async move { while listener.accept().await.is_ok() {} }));
         Ok(())
