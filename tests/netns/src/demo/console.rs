@@ -102,7 +102,6 @@ impl Console {
     }
 
     /// Lines as they are. A closed output is no reason to stop: the cleanup has to come.
-    #[expect(clippy::unused_self, reason = "all output goes through the console")]
     pub fn raw(&self, text: &str) {
         let mut out = stdout().lock();
         let _ = writeln!(out, "{text}").and_then(|()| out.flush());
