@@ -36,11 +36,11 @@ fn told(packet: &Packet, error: IcmpError) -> Frame {
 }
 
 /// A packet of `room` bytes goes this way, and one byte more is answered.
-fn fits_and_no_more(way: Way, room: usize, verdict: Verdict) {
+fn fits_and_no_more(way: Way, room: u16, verdict: Verdict) {
     for (client, vip) in FLOWS {
         let world = web(vip, way);
-        let packet = segment(client, vip, room + 1);
-        let expected = IcmpError::TooBig(u16::try_from(room).unwrap());
+        let packet = segment(client, vip, usize::from(room) + 1);
+        let expected = IcmpError::TooBig(room);
         check(TAGS.map(|tags| {
             Case::new(format!("one byte more than {room} to {vip}, tags {tags:?}"))
                 .given(&world)
@@ -49,8 +49,8 @@ fn fits_and_no_more(way: Way, room: usize, verdict: Verdict) {
         }));
         let mut bed = Bed::holding(&world);
         let before = bed.counts();
-        bed.send(&segment(client, vip, room).frame().bytes(), IN);
-        let fitting = Counts::of_verdict(verdict).and_served(&world, A4, room as u64);
+        bed.send(&segment(client, vip, room.into()).frame().bytes(), IN);
+        let fitting = Counts::of_verdict(verdict).and_served(&world, A4, room.into());
         assert_eq!(bed.counts().since(&before), fitting, "{room} bytes to {vip} fit");
     }
 }
