@@ -33,7 +33,7 @@ use crate::{
     membership::Speaking,
     model::{BackendAddress, Delivery, HealthReport, Members, Network, ProbeTarget},
     plan::{Decider, Decision, Inputs, MapState, Sizes, Takers},
-    status::AgentStatus,
+    status::{AgentStatus, AnnouncementStatus},
 };
 
 /// How long to wait before a failed plan is tried again.
@@ -88,6 +88,8 @@ pub struct Reconciler {
     /// Where the time that plans know begins.
     began: Instant,
     decider: Decider,
+    /// What the latest decision announces.
+    decided: Vec<AnnouncementStatus>,
     takers: Takers,
     drains: DrainBook,
     /// When the latest decision becomes another by itself.
@@ -142,6 +144,7 @@ impl Reconciler {
             flows_recorded: true, // an earlier agent may have left some
             began: Instant::now(),
             decider: Decider::default(),
+            decided: Vec::new(),
             takers: Takers::default(),
             drains,
             next_change: None,
@@ -249,6 +252,7 @@ impl Reconciler {
         }
         self.speak();
         report::decision(&mut self.status(), &decision);
+        self.decided = report::announcements(&decision);
         self.report_members();
         self.report_announced();
         self.drains.decided(&decision);
@@ -337,7 +341,7 @@ impl Reconciler {
 
     fn report_announced(&mut self) {
         let announced = self.streams.announced.borrow_and_update().clone();
-        report::announced(&mut self.status(), &announced);
+        report::announced(&mut self.status(), &self.decided, &announced);
     }
 
     fn introduce(&self, path: &Path) {

@@ -16,13 +16,16 @@ pub fn unix_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }
 
-/// Enters what a plan decided.
-pub fn decision(status: &mut AgentStatus, decision: &Decision) {
-    status.announcements = decision
-        .announcements
-        .iter()
+/// What a plan decided to announce, and why.
+pub fn announcements(decision: &Decision) -> Vec<AnnouncementStatus> {
+    let decided = decision.announcements.iter();
+    decided
         .map(|one| AnnouncementStatus { vip: one.vip, announced: one.announced, reason: one.reason.clone() })
-        .collect();
+        .collect()
+}
+
+/// Enters what a plan decided of services and backends.
+pub fn decision(status: &mut AgentStatus, decision: &Decision) {
     let services = || decision.services.iter();
     status.services = services()
         .map(|one| ServiceStatus {
@@ -47,9 +50,10 @@ pub fn decision(status: &mut AgentStatus, decision: &Decision) {
     }));
 }
 
-/// Enters what the announcers did.
-pub fn announced(status: &mut AgentStatus, announced: &AnnounceStatus) {
+/// Enters what the announcers did of what was decided.
+pub fn announced(status: &mut AgentStatus, decided: &[AnnouncementStatus], announced: &AnnounceStatus) {
     status.held = announced.held.iter().copied().collect();
+    status.announcements = decided.to_vec();
     for one in &mut status.announcements {
         if one.announced && !announced.announced.contains(&one.vip) && announced.desired.is_some() {
             one.announced = false;
@@ -123,5 +127,27 @@ fn health(state: &ProbeState) -> &'static str {
         ProbeState::Healthy => "healthy",
         ProbeState::Failed { .. } => "failed",
         ProbeState::WantsCredentials { .. } => "wantsCredentials",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::announce::DesiredAnnouncements;
+
+    #[test]
+    fn an_address_that_comes_late_is_told_when_it_is_there() {
+        let vip = "192.0.2.10".parse().unwrap();
+        let decided = [AnnouncementStatus { vip, announced: true, reason: "a backend here is ready".to_owned() }];
+        let mut done = AnnounceStatus { desired: Some(DesiredAnnouncements::default()), ..AnnounceStatus::default() };
+        let mut status = AgentStatus::default();
+        announced(&mut status, &decided, &done);
+        assert_eq!(
+            (status.announcements[0].announced, &*status.announcements[0].reason),
+            (false, "its address is not on lo (yet)")
+        );
+        done.announced.insert(vip);
+        announced(&mut status, &decided, &done);
+        assert_eq!(status.announcements, decided);
     }
 }

@@ -79,6 +79,8 @@ async fn show(masters: &mut Masters, pods: &mut Vec<Process>, console: &mut Cons
     console.step("Starting etcd, kube-apiserver, an agent and a controller on every node (half a minute)");
     masters.start_servers().await?;
     masters.describe().await?;
+    // As an installation does, so that agents know of pools from their start.
+    masters.ask(0, |client| async move { install(&client, VipPool::crd()).await }).await?;
     masters.start_agents(&[0, 1, 2])?;
     masters.settled().await?;
     masters.start_controllers(&json!({ "defaultClass": true }))?;
@@ -168,7 +170,6 @@ async fn apply(masters: &Masters) -> Result<()> {
     let pool = pool("edge", &["198.51.100.0/28"], &json!({ "nodes": "localBackends" }));
     let slice = endpoints(masters, &[0, 1, 2]);
     let make = |client: Client| async move {
-        install(&client, VipPool::crd()).await?;
         for object in [pool, service, slice] {
             create(&client, &object).await?;
         }
