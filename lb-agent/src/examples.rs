@@ -59,7 +59,7 @@ pub fn status() -> AgentStatus {
             announcement("2001:db8::10", false, "no backend on this node is healthy"),
         ],
         announce_errors: Vec::new(),
-        services: vec![ServiceStatus { service: "kubernetes".to_owned().into(), probes_believed: true }],
+        services: vec![service_status("kubernetes")],
         backends: vec![
             backend_status("10.0.1.2", true, "healthy", "takes flows"),
             backend_status("10.0.2.2", false, "failed", "connection refused"),
@@ -82,6 +82,10 @@ pub fn status() -> AgentStatus {
         },
         cluster: None,
     }
+}
+
+fn service_status(name: &str) -> ServiceStatus {
+    ServiceStatus { service: name.to_owned().into(), probes_believed: true, local_first: false }
 }
 
 fn peer(node: &str, of: &str, state: &str) -> PeerStatus {

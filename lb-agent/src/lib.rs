@@ -26,6 +26,7 @@ pub mod proto;
 pub mod runtime;
 pub mod sources;
 pub mod status;
+pub mod tls;
 pub mod trace;
 
 #[cfg(test)]

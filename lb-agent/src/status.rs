@@ -138,6 +138,9 @@ pub struct ServiceStatus {
     pub service: Shared<String>,
     /// Whether its probes are believed: not while they fail every backend, which all take flows then.
     pub probes_believed: bool,
+    /// Whether new flows that enter here go to this node's own backends alone (`localFirst`).
+    #[serde(default)]
+    pub local_first: bool,
 }
 
 /// One backend of one service.

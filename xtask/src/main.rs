@@ -20,6 +20,7 @@ mod linker;
 mod lint;
 mod manifests;
 mod mirror;
+mod mutations;
 mod packages;
 mod privilege;
 mod process;
@@ -94,7 +95,7 @@ enum Verb {
     KubeAssets,
     /// Build everything and show it at work in network namespaces (needs root)
     Demo {
-        /// Arguments for the demo; `--help` after `--` lists them
+        /// `kubernetes` for the one with API servers; arguments for the demo, which `--help` after `--` lists
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
@@ -105,6 +106,14 @@ enum Verb {
         /// Only this test program; can be given several times
         #[arg(long)]
         test: Vec<String>,
+    },
+    /// See that tests fail for code with a fault: each of some faults in turn, in a copy of the last commit (needs root)
+    Mutations {
+        /// Only these; all if none is named
+        names: Vec<String>,
+        /// Only list them
+        #[arg(long)]
+        list: bool,
     },
     /// Measure, and report on it (needs root)
     Bench {
@@ -173,6 +182,7 @@ fn perform(workspace: &Workspace, verb: Verb) -> Result<()> {
         Verb::Kube { args } => test::kube(workspace, &args),
         Verb::KubeAssets => kube::kube_assets(workspace),
         Verb::Demo { args } => test::demo(workspace, &args),
+        Verb::Mutations { names, list } => mutations::mutations(workspace, &names, list),
         Verb::Vm { kernels, test } => vm::vm(workspace, &kernels, &test),
         Verb::Bench { part, quick, write_docs } => bench::bench(workspace, part, quick, write_docs),
         Verb::Fuzz { args } => fuzz::fuzz(workspace, &args),

@@ -22,12 +22,14 @@ pub const COMPILER_PACKAGES: [Package; 3] = [
 ];
 
 /// What the namespace tests and the demo run.
-pub const TEST_PACKAGES: [Package; 6] = [
+pub const TEST_PACKAGES: [Package; 8] = [
     Package { name: "iproute2", proof: "ip", why: "network namespaces, links and routes" },
     Package { name: "ethtool", proof: "ethtool", why: "checksum offload of veth devices, which native XDP needs off" },
     Package { name: "bird2", proof: "bird", why: "router with ECMP that learns the VIPs" },
     Package { name: "frr", proof: "/usr/lib/frr/zebra", why: "routing daemon that redistributes a VIP from `lo`" },
     Package { name: "curl", proof: "curl", why: "HTTPS requests to the VIP" },
+    Package { name: "iptables", proof: "iptables-nft-restore", why: "rules of kube-proxy" },
+    Package { name: "nftables", proof: "nft", why: "rules of kube-proxy, and address translation to compare with" },
     Package { name: "iputils-ping", proof: "ping", why: "reachability and the fill of neighbour tables" },
 ];
 
@@ -45,8 +47,8 @@ pub const VM_PACKAGES: [Package; 4] = [
     Package { name: "xz-utils", proof: "xz", why: "modules of the guests' kernels" },
 ];
 
-/// What the benchmarks compare Levee with. The services that come with them are not started: each runs in a namespace.
-pub const BENCH_PACKAGES: [Package; 4] = [
+/// What the benchmarks compare Levee with, beside the test packages. The services that come with them are not started: each runs in a namespace.
+pub const BENCH_PACKAGES: [Package; 3] = [
     Package { name: "nginx-light", proof: "nginx", why: "a proxy to compare with" },
     Package {
         name: "libnginx-mod-stream",
@@ -54,7 +56,6 @@ pub const BENCH_PACKAGES: [Package; 4] = [
         why: "TCP proxying of nginx",
     },
     Package { name: "haproxy", proof: "haproxy", why: "a proxy to compare with" },
-    Package { name: "nftables", proof: "nft", why: "address translation to compare with" },
 ];
 
 /// What renders the chart, checks the alerts and runs the image.

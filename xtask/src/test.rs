@@ -83,15 +83,24 @@ pub fn image(workspace: &Workspace, layout: &Path) -> Result<()> {
 pub fn demo(workspace: &Workspace, args: &[String]) -> Result<()> {
     require_kernel_access("demo")?;
     ensure(workspace, &[Group::Build, Group::Test])?;
+    let is_kubernetes = args.first().is_some_and(|first| first == "kubernetes");
+    let assets = if is_kubernetes { Some(ensure_assets(workspace)?) } else { None };
     build(workspace, Profile::Release)?;
     let mut command = embedding_cargo(workspace);
     command.args(["build", "-p", "netns-tests", "--bins"]).args(Profile::Release.args());
+    if is_kubernetes {
+        command.args(["-p", "kube-tests"]);
+    }
     run("building the demo", &mut command)?;
     let binaries = workspace.binaries(Profile::Release);
-    let program = binaries.join("demo");
+    let program = binaries.join(if is_kubernetes { "demo-kubernetes" } else { "demo" });
     say("starting the demo");
     let mut demo = Command::new(&program);
-    demo.args(args).env(BINARIES_VARIABLE, &binaries).env("LEVEE_BPF_OBJECT", workspace.object());
+    demo.args(&args[usize::from(is_kubernetes)..]);
+    demo.env(BINARIES_VARIABLE, &binaries).env("LEVEE_BPF_OBJECT", workspace.object());
+    if let Some(assets) = assets {
+        demo.env(ASSETS_VARIABLE, &assets.folder);
+    }
     Err(Error::new(demo.exec()).context(format!("starting {}", program.display())))
 }
 

@@ -147,6 +147,12 @@ pub(super) enum Verb {
         /// Which
         what: Sample,
     },
+    /// Prints the configuration that equals another system's flags
+    Migrate {
+        /// Which system
+        #[command(subcommand)]
+        former: super::migrate::Former,
+    },
     /// What is wrong on this node, why it matters and what to do
     ///
     /// Changes nothing. Ends with 1 if there are errors, and with 0 if there are warnings only.
@@ -154,6 +160,9 @@ pub(super) enum Verb {
         /// Show also what is as it should be
         #[arg(long, short)]
         verbose: bool,
+        /// The controller's configuration: with `nsxt`, say also what VIPs need there
+        #[arg(long, value_name = "FILE")]
+        controller: Option<PathBuf>,
     },
     /// Takes everything of Levee off this node: VIPs, program, maps
     ///

@@ -1,5 +1,7 @@
 //! `lbctl doctor`.
 
+use std::path::Path;
+
 use anyhow::Result;
 use serde::Serialize;
 
@@ -24,8 +26,8 @@ pub(super) struct Diagnosis {
     verbose: bool,
 }
 
-pub(super) fn gather(options: &Options, verbose: bool) -> Result<Diagnosis> {
-    let facts = block_on(doctor::gather(&options.pin_path, &options.socket))?;
+pub(super) fn gather(options: &Options, verbose: bool, controller: Option<&Path>) -> Result<Diagnosis> {
+    let facts = block_on(doctor::gather(&options.pin_path, &options.socket, controller))?;
     Ok(diagnosis(options.pin_path.display().to_string(), doctor::examine(&facts), verbose))
 }
 

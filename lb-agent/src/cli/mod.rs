@@ -18,6 +18,7 @@ mod flows;
 mod lookup;
 mod man;
 mod maps;
+mod migrate;
 mod ring;
 mod sample;
 mod services;
@@ -109,7 +110,10 @@ fn perform(args: &Args, style: Style) -> Result<Done> {
         Verb::Sample { what: Sample::StaticPod } => Ok(Done::said(sample::STATIC_POD.to_owned())),
         Verb::Sample { what: Sample::Controller } => Ok(Done::said(sample::CONTROLLER.to_owned())),
         Verb::Sample { what: Sample::Crds } => Ok(Done::said(crate::kubernetes::crds::yaml()?)),
-        Verb::Doctor { verbose } => show(&doctor::gather(options, *verbose)?, options, style),
+        Verb::Migrate { former } => migrate::configuration(former).map(Done::said),
+        Verb::Doctor { verbose, controller } => {
+            show(&doctor::gather(options, *verbose, controller.as_deref())?, options, style)
+        }
         Verb::Detach => show(&detach::perform(options)?, options, style),
         Verb::Cleanup { config, dry_run, routes_only } => {
             show(&cleanup::perform(options, config, *dry_run, *routes_only)?, options, style)
@@ -209,7 +213,8 @@ mod tests {
             "sample crds",
             "sample controller",
             "doctor",
-            "doctor --verbose",
+            "doctor --verbose --controller controller.yaml",
+            "migrate nsxt-lite-lb --nsxhost=https://a --nsxuser=b --clustervip=192.0.2.1 --clusterrouterid=c --setvipenabled=false",
             "detach",
             "cleanup --config controller.yaml --dry-run --routes-only",
             "completions bash",

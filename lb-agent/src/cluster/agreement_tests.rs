@@ -1,14 +1,19 @@
 //! Agents and controller: what the one gives the others serve, and what it would not give they refuse.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use proptest::prelude::*;
 
 use super::{
-    Composer, Room, Sources,
+    Composed, Composer, Room, Sources,
     allocate::{Claimant, Situation, Verdict, allocate},
-    claim::{ADDRESSES, ClassRule},
-    fixtures::{add, given, ip, node, offered, pool, service, settings},
+    claim::{ADDRESSES, ClassRule, SHARING_KEY},
+    fixtures::{self, add, given, ip, node, offered, pool, service, settings},
     forbidden::Forbidden,
     pools::{PoolError, PoolInForce, PoolObject, PoolSet},
 };
@@ -107,25 +112,7 @@ impl Case {
 
     /// Whether the controller gives the Service the address that it asks for.
     fn is_given(&self) -> bool {
-        let inventory = self.inventory();
-        let object = |(name, pool): (&String, &ClusterPool)| {
-            let spec = Ok(pool.spec.clone().unwrap());
-            let (uid, created) = (pool.uid.clone(), pool.created);
-            (name.clone(), PoolObject { uid, created, deleting: false, spec, last_good: None })
-        };
-        let pools = PoolSet::default().update(&inventory.pools.iter().map(object).collect());
-        let forbidden = Forbidden::of(
-            &inventory.nodes,
-            inventory.services.iter().map(|(name, service)| (name, &**service)),
-            &self.settings().reserved,
-        );
-        let claimant = |(name, service): (&ObjectName, &Shared<ClusterService>)| {
-            (name.clone(), Claimant { service: Arc::new((**service).clone()), ours: true, pending: None })
-        };
-        let services = inventory.services.iter().map(claimant).collect();
-        let rule = ClassRule::of(&self.settings());
-        let situation = Situation { services: &services, pools: &pools.in_force, forbidden: &forbidden, rule: &rule };
-        match &allocate(&situation)[&self.name()] {
+        match &given_of(&self.inventory(), &self.settings())[&self.name()] {
             Verdict::Decided(decision) => decision.addresses.iter().any(|given| given.address == self.address),
             _ => false,
         }
@@ -135,28 +122,73 @@ impl Case {
     fn is_served(&self) -> bool {
         let mut inventory = self.inventory();
         inventory.services.get_mut(&self.name()).unwrap().ingress = vec![given(&self.address.to_string())];
-        let settings = self.settings();
-        let snapshot = Snapshot { inventory: Arc::new(inventory), origin: Origin::Live };
-        let node = Node { name: "n9".to_owned(), addresses: vec![ip("10.0.0.9")] };
-        let desired = DesiredState { node, peers: Vec::new(), services: Vec::new(), announcements: Vec::new() };
-        let sources = Sources {
-            desired: &desired,
-            kubernetes: Some(&settings),
-            control_plane: None,
-            snapshot: Some(&snapshot),
-            age: Duration::ZERO,
-            room: Room {
-                services: 1000,
-                backends: 10_000,
-                ring_slots: 1 << 24,
-                addresses: 1000,
-                source_ranges: 1000,
-                peers: 100,
-            },
-        };
-        let composed = Composer::default().compose(&sources);
+        let composed = composed_of(inventory, &self.settings());
         composed.desired.services.iter().any(|service| service.vips == [self.address])
     }
+}
+
+/// What the controller decides.
+fn given_of(inventory: &Inventory, settings: &KubernetesSettings) -> BTreeMap<ObjectName, Verdict> {
+    let object = |(name, pool): (&String, &ClusterPool)| {
+        let spec = Ok(pool.spec.clone().unwrap());
+        let (uid, created) = (pool.uid.clone(), pool.created);
+        (name.clone(), PoolObject { uid, created, deleting: false, spec, last_good: None })
+    };
+    let pools = PoolSet::default().update(&inventory.pools.iter().map(object).collect());
+    let owned = inventory.services.iter().map(|(name, service)| (name, &**service));
+    let forbidden = Forbidden::of(&inventory.nodes, owned, &settings.reserved);
+    let claimant = |(name, service): (&ObjectName, &Shared<ClusterService>)| {
+        (name.clone(), Claimant { service: Arc::new((**service).clone()), ours: true, pending: None })
+    };
+    let services = inventory.services.iter().map(claimant).collect();
+    let rule = ClassRule::of(settings);
+    allocate(&Situation { services: &services, pools: &pools.in_force, forbidden: &forbidden, rule: &rule })
+}
+
+/// What an agent makes of it.
+fn composed_of(inventory: Inventory, settings: &KubernetesSettings) -> Composed {
+    let snapshot = Snapshot { inventory: Arc::new(inventory), origin: Origin::Live };
+    let node = Node { name: "n9".to_owned(), addresses: vec![ip("10.0.0.9")] };
+    let desired = DesiredState { node, peers: Vec::new(), services: Vec::new(), announcements: Vec::new() };
+    let sources = Sources {
+        desired: &desired,
+        kubernetes: Some(settings),
+        control_plane: None,
+        snapshot: Some(&snapshot),
+        age: Duration::ZERO,
+        room: Room {
+            services: 1000,
+            backends: 10_000,
+            ring_slots: 1 << 24,
+            addresses: 1000,
+            source_ranges: 1000,
+            peers: 100,
+        },
+        connected: &[],
+    };
+    Composer::default().compose(&sources)
+}
+
+/// Of a Service that has the address, beside others: when it was made, its key, its ports.
+type Sharer = (i64, Option<u8>, BTreeSet<u8>);
+
+fn sharer() -> impl Strategy<Value = Sharer> {
+    let key = prop_oneof![1 => Just(None), 3 => (0u8..2).prop_map(Some)];
+    (0i64..3, key, proptest::collection::btree_set(80u8..84, 1..3))
+}
+
+/// Services in whose status the same address stands, whoever wrote it there.
+fn sharing(sharers: &[Sharer]) -> Inventory {
+    let mut inventory = Inventory::default();
+    inventory.pools.insert("p".to_owned(), offered(0, pool(&["192.0.2.0/24"])));
+    for (index, (created, key, ports)) in sharers.iter().enumerate() {
+        let mut service = service(*created, &["192.0.2.1"]);
+        (service.families, service.family_policy) = (vec![IpFamily::Ipv4], FamilyPolicy::SingleStack);
+        service.annotations.extend(key.map(|key| (SHARING_KEY.to_owned(), key.to_string())));
+        service.ports = ports.iter().map(|port| fixtures::port(&port.to_string(), "TCP", u16::from(*port))).collect();
+        add(&mut inventory, &format!("s{index}"), service, Vec::new());
+    }
+    inventory
 }
 
 /// What happens to pools.
@@ -261,6 +293,26 @@ proptest! {
     #[test]
     fn agents_serve_what_the_controller_gives_and_nothing_else(case in case()) {
         prop_assert_eq!(case.is_given(), case.is_served());
+    }
+
+    #[test]
+    fn agents_serve_an_address_to_those_whom_the_controller_leaves_it(
+        sharers in proptest::collection::vec(sharer(), 2..5),
+    ) {
+        let inventory = sharing(&sharers);
+        let left: BTreeSet<ObjectName> = given_of(&inventory, &settings())
+            .into_iter()
+            .filter_map(|(name, verdict)| match verdict {
+                Verdict::Decided(decision) => {
+                    decision.addresses.iter().any(|given| given.address == ip("192.0.2.1")).then_some(name)
+                }
+                _ => None,
+            })
+            .collect();
+        let composed = composed_of(inventory.clone(), &settings());
+        let serves = |name: &&ObjectName| composed.desired.services.iter().any(|one| one.name.starts_with(&format!("{name}:")));
+        let served: BTreeSet<ObjectName> = inventory.services.keys().filter(serves).cloned().collect();
+        prop_assert_eq!(left, served);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::model::{
     ControlPlaneSettings, DesiredState, Inventory, Judgement, KubernetesSettings, Peer, Reason, Service, Severity,
-    Shared, Snapshot, Subject,
+    Shared, Snapshot, Subject, network::Subnet,
 };
 
 /// What is put together.
@@ -33,6 +33,8 @@ pub struct Sources<'a> {
     pub age: Duration,
     /// What the maps have room for.
     pub room: Room,
+    /// Subnets on this node's links.
+    pub connected: &'a [Subnet],
 }
 
 /// What comes of it.

@@ -6,8 +6,8 @@ use super::*;
 use crate::{
     cluster::fixtures::*,
     model::{
-        AnnounceNodes, AnnouncePolicy, AnnounceWhen, AnnouncerKind, ClusterPool, ClusterService, Node, ObjectName,
-        Origin, ServersFrom, inventory::EndpointSlice,
+        AnnounceNodes, AnnouncePolicy, AnnounceWhen, AnnouncerKind, ClusterService, Node, ObjectName, Origin,
+        ServersFrom, inventory::EndpointSlice,
     },
 };
 
@@ -20,6 +20,7 @@ struct World {
     snapshot: Snapshot,
     age: Duration,
     room: Room,
+    connected: Vec<Subnet>,
 }
 
 impl World {
@@ -39,6 +40,7 @@ impl World {
                 source_ranges: 1000,
                 peers: 100,
             },
+            connected: Vec::new(),
         }
     }
 
@@ -64,6 +66,7 @@ impl World {
             snapshot: Some(&self.snapshot),
             age: self.age,
             room: self.room.clone(),
+            connected: &self.connected,
         }
     }
 
@@ -112,70 +115,13 @@ fn services_stand_beside_the_configuration_and_peers_come_from_nodes() {
     assert_eq!(names(&world.compose()), [""; 0]);
 }
 
-#[test]
-fn the_elder_of_two_keeps_address_and_port() {
-    let mut world = World::new();
-    world.add("a-young", 7, &["192.0.2.1"], &["n1"]);
-    world.add("b-old", 3, &["192.0.2.1"], &["n2"]);
-    let composed = world.compose();
-    assert_eq!(names(&composed), ["ns/b-old:80/tcp"]);
-    assert_eq!(judged(&composed), "ns/a-young refused AddressTaken\n");
-    world.service("a-young").ports[0].port = 81;
-    assert_eq!(names(&world.compose()), ["ns/a-young:81/tcp", "ns/b-old:80/tcp"], "another port is another service");
-}
-
-#[test]
-fn vips_of_the_configuration_and_cluster_ips_are_refused() {
-    let mut world = World::new();
-    world.control_plane = Some(control_plane());
-    world.add("api", 1, &["192.0.2.10"], &["n1"]);
-    world.add("inner", 2, &["192.0.2.99"], &["n1"]);
-    world.add("owner", 3, &[], &[]);
-    world.service("owner").cluster_ips = vec![ip("192.0.2.99")];
-    let composed = world.compose();
-    assert_eq!(names(&composed), ["control-plane"]);
-    let expected = "ns/api refused AddressRefused\nns/inner refused AddressRefused\nns/owner note AddressPending\n";
-    assert_eq!(judged(&composed), expected);
-}
-
-#[test]
-fn an_address_whose_pool_is_gone_or_overlapped_away_is_not_announced() {
-    let mut world = World::new();
-    world.add("web", 1, &["198.51.100.1"], &["n1"]);
-    let mut composer = Composer::default();
-    let mut served = |world: &World| {
-        let composed = composer.compose(&world.sources());
-        assert_eq!(composed.desired.announcements.len(), composed.served);
-        composed.served
-    };
-    let put = |world: &mut World, pool: ClusterPool| {
-        world.inventory().pools.insert("more".to_owned(), pool);
-    };
-    put(&mut world, offered(1, pool(&["198.51.100.0/24"])));
-    assert_eq!(served(&world), 1);
-    // An edit that takes addresses of another pool leaves what was in force before it.
-    put(&mut world, offered(1, pool(&["192.0.2.255"])));
-    assert_eq!(served(&world), 1);
-    assert_eq!(world.compose().served, 0, "an agent that did not see it");
-    // Until the controller says that something else is.
-    put(&mut world, ClusterPool { is_judged: true, ..offered(1, pool(&["192.0.2.255"])) });
-    assert_eq!(served(&world), 0);
-    let good = pool(&["198.51.100.0/24"]);
-    put(&mut world, ClusterPool { is_judged: true, last_good: Some(good), ..offered(1, pool(&["192.0.2.255"])) });
-    assert_eq!((served(&world), world.compose().served), (1, 1), "agents agree by the controller's word");
-    world.inventory().pools.remove("more");
-    assert_eq!(served(&world), 0);
-    // A younger pool that overlaps an elder one is not in force at all.
-    put(&mut world, offered(7, pool(&["192.0.2.255-198.51.100.9"])));
-    assert_eq!(served(&world), 0);
-}
-
 fn control_plane() -> ControlPlaneSettings {
     ControlPlaneSettings {
         vips: vec![ip("192.0.2.10")],
         port: 6443,
         server_port: 6443,
         connect_translation: false,
+        local_first: false,
         backends: vec![ip("10.0.0.1"), ip("10.0.0.2")],
         from: ServersFrom::Endpoints,
         node_selector: Default::default(),
@@ -415,3 +361,6 @@ proptest! {
         }
     }
 }
+
+#[path = "compose_address_tests.rs"]
+mod addresses;

@@ -166,6 +166,7 @@ fn build(settings: &ControlPlaneSettings, servers: &[IpAddr]) -> Service {
         mss_clamp: MssClamp::Auto,
         hold: HoldWhen::PortOpen,
         connect_translation: settings.connect_translation,
+        local_first: settings.local_first,
     }
 }
 
@@ -197,6 +198,7 @@ mod tests {
             port: 6443,
             server_port: 6443,
             connect_translation: false,
+            local_first: false,
             backends: vec![ip("10.0.0.9")],
             from,
             node_selector: Labels::from([(ROLE.to_owned(), String::new())]),

@@ -103,6 +103,7 @@ pub fn add(inventory: &mut Inventory, name: &str, service: ClusterService, slice
 /// `kubernetes` as it is by default, for node `n1`.
 pub fn settings() -> KubernetesSettings {
     KubernetesSettings {
+        local_first: false,
         access: ClusterAccess { kubeconfig: None, servers: Vec::new(), state_file: "/dev/null".into() },
         max_snapshot_age: Duration::from_secs(3600),
         class: "levee.dev/levee".to_owned(),

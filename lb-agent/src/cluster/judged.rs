@@ -49,9 +49,10 @@ struct One {
 /// What is new about the wishes.
 #[derive(Debug)]
 pub(super) enum News {
-    /// There may be others, or in another order.
+    /// There may be others, in another order, or of Services that changed.
     Anything,
-    /// They are of the same Services, which are as they were; these have another, told after the one before.
+    /// They are of the same Services, which are as they were (their ages, ports, keys and addresses too), and judged by
+    /// the same; these have another, told after the one before.
     Wishes(Vec<(Shared<Wish>, Shared<Wish>)>),
 }
 
@@ -71,7 +72,7 @@ impl Judged {
                 && basis.taken == taken
         });
         let before = std::mem::take(&mut self.services);
-        let before = if same.is_some() { before } else { Vec::new() };
+        let before = same.as_ref().map(|_| before);
         let basis =
             same.unwrap_or_else(|| Basis { settings: settings.clone(), nodes: inventory.nodes.clone(), taken, pools });
         let news = self.judge(&basis, inventory, before);
@@ -83,22 +84,25 @@ impl Judged {
     }
 
     /// The wishes, the eldest Service's first.
-    pub(super) fn wishes(&self) -> impl Iterator<Item = (&ObjectName, &Shared<Wish>)> {
+    pub(super) fn wishes(&self) -> impl Iterator<Item = (&ObjectName, &ClusterService, &Shared<Wish>)> {
         self.order.iter().filter_map(|index| {
             let one = &self.services[*index];
-            Some((&one.name, one.wish.as_ref()?))
+            Some((&one.name, &*one.service, one.wish.as_ref()?))
         })
     }
 
-    fn judge(&mut self, basis: &Basis, inventory: &Inventory, before: Vec<One>) -> News {
+    /// Judges all but those of `before` that did not change; `None` if they were judged by something else.
+    fn judge(&mut self, basis: &Basis, inventory: &Inventory, before: Option<Vec<One>>) -> News {
         let forbidden = Forbidden::of(&inventory.nodes, [], &basis.settings.reserved);
         let rules = Rules {
             class: ClassRule::of(&basis.settings),
             admission: Admission { pools: &basis.pools, forbidden: &forbidden },
             taken: &basis.taken,
             nodes: Nodes::of(inventory),
+            local_first: basis.settings.local_first,
         };
-        let mut news = (before.len() == inventory.services.len()).then(Vec::new);
+        let mut news = before.as_ref().filter(|before| before.len() == inventory.services.len()).map(|_| Vec::new());
+        let before = before.unwrap_or_default();
         let (mut before, mut slices) = (before.into_iter().peekable(), inventory.slices.iter().peekable());
         self.services.reserve_exact(inventory.services.len());
         for (name, service) in &inventory.services {
@@ -125,7 +129,7 @@ impl Judged {
         self.order = self.services.iter().enumerate().filter_map(asks).collect();
         let age = |index: &usize| {
             let one = &self.services[*index];
-            (one.service.created, &one.service.uid, &one.name)
+            (one.service.created, &one.name)
         };
         self.order.sort_by(|a, b| age(a).cmp(&age(b)));
     }

@@ -43,6 +43,8 @@ pub struct Rules<'a> {
     pub taken: &'a BTreeSet<IpAddr>,
     /// Which nodes there are.
     pub nodes: Nodes<'a>,
+    /// Whether nodes with endpoints give them the flows that enter there.
+    pub local_first: bool,
 }
 
 /// Which field of a Service gives it an address.
@@ -91,7 +93,7 @@ pub fn wish(
         Ok(ranges) => ranges,
         Err(message) => {
             judge(Severity::Refused, Reason::SourceRangesInvalid, message);
-            return Some(wish);
+            return Some(Wish { vips, ..wish });
         }
     };
     let services = services(rules, name, service, slices, &vips, &source_ranges, &mut judge);
@@ -240,6 +242,7 @@ fn services(
                 mss_clamp: MssClamp::Auto,
                 hold: HoldWhen::Trusted,
                 connect_translation: false,
+                local_first: rules.local_first,
             };
             services.push(service.into());
         }

@@ -18,6 +18,7 @@ impl World {
         let (taken, pools) = (BTreeSet::new(), PoolSet::default().follow(&self.inventory.pools));
         let forbidden = Forbidden::of(&self.inventory.nodes, [], &[]);
         let rules = Rules {
+            local_first: false,
             class: ClassRule::of(&self.settings),
             admission: Admission { pools: &pools, forbidden: &forbidden },
             taken: &taken,

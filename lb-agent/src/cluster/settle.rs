@@ -1,10 +1,10 @@
-//! The settling of what only one can have: addresses with ports, and room in the maps. The elder Service comes first.
+//! The settling of what only one can have: addresses (`owners`), and room in the maps. The elder Service comes first.
 //!
-//! As long as nothing but backends changes, and there is room for them, who has what stays: then only the Services that
-//! changed are looked at.
+//! Who has what follows from the Services themselves, the VIPs that they ask for, and the situation. As long as nothing but
+//! backends changes, and there is room for them, it stays: then only the Services that changed are looked at.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashSet},
     net::IpAddr,
     time::Duration,
 };
@@ -13,13 +13,14 @@ use super::{
     compose::{Composed, Sources},
     forbidden::Forbidden,
     judged::Judged,
+    owners::Owners,
     problem::Problem,
     room::Room,
     service::Wish,
 };
 use crate::model::{
     AnnounceNodes, AnnouncePolicy, AnnounceWhen, Announcement, ClusterNode, Inventory, Judgement, KubernetesSettings,
-    ObjectName, Origin, Protocol, Reason, Service, Severity, Shared, Snapshot, Subject,
+    ObjectName, Origin, Reason, Service, Severity, Shared, Snapshot, Subject, network::Subnet,
 };
 
 /// What is settled by, beside the Services themselves and what there is without them.
@@ -28,6 +29,8 @@ pub(super) struct Situation {
     /// What the maps have room for.
     room: Room,
     lifetime: Duration,
+    /// Subnets on this node's links.
+    connected: Vec<Subnet>,
     /// This node's object: its labels and standing.
     node: Option<ClusterNode>,
     /// Why no VIP of a Service is announced here.
@@ -66,6 +69,7 @@ impl Situation {
         Self {
             room: sources.room.clone(),
             lifetime: settings.lifetime,
+            connected: sources.connected.to_vec(),
             node,
             withheld: withheld.map(str::to_owned),
             changes_in: left.filter(|_| is_saved),
@@ -123,7 +127,7 @@ pub(super) fn settle(situation: &Situation, inventory: &Inventory, judged: &Judg
     let settlement = Settlement {
         situation,
         forbidden: Forbidden::of([], services, &[]),
-        owners: HashMap::new(),
+        owners: Owners::settle(judged.wishes()),
         vips: HashSet::new(),
         room: situation.room.clone().beside(&result.desired),
         is_tight: false,
@@ -136,7 +140,7 @@ struct Settlement<'a> {
     situation: &'a Situation,
     /// Cluster addresses of Services: they change too often to judge every Service again by them.
     forbidden: Forbidden<'a>,
-    owners: HashMap<(IpAddr, Protocol, u16), &'a ObjectName>,
+    owners: Owners<'a>,
     vips: HashSet<IpAddr>,
     room: Room,
     is_tight: bool,
@@ -145,7 +149,7 @@ struct Settlement<'a> {
 
 impl<'a> Settlement<'a> {
     fn settle(mut self, judged: &'a Judged, without: Composed) -> Settled {
-        for (name, wish) in judged.wishes() {
+        for (name, _, wish) in judged.wishes() {
             self.result.judgements.extend(wish.judgements.iter().cloned());
             let mut refused = BTreeSet::new();
             let mut is_served = false;
@@ -180,7 +184,7 @@ impl<'a> Settlement<'a> {
         refused: &mut BTreeSet<(Reason, String)>,
     ) -> bool {
         let mut service = service.clone();
-        let objections = service.vips.iter().map(|vip| self.objection(*vip, &service.ports, service.protocol));
+        let objections = service.vips.iter().map(|vip| self.objection(name, *vip));
         let objections: Vec<_> = objections.collect();
         if objections.iter().any(Option::is_some) {
             let mut is_free = objections.iter().map(Option::is_none);
@@ -199,34 +203,25 @@ impl<'a> Settlement<'a> {
             return false;
         }
         for vip in &service.vips {
-            for port in &service.ports {
-                self.owners.insert((*vip, service.protocol, *port), name);
-            }
             if self.vips.insert(*vip)
                 && let Some(policy) = wish.vips.get(vip)
             {
-                self.announce(*vip, policy);
+                self.announce(name, *vip, policy);
             }
         }
         self.result.desired.services.push(service);
         true
     }
 
-    /// Why a Service cannot have this VIP with these ports.
-    fn objection(&self, vip: IpAddr, ports: &[u16], protocol: Protocol) -> Option<(Reason, String)> {
+    /// Why a Service cannot have this VIP.
+    fn objection(&self, name: &'a ObjectName, vip: IpAddr) -> Option<(Reason, String)> {
         if let Some(owner) = self.forbidden.owner(vip) {
             return Some((Reason::AddressRefused, Problem::Forbidden { address: vip, owner }.to_string()));
         }
-        ports.iter().find_map(|port| {
-            let owner = self.owners.get(&(vip, protocol, *port))?;
-            let message = format!(
-                "{vip} port {port}/{protocol} belongs to the elder Service {owner}; choose another address or port"
-            );
-            Some((Reason::AddressTaken, message))
-        })
+        self.owners.objection(name, vip).map(|problem| (Reason::AddressTaken, problem.to_string()))
     }
 
-    fn announce(&mut self, vip: IpAddr, policy: &AnnouncePolicy) {
+    fn announce(&mut self, name: &ObjectName, vip: IpAddr, policy: &AnnouncePolicy) {
         let node = self.situation.node.as_ref();
         let has = |(key, value): (&String, &String)| node.is_some_and(|node| node.labels.get(key) == Some(value));
         let not_selected = || {
@@ -237,6 +232,17 @@ impl<'a> Settlement<'a> {
             ))
         };
         if let Some(why) = self.situation.withheld.clone().or_else(not_selected) {
+            self.result.withheld.insert(vip, why);
+            return;
+        }
+        if let Some(Subnet { net, interface }) =
+            self.situation.connected.iter().find(|subnet| subnet.net.contains(&vip))
+        {
+            let why = format!(
+                "{vip} lies in {net} of {interface}, on a link of this node: hosts there ask for it by ARP or NDP, which nobody answers; take addresses outside the nodes' subnets"
+            );
+            let judgement = Judgement::on(name, Severity::Warning, Reason::AddressOnLink, why.clone());
+            self.result.judgements.push(judgement.into());
             self.result.withheld.insert(vip, why);
             return;
         }

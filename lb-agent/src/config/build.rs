@@ -118,5 +118,6 @@ fn service(draft: DraftService) -> Service {
         mss_clamp: draft.mss_clamp,
         hold: HoldWhen::Trusted,
         connect_translation: draft.connect_translation.value,
+        local_first: draft.local_first,
     }
 }

@@ -35,6 +35,7 @@ fn a_cluster_has_its_defaults_and_the_sample_shows_them() {
         services: true,
         reserved: Vec::new(),
         lifetime: Duration::from_secs(30),
+        local_first: false,
         node_name: "n1".to_owned(),
         peers_from_nodes: false, // `HEAD` has peers
     };
@@ -79,11 +80,11 @@ fn a_control_plane_has_its_defaults_and_the_sample_shows_them() {
 #[test]
 fn a_control_plane_without_a_cluster_is_static() {
     let own = control_plane(
-        "port: 443, serverPort: 6443, backends: [10.0.2.2, 10.0.1.2], announcer: none, connectTranslation: on",
+        "port: 443, serverPort: 6443, backends: [10.0.2.2, 10.0.1.2], announcer: none, connectTranslation: on, localFirst: true",
         "",
     );
     assert_eq!((own.from, own.port, own.announced_for), (ServersFrom::Static, 443, None));
-    assert_eq!((own.server_port, own.connect_translation), (6443, true));
+    assert_eq!((own.server_port, own.connect_translation, own.local_first), (6443, true, true));
     assert_eq!((own.backends, own.probe.unwrap().port), (vec![ip("10.0.1.2"), ip("10.0.2.2")], 6443));
 }
 

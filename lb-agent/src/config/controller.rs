@@ -31,6 +31,7 @@ const KEYS: &[&str] = &[
     "log",
     "leaderElection",
     "writeTimeout",
+    "nodeLeaseGrace",
     "controlPlane",
     "nsxt",
 ];
@@ -60,6 +61,8 @@ pub struct ControllerConfig {
     pub election: Option<LeaderElection>,
     /// How long to wait for the answer to a write, 1..=60 s. Default 10 s.
     pub write_timeout: Duration,
+    /// How long a node has to be gone until its Lease is removed, 1 s..=24 h. Default 10 min.
+    pub lease_grace: Duration,
     /// The routes to the API servers' VIPs that are kept in NSX-T; `None` if none are.
     pub routes: Option<RouteConfig>,
     /// What was accepted but is hardly meant.
@@ -119,6 +122,9 @@ fn read(root: &Node, base_dir: &std::path::Path, problems: &mut Problems) -> Opt
     };
     let (kubeconfig, identity, class) = (words("kubeconfig"), words("identity"), words("loadBalancerClass"));
     let default_class = fields.optional("defaultClass").and_then(|value| boolean(value, "defaultClass", problems));
+    let mut reserved = each(fields.optional("reserved"), "reserved", problems, network);
+    let (vips, routes) = controller_routes::routes(&fields, base_dir, problems);
+    reserved.extend(vips.into_iter().map(IpNet::from));
     Some(ControllerConfig {
         kubeconfig: kubeconfig.map(|path| base_dir.join(path)),
         identity,
@@ -126,12 +132,13 @@ fn read(root: &Node, base_dir: &std::path::Path, problems: &mut Problems) -> Opt
             class: class.unwrap_or_else(|| DEFAULT_CLASS.to_owned()),
             default_class: default_class.is_some_and(|value| value.value),
         },
-        reserved: each(fields.optional("reserved"), "reserved", problems, network),
+        reserved,
         http: http(&fields, problems),
         log: log(&fields, problems),
         election: election(&fields, problems),
         write_timeout: seconds(&fields, "writeTimeout", 1, 60, Duration::from_secs(10), problems),
-        routes: controller_routes::routes(&fields, base_dir, problems),
+        lease_grace: seconds(&fields, "nodeLeaseGrace", 1, 24 * 3600, Duration::from_secs(600), problems),
+        routes,
         warnings: Vec::new(),
     })
 }
@@ -231,7 +238,7 @@ mod tests {
         let config = parse(
             "kubeconfig: admin.conf\nidentity: n1\nloadBalancerClass: example.com/lb\ndefaultClass: true\n\
              reserved: [192.0.2.1, \"2001:db8::/64\"]\nhttp: off\nlog: {level: debug}\n\
-             leaderElection: {namespace: a, name: b, leaseDuration: 9s, renewDeadline: 6s, retryPeriod: 1s}\nwriteTimeout: 3s\n",
+             leaderElection: {namespace: a, name: b, leaseDuration: 9s, renewDeadline: 6s, retryPeriod: 1s}\nwriteTimeout: 3s\nnodeLeaseGrace: 1h\n",
         );
         let config = config.unwrap();
         assert_eq!(config.kubeconfig.as_deref(), Some(Path::new("/etc/levee/admin.conf")));
@@ -242,7 +249,7 @@ mod tests {
         assert_eq!((election.namespace.as_str(), election.name.as_str()), ("a", "b"));
         let seconds = Duration::from_secs;
         assert_eq!(election.timing, Timing::new(seconds(9), seconds(6), seconds(1)).unwrap());
-        assert_eq!(config.write_timeout, Duration::from_secs(3));
+        assert_eq!((config.write_timeout, config.lease_grace), (seconds(3), seconds(3600)));
         assert_eq!(parse("leaderElection: off").unwrap().election, None);
     }
 

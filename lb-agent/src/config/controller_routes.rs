@@ -1,6 +1,6 @@
 //! `controlPlane` and `nsxt` of the controller's file: to which addresses routes are kept, and where.
 
-use std::path::Path;
+use std::{net::IpAddr, path::Path};
 
 use super::{
     authorities::CaFiles,
@@ -20,19 +20,18 @@ pub struct RouteConfig {
     pub nsxt: NsxtConfig,
 }
 
-/// What the file says of routes. The controller always has a cluster to learn servers from.
-pub(super) fn routes(fields: &Fields<'_>, base_dir: &Path, problems: &mut Problems) -> Option<RouteConfig> {
+/// The VIPs of the API servers, which no Service gets, and what the file says of routes to them. The controller always
+/// has a cluster to learn servers from.
+pub(super) fn routes(
+    fields: &Fields<'_>,
+    base_dir: &Path,
+    problems: &mut Problems,
+) -> (Vec<IpAddr>, Option<RouteConfig>) {
     let (control_plane, nsxt) = (fields.optional("controlPlane"), fields.optional("nsxt"));
-    match (control_plane, nsxt) {
-        (None, Some(nsxt)) => {
-            let reason = "`nsxt` keeps routes to the VIPs of `controlPlane`, which is not there; add it, with `vips` and `probe`";
-            problems.refuse(nsxt.place, reason);
-        }
-        (Some(control_plane), None) => {
-            let reason = "`controlPlane` is for the routes of `nsxt`, which is not there; the agents have a `controlPlane` of their own";
-            problems.warn(control_plane.place, reason);
-        }
-        _ => {}
+    if let (None, Some(nsxt)) = (control_plane, nsxt) {
+        let reason =
+            "`nsxt` keeps routes to the VIPs of `controlPlane`, which is not there; add it, with `vips` and `probe`";
+        problems.refuse(nsxt.place, reason);
     }
     let mut ca_files = CaFiles::new(base_dir);
     let control_plane = control_plane.and_then(|value| draft_cluster::control_plane(value, &mut ca_files, problems));
@@ -40,7 +39,8 @@ pub(super) fn routes(fields: &Fields<'_>, base_dir: &Path, problems: &mut Proble
         cluster_check::check_alone(control_plane, problems);
     }
     let nsxt = nsxt.and_then(|value| nsxt::nsxt(value, base_dir, problems));
-    Some(RouteConfig { control_plane: control_plane?.build(true), nsxt: nsxt? })
+    let Some(control_plane) = control_plane.map(|draft| draft.build(true)) else { return (Vec::new(), None) };
+    (control_plane.vips.clone(), nsxt.map(|nsxt| RouteConfig { control_plane, nsxt }))
 }
 
 #[cfg(test)]
@@ -75,8 +75,9 @@ mod tests {
     #[test]
     fn halves_and_contradictions_are_told() {
         let plane = "controlPlane: {vips: [192.0.2.1], probe: none}\n";
-        let alone = parse(plane).unwrap();
-        assert_eq!((alone.routes, alone.warnings.len()), (None, 1));
+        let alone = parse(&format!("reserved: [10.0.0.0/8]\n{plane}")).unwrap();
+        let reserved = ["10.0.0.0/8", "192.0.2.1/32"].map(|network| network.parse().unwrap());
+        assert_eq!((alone.routes, alone.reserved, alone.warnings), (None, reserved.to_vec(), Vec::new()));
         let cases = [
             (NSXT.to_owned(), "c.yaml:1:7: `nsxt` keeps routes to the VIPs of `controlPlane`, which is not there"),
             (

@@ -15,7 +15,7 @@ use super::{
     draft::{absolute_path, each, some_of},
     draft_probe::{self, ProbeDefaults},
     error::{Place, Problems},
-    read::{Fields, Located, address, boolean, choice, duration, integer, quoted, text},
+    read::{Fields, Located, address, boolean, choice, duration, flag, integer, quoted, text},
     target_port,
     yaml::{Node, Value},
 };
@@ -36,6 +36,7 @@ const KUBERNETES_KEYS: &[&str] = &[
     "announceLifetime",
     "nodeName",
     "peersFromNodes",
+    "localFirst",
 ];
 const CONTROL_PLANE_KEYS: &[&str] = &[
     "vips",
@@ -48,6 +49,7 @@ const CONTROL_PLANE_KEYS: &[&str] = &[
     "announcer",
     "announceLifetime",
     "connectTranslation",
+    "localFirst",
 ];
 /// The label that kubeadm puts on nodes with an API server.
 const ROLE: &str = "node-role.kubernetes.io/control-plane";
@@ -68,6 +70,7 @@ pub(super) struct DraftKubernetes {
     services: bool,
     reserved: Vec<IpNet>,
     lifetime: Duration,
+    local_first: bool,
     node_name: Option<String>,
     peers_from_nodes: Option<bool>,
 }
@@ -82,6 +85,7 @@ pub(super) struct DraftControlPlane {
     /// With the place of `serverPort`, or of the whole.
     pub(super) server_port: Located<u16>,
     connect_translation: bool,
+    local_first: bool,
     node_selector: Labels,
     probe: Option<Probe>,
     announced_for: Option<Duration>,
@@ -98,6 +102,7 @@ impl DraftKubernetes {
             services: self.services,
             reserved: self.reserved,
             lifetime: self.lifetime,
+            local_first: self.local_first,
             node_name: self.node_name.unwrap_or_else(|| node.to_owned()),
             peers_from_nodes: self.peers_from_nodes.unwrap_or(!has_peers),
         }
@@ -120,6 +125,7 @@ impl DraftControlPlane {
             port: self.port,
             server_port: self.server_port.value,
             connect_translation: self.connect_translation,
+            local_first: self.local_first,
             backends,
             from,
             node_selector: self.node_selector,
@@ -134,6 +140,7 @@ pub(super) fn kubernetes(value: &Node, base_dir: &Path, problems: &mut Problems)
     let fields = Fields::of(value, "kubernetes", KUBERNETES_KEYS, problems)?;
     let mut flag = |key| fields.optional(key).and_then(|value| boolean(value, key, problems)).map(|flag| flag.value);
     let (default_class, services, peers_from_nodes) = (flag("defaultClass"), flag("services"), flag("peersFromNodes"));
+    let local_first = flag("localFirst").unwrap_or(false);
     let kubeconfig = fields.optional("kubeconfig").and_then(|value| text(value, "kubeconfig", problems));
     let age = fields.optional("maxSnapshotAge").and_then(|value| duration(value, "maxSnapshotAge", &AGES, problems));
     Some(DraftKubernetes {
@@ -148,6 +155,7 @@ pub(super) fn kubernetes(value: &Node, base_dir: &Path, problems: &mut Problems)
         services: services.unwrap_or(true),
         reserved: each(fields.optional("reserved"), "reserved", problems, prefix),
         lifetime: lifetime(&fields, problems),
+        local_first,
         node_name: object_name(&fields, "nodeName", problems),
         peers_from_nodes,
     })
@@ -238,6 +246,7 @@ pub(super) fn control_plane(
         port,
         server_port,
         connect_translation: target_port::translation(&fields, problems).value,
+        local_first: flag(&fields, "localFirst", problems),
         node_selector: node_selector(&fields, problems),
         probe: probe(&fields, server_port.value, ca_files, problems),
         announced_for: announced.is_none_or(|announced| announced.value).then_some(lifetime),

@@ -10,7 +10,7 @@ use super::{
     draft_probe::{PROBE, probe},
     draft_tracking::{affinity, flow_timeout},
     error::{Place, Problems},
-    read::{Fields, Located, address, boolean, choice, duration, integer, name},
+    read::{Fields, Located, address, boolean, choice, duration, flag, integer, name},
     source_range::range,
     target_port,
     yaml::{Node, Value},
@@ -35,6 +35,7 @@ const KEYS: &[&str] = &[
     "mssClamp",
     "targetPort",
     "connectTranslation",
+    "localFirst",
 ];
 const DELIVERIES: &[(&str, Delivery)] = &[
     ("auto", Delivery::Auto),
@@ -67,6 +68,7 @@ pub(super) struct DraftService {
     pub(super) mss_clamp: MssClamp,
     pub(super) target_port: Option<Located<u16>>,
     pub(super) connect_translation: Located<bool>,
+    pub(super) local_first: bool,
 }
 
 impl DraftService {
@@ -99,6 +101,7 @@ impl DraftService {
             mss_clamp: _,
             target_port,
             connect_translation,
+            local_first: _,
         } = self;
         let places = [place, &mut name.place, &mut delivery.place, &mut ring_size.place, &mut drop_unmatched.place];
         let redirects = target_port.iter_mut().map(|port| &mut port.place).chain([&mut connect_translation.place]);
@@ -153,6 +156,7 @@ pub(super) fn service(value: &Node, ca_files: &mut CaFiles, problems: &mut Probl
         probe: probe(&fields, probed, &PROBE, ca_files, problems),
         target_port,
         connect_translation: target_port::translation(&fields, problems),
+        local_first: flag(&fields, "localFirst", problems),
         slow_start: slow_start(&fields, problems),
         mss_clamp: mss_clamp(&fields, problems),
         ring_size: ring_size(&fields, problems),

@@ -2,13 +2,11 @@
 
 use std::net::IpAddr;
 
-use ipnet::IpNet;
-
 use super::{
     Config,
     error::{ConfigErrors, Place, Problems},
 };
-use crate::model::{InterfaceKind, Network, network::InterfaceAddress};
+use crate::model::{Network, network::InterfaceAddress};
 
 /// Compares the configuration with this host's network.
 ///
@@ -54,9 +52,8 @@ fn check_vip(vip: IpAddr, place: Place, network: &Network, problems: &mut Proble
             "VIP {vip} is an address of {interface} on this host already; remove it there or choose another VIP"
         );
         problems.refuse(place, reason);
-    } else if let Some(own) = network.addresses.iter().find(|own| is_connected(network, own) && own.net.contains(&vip))
-    {
-        let (subnet, interface) = (own.net.trunc(), interface_name(network, own));
+    } else if let Some(subnet) = network.connected().into_iter().find(|subnet| subnet.net.contains(&vip)) {
+        let (subnet, interface) = (subnet.net, subnet.interface);
         let protocol = if vip.is_ipv4() { "ARP" } else { "NDP" };
         let reason = format!(
             "VIP {vip} lies in the connected subnet {subnet} of {interface}: hosts there would ask for it by {protocol}, \
@@ -64,17 +61,6 @@ fn check_vip(vip: IpAddr, place: Place, network: &Network, problems: &mut Proble
         );
         problems.refuse(place, reason);
     }
-}
-
-/// Whether the address makes its subnet reachable on a link, so that hosts there resolve addresses of it themselves.
-fn is_connected(network: &Network, address: &InterfaceAddress) -> bool {
-    let loopback =
-        |index| network.interfaces.get(index).is_some_and(|interface| interface.kind == InterfaceKind::Loopback);
-    let host_route = match address.net {
-        IpNet::V4(net) => net.prefix_len() == 32,
-        IpNet::V6(net) => net.prefix_len() == 128,
-    };
-    !host_route && !loopback(&address.interface)
 }
 
 fn interface_name<'n>(network: &'n Network, address: &InterfaceAddress) -> &'n str {

@@ -136,6 +136,11 @@ pub(super) fn boolean(node: &Node, what: &str, problems: &mut Problems) -> Optio
     choice(node, what, &[("true", true), ("false", false)], problems)
 }
 
+/// `true` or `false` by name, `false` if it is not written.
+pub(super) fn flag(fields: &Fields<'_>, name: &str, problems: &mut Problems) -> bool {
+    fields.optional(name).and_then(|value| boolean(value, name, problems)).is_some_and(|flag| flag.value)
+}
+
 /// One of a few words.
 pub(super) fn choice<T: Copy>(
     node: &Node,

@@ -19,6 +19,7 @@ mod objects;
 mod pace;
 mod pool_status;
 mod reconcile;
+mod removed;
 mod report;
 mod writer;
 
@@ -53,6 +54,10 @@ pub struct Settings {
     pub identity: String,
     /// How long to wait for an answer to a write. Default 10 s.
     pub write_timeout: Duration,
+    /// Namespace of the nodes' Leases.
+    pub lease_namespace: String,
+    /// How long a node has to be gone until its Lease is removed. Default 10 min.
+    pub lease_grace: Duration,
 }
 
 /// Until when this process leads; `None` while it does not. Asked again before each write.

@@ -25,6 +25,7 @@ use super::{
     objects::{self, PoolItem, ServiceItem},
     pace::Pace,
     pool_status::{self, Counts, Told},
+    removed::Removal,
     report::{PoolReport, SharedReport},
     writer::{Failure, Outcome, Writer},
 };
@@ -92,6 +93,15 @@ impl Reconciler {
             pools: follow(Api::<VipPool>::all(client.clone()), "VipPool", objects::pool, &mut tasks),
             nodes: follow(Api::<Node>::all(client.clone()), "Node", objects::node, &mut tasks),
         };
+        let removal = Removal {
+            client: client.clone(),
+            lead: lead.clone(),
+            namespace: settings.lease_namespace.clone(),
+            grace: settings.lease_grace,
+            timeout: settings.write_timeout,
+            nodes: watches.nodes.clone(),
+        };
+        tasks.spawn(removal.run());
         let events = Events::start(client.clone(), &settings.identity, report.clone(), &mut tasks);
         Self {
             writer: Arc::new(Writer::new(client, lead, settings.write_timeout)),

@@ -26,6 +26,8 @@ impl Running {
             reserved: vec!["192.0.2.0/32".parse().unwrap()],
             identity: "n1".to_owned(),
             write_timeout: Duration::from_secs(5),
+            lease_namespace: "levee-system".to_owned(),
+            lease_grace: Duration::from_secs(600),
         };
         let (lead, leads) = watch::channel(forever());
         let (report, cancel) = (SharedReport::default(), CancellationToken::new());

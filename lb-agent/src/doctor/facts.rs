@@ -31,6 +31,17 @@ pub struct Facts {
     pub announced: Read<Vec<(IpAddr, u32)>>,
     /// Settings for all interfaces.
     pub sysctls: Sysctls,
+    /// What the controller's file says of routes in NSX-T, if one was named.
+    pub routed: Option<Read<Routed>>,
+}
+
+/// VIPs to which NSX-T has routes.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Routed {
+    /// The gateway that has them.
+    pub tier1: String,
+    /// The VIPs; empty if the controller keeps no routes.
+    pub vips: BTreeSet<IpAddr>,
 }
 
 /// The kernel.
@@ -70,6 +81,8 @@ pub struct InterfaceFacts {
     pub offloads: Read<BTreeSet<String>>,
     /// Whether it is one end of a veth pair.
     pub is_veth: bool,
+    /// Its driver, if it has one.
+    pub driver: Option<String>,
     /// Its settings.
     pub sysctls: Sysctls,
 }

@@ -9,9 +9,10 @@ use std::{
 
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
-use super::facts::{AgentFacts, Facts, InterfaceFacts, Read, Sysctls, System};
+use super::facts::{AgentFacts, Facts, InterfaceFacts, Read, Routed, Sysctls, System};
 use crate::{
     api,
+    config::ControllerConfig,
     dataplane::KernelVersion,
     inspect::{self, DataplaneError, Inspection, Inspector, Rings},
     model::Network,
@@ -19,8 +20,9 @@ use crate::{
     status::AgentStatus,
 };
 
-/// Reads everything about the node of the calling process. `socket` is the agent's, `pin_path` where it pins.
-pub async fn gather(pin_path: &Path, socket: &Path) -> Facts {
+/// Reads everything about the node of the calling process. `socket` is the agent's, `pin_path` where it pins, and
+/// `controller` the controller's file, if there is one.
+pub async fn gather(pin_path: &Path, socket: &Path, controller: Option<&Path>) -> Facts {
     let status = api::status(socket).await.map_err(|error| error.to_string());
     let maps = Inspector::open(pin_path).and_then(|maps| maps.read(Rings::Skip)).map_err(|error| said(&error));
     let network = netlink::snapshot_once(&wanted(&maps)).await.map_err(|error| said(&error));
@@ -33,7 +35,23 @@ pub async fn gather(pin_path: &Path, socket: &Path) -> Facts {
         maps,
         network,
         sysctls: sysctls("all"),
+        routed: controller.map(routed),
     }
+}
+
+/// What the controller's file says of routes.
+fn routed(file: &Path) -> Read<Routed> {
+    let config = ControllerConfig::load(file).map_err(|errors| errors.to_string())?;
+    let routes = config
+        .routes
+        .map(|routes| Routed { tier1: routes.nsxt.tier1, vips: routes.control_plane.vips.into_iter().collect() });
+    Ok(routes.unwrap_or_default())
+}
+
+/// The driver of an interface, as sysfs has it.
+fn driver(interface: &str) -> Option<String> {
+    let link = fs::read_link(format!("/sys/class/net/{interface}/device/driver")).ok()?;
+    Some(link.file_name()?.to_string_lossy().into_owned())
 }
 
 fn said(error: &dyn std::error::Error) -> String {
@@ -132,6 +150,7 @@ async fn interfaces(
                 .map(|(id, _)| id)
                 .map_err(|error: DataplaneError| said(&error)),
             offloads: netlink::active_offloads(&name).await.map_err(|error| said(&error)),
+            driver: driver(&name),
             is_veth: index.is_some_and(|index| veths.contains(&index)),
             sysctls: sysctls(&name),
             name,
@@ -174,7 +193,7 @@ mod tests {
     #[tokio::test]
     async fn without_an_agent_and_maps_the_rest_is_read() {
         let folder = tempfile::tempdir().unwrap();
-        let facts = gather(&folder.path().join("pins"), &folder.path().join("agent.sock")).await;
+        let facts = gather(&folder.path().join("pins"), &folder.path().join("agent.sock"), None).await;
         assert!(facts.maps.unwrap_err().contains("nothing of Levee is pinned"));
         assert!(facts.agent.status.is_err() && !facts.agent.presence.running);
         assert_eq!(facts.bpffs.1, Ok(false));

@@ -5,6 +5,7 @@ mod facts;
 mod gather;
 mod interfaces;
 mod node;
+mod nsxt;
 mod services;
 
 #[cfg(test)]
@@ -12,7 +13,7 @@ mod samples;
 
 use serde::Serialize;
 
-pub use facts::{AgentFacts, Facts, InterfaceFacts, Read, Sysctls, System};
+pub use facts::{AgentFacts, Facts, InterfaceFacts, Read, Routed, Sysctls, System};
 pub use gather::gather;
 
 /// How bad a finding is.
@@ -45,10 +46,10 @@ pub struct Finding {
     pub advice: Option<String>,
 }
 
-/// Judges the facts: the node first, then its interfaces, then what it serves.
+/// Judges the facts: the node first, then its interfaces, then what it serves, and what is around it.
 #[must_use]
 pub fn examine(facts: &Facts) -> Vec<Finding> {
-    [node::examine(facts), interfaces::examine(facts), services::examine(facts)].concat()
+    [node::examine(facts), interfaces::examine(facts), services::examine(facts), nsxt::examine(facts)].concat()
 }
 
 /// A check, of which findings are made.

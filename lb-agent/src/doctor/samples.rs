@@ -27,6 +27,7 @@ pub fn healthy() -> Facts {
         linked: Ok(77),
         offloads: Ok(BTreeSet::from(["tx-scatter-gather".to_owned()])),
         is_veth: false,
+        driver: Some("ixgbe".to_owned()),
         sysctls: sysctls(),
     };
     Facts {
@@ -43,6 +44,7 @@ pub fn healthy() -> Facts {
         interfaces: vec![interface],
         announced: Ok(vec![("192.0.2.10".parse().unwrap(), 9)]),
         sysctls: sysctls(),
+        routed: None,
     }
 }
 

@@ -16,11 +16,12 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, info, warn};
 
 use super::{
+    Answer,
     ask::{self, Ask},
     hysteresis::Hysteresis,
     pace::{Pace, Seed},
 };
-use crate::model::{HealthReport, ProbeState, ProbeTarget};
+use crate::model::{Failing, HealthReport, ProbeState, ProbeTarget};
 
 /// Verdicts that wait for the collector; a task with one more waits, too.
 const QUEUED: usize = 256;
@@ -59,6 +60,7 @@ struct Verdict {
     /// Of the task that came to it: a target can be removed and wanted again while its verdict is on the way.
     task: u64,
     state: ProbeState,
+    failing: Option<Failing>,
 }
 
 /// A running task; it ends when this is dropped.
@@ -113,6 +115,7 @@ impl Collector {
         self.report.send_if_modified(|report| {
             let before = report.targets.len();
             report.targets.retain(|target, _| wanted.contains(target));
+            report.failing.retain(|target, _| wanted.contains(target));
             let changed = report.targets.len() != before || !new.is_empty();
             report.targets.extend(new);
             changed
@@ -128,23 +131,29 @@ impl Collector {
             let ask = means(&target);
             let pace = Pace::new(&target, seed, Instant::now());
             let hysteresis = Hysteresis::new(&target.probe, state);
-            let watcher = Watcher { target, task: id, hysteresis, pace };
+            let watcher = Watcher { target, task: id, hysteresis, pace, answered: None, failing: None };
             stop.run_until_cancelled(watcher.run(&ask, verdicts)).await;
         });
         Task { id, _running: cancel.drop_guard() }
     }
 
     fn record(&self, verdict: Verdict) {
-        let Verdict { target, task, state } = verdict;
+        let Verdict { target, task, state, failing } = verdict;
         if self.tasks.get(&target).is_none_or(|current| current.id != task) {
             return; // from a task that was stopped
         }
         self.report.send_if_modified(|report| {
             let before = report.targets.get(&target);
-            log(&target, before, &state);
-            let changed = before != Some(&state);
+            let turned = before != Some(&state);
+            if turned {
+                log(&target, before, &state);
+            }
+            let failed = match failing {
+                Some(failing) => report.failing.insert(target.clone(), failing),
+                None => report.failing.remove(&target),
+            };
             report.targets.insert(target, state);
-            changed
+            turned || failed != failing
         });
     }
 }
@@ -163,21 +172,42 @@ struct Watcher {
     task: u64,
     hysteresis: Hysteresis,
     pace: Pace,
+    /// When the target answered last.
+    answered: Option<Instant>,
+    failing: Option<Failing>,
 }
 
 impl Watcher {
-    /// Asks for ever and hands on every new verdict.
+    /// Asks for ever and hands on every new verdict, and that the target began or ceased to fail.
     async fn run(mut self, ask: &Ask, verdicts: mpsc::Sender<Verdict>) {
         loop {
             sleep_until(self.pace.next(Instant::now())).await;
             let answer = ask().await;
             debug!(address = %self.target.address, port = self.target.probe.port, ?answer, "probed");
-            if !self.hysteresis.take(answer) {
+            let is_other = self.note(&answer, Instant::now());
+            if !self.hysteresis.take(answer) && !is_other {
                 continue;
             }
             let (target, task, state) = (self.target.clone(), self.task, self.hysteresis.state().clone());
-            if verdicts.send(Verdict { target, task, state }).await.is_err() {
+            if verdicts.send(Verdict { target, task, state, failing: self.failing }).await.is_err() {
                 return;
+            }
+        }
+    }
+
+    /// Notes when an answer came; true if the target began or ceased to fail with it.
+    fn note(&mut self, answer: &Answer, now: Instant) -> bool {
+        match answer {
+            Answer::Unknown(_) => false,
+            Answer::No { .. } if self.failing.is_some() => false,
+            Answer::No { .. } => {
+                let answered = self.answered.map(Instant::into_std);
+                self.failing = Some(Failing { since: now.into_std(), answered });
+                true
+            }
+            Answer::Yes | Answer::WantsCredentials(_) => {
+                self.answered = Some(now);
+                self.failing.take().is_some()
             }
         }
     }
@@ -210,7 +240,7 @@ mod tests {
         time::{advance, timeout},
     };
 
-    use super::{super::Answer, *};
+    use super::*;
     use crate::model::{Probe, ProbeKind};
 
     const INTERVAL: Duration = Duration::from_secs(2);
@@ -389,6 +419,25 @@ mod tests {
         running.targets.send_replace(BTreeSet::from([good, bad]));
         running.pass(1).await;
         assert!(!running.report.has_changed().unwrap());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_is_told_before_it_is_enough_for_a_verdict() {
+        let one = target(1, 80);
+        let running = start(std::slice::from_ref(&one), &[]);
+        running.answered(&one, 1).await;
+        assert!(running.report.borrow().failing.is_empty());
+        running.backends.fail(&one, true);
+        running.answered(&one, 2).await;
+        let report = running.report.borrow().clone();
+        let failing = report.failing[&one];
+        assert_eq!(report.state(&one), ProbeState::Healthy);
+        assert!(failing.answered.is_some_and(|answered| answered < failing.since), "{failing:?}");
+        running.answered(&one, 3).await;
+        assert_eq!(running.report.borrow().failing[&one], failing, "since the first of them");
+        running.backends.fail(&one, false);
+        running.answered(&one, 4).await;
+        assert!(running.report.borrow().failing.is_empty());
     }
 
     #[tokio::test(start_paused = true)]

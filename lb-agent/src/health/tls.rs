@@ -3,19 +3,18 @@
 use std::{io, sync::Arc};
 
 use rustls::{
-    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, Error, InvalidMessage, RootCertStore,
-    SignatureScheme,
-    client::{
-        Resumption,
-        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    },
-    crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
+    AlertDescription, CertificateError, ClientConfig, Error, InvalidMessage, RootCertStore,
+    client::Resumption,
+    crypto::ring,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
 };
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use crate::model::{ProbeTarget, TlsProbe, Trust};
+use crate::{
+    model::{ProbeTarget, TlsProbe, Trust},
+    tls::{Anybody, Verifier},
+};
 
 /// A TLS client for one target.
 pub(super) struct Client {
@@ -68,9 +67,9 @@ impl Client {
 
 fn client_config(tls: &TlsProbe) -> Result<ClientConfig, Error> {
     let provider = Arc::new(ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
     let builder = match &tls.trust {
-        Trust::Anybody => builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider))),
+        Trust::Anybody => builder.dangerous().with_custom_certificate_verifier(Arc::new(Verifier::new(Anybody))),
         Trust::Authorities(certificates) => builder.with_root_certificates(roots(certificates)?),
     };
     let mut config = match &tls.credentials.identity {
@@ -91,45 +90,6 @@ fn roots(certificates: &[Vec<u8>]) -> Result<RootCertStore, Error> {
     let mut roots = RootCertStore::empty();
     certificates.iter().try_for_each(|certificate| roots.add(CertificateDer::from(certificate.as_slice())))?;
     Ok(roots)
-}
-
-/// Accepts every certificate, but not a handshake that its key did not sign.
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _certificate: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _name: &ServerName<'_>,
-        _ocsp: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }
 
 #[cfg(test)]

@@ -6,4 +6,5 @@ pub mod convert;
 pub mod crds;
 #[cfg(test)]
 pub(crate) mod fake;
+pub mod node_leases;
 pub mod notices;

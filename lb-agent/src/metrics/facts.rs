@@ -62,7 +62,7 @@ facts! {
     KUBERNETES_OBJECTS = Gauge "levee_kubernetes_objects" "Objects of the inventory, by kind";
     KUBERNETES_SERVED = Gauge "levee_kubernetes_services_served" "Services of the cluster of which at least one port is served";
     KUBERNETES_JUDGEMENTS = Gauge "levee_kubernetes_judgements" "Remarks on objects of the cluster, by severity and reason; lbctl status lists them";
-    KUBERNETES_WITHHELD = Gauge "levee_kubernetes_vips_withheld" "VIPs of Services that are served and not announced by this node: its inventory is too old, it is excluded, or not selected";
+    KUBERNETES_WITHHELD = Gauge "levee_kubernetes_vips_withheld" "VIPs of Services that are served and not announced by this node: its inventory is too old, it is excluded, not selected, or on a link with them";
     KUBERNETES_COMPOSE = Durations "levee_kubernetes_compose_duration_seconds" "Time taken to make services of configuration and inventory, seconds";
     KUBERNETES_SERVER = Info "levee_kubernetes_server" "API server that answered last; absent while none answers";
     KUBERNETES_LISTED = Gauge "levee_kubernetes_listed_timestamp_seconds" "When the last complete list of the resource was there, seconds of Unix time";

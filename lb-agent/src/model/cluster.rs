@@ -33,6 +33,8 @@ pub struct KubernetesSettings {
     pub reserved: Vec<IpNet>,
     /// Lifetime of the Services' VIPs on `lo`. 3 s..=1 h, default 30 s.
     pub lifetime: Duration,
+    /// Whether a node with ready endpoints gives them the new flows that enter there. Default no.
+    pub local_first: bool,
     /// Name of this node's object. Default the name of the node.
     pub node_name: String,
     /// Whether the other nodes of the cluster are peers. Default true unless peers are written.
@@ -61,6 +63,8 @@ pub struct ControlPlaneSettings {
     pub server_port: u16,
     /// Whether connections of a node's own processes to the VIPs go to a server from the start. Default no.
     pub connect_translation: bool,
+    /// Whether a node with a healthy server gives it the new flows that enter there. Default no.
+    pub local_first: bool,
     /// Servers that are known without the API, in ascending order.
     pub backends: Vec<IpAddr>,
     /// Where the servers are learned from.
@@ -144,7 +148,7 @@ macro_rules! reasons {
 reasons! {
     /// An address may not be used by this Service.
     AddressRefused,
-    /// An elder Service has the address and port.
+    /// Another Service has the address, and does not share it.
     AddressTaken,
     /// The Service has no address yet.
     AddressPending,
@@ -170,6 +174,8 @@ reasons! {
     NoServers,
     /// API servers listen on another port than the VIP's.
     ServerPort,
+    /// An address lies in a subnet on a link of this node, where nobody answers for it.
+    AddressOnLink,
 }
 
 impl Judgement {

@@ -88,6 +88,9 @@ pub struct Service {
     pub hold: HoldWhen,
     /// Connections of this node's own processes to the VIPs go to a backend from the start. TCP and UDP only.
     pub connect_translation: bool,
+    /// A node with a healthy backend of its own gives new flows that enter there to that one alone, instead of the one
+    /// that every director would choose.
+    pub local_first: bool,
 }
 
 impl Service {

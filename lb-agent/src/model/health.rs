@@ -5,6 +5,7 @@ use std::{
     fmt,
     net::{IpAddr, SocketAddr},
     sync::Arc,
+    time::Instant,
 };
 
 use serde::Serialize;
@@ -77,11 +78,22 @@ impl ProbeState {
     }
 }
 
+/// Failures in a row, the latest answer included, whether they are enough for a verdict or not.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Failing {
+    /// When the first of them was noticed.
+    pub since: Instant,
+    /// When the target had answered before; `None` if it never did.
+    pub answered: Option<Instant>,
+}
+
 /// The latest verdict on every target that is probed.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct HealthReport {
     /// Verdict per target.
     pub targets: BTreeMap<ProbeTarget, ProbeState>,
+    /// Targets that failed the latest probe.
+    pub failing: BTreeMap<ProbeTarget, Failing>,
 }
 
 impl HealthReport {
@@ -89,5 +101,14 @@ impl HealthReport {
     #[must_use]
     pub fn state(&self, target: &ProbeTarget) -> ProbeState {
         self.targets.get(target).cloned().unwrap_or(ProbeState::Unknown)
+    }
+
+    /// Whether `other` is known to have answered since `target` began to fail. Who does not fail has, as far as is known.
+    #[must_use]
+    pub fn has_answered_since(&self, other: &ProbeTarget, target: &ProbeTarget) -> bool {
+        match (self.failing.get(other), self.failing.get(target)) {
+            (Some(other), Some(target)) => other.answered.is_some_and(|answered| answered >= target.since),
+            _ => true,
+        }
     }
 }

@@ -23,7 +23,7 @@ pub use desired::{
     Peer, Protocol, RingSize, Service,
 };
 pub use drain::{Drain, DrainAnswer, DrainError, DrainRequest, Drained, Drains, NamedBackend};
-pub use health::{BackendAddress, HealthReport, ProbeState, ProbeTarget};
+pub use health::{BackendAddress, Failing, HealthReport, ProbeState, ProbeTarget};
 pub use inventory::{ClusterNode, ClusterService, Inventory, IpFamily, ObjectName, Origin, Snapshot};
 pub use leadership::Leadership;
 pub use members::{Gate, Member, MemberState, Members};

@@ -22,6 +22,31 @@ impl Network {
     pub fn interface_named(&self, name: &str) -> Option<&Interface> {
         self.interfaces.values().find(|interface| interface.name == name)
     }
+
+    /// Subnets that are on a link of this node, in the order of its addresses: hosts there resolve addresses of them
+    /// themselves, by ARP or NDP.
+    #[must_use]
+    pub fn connected(&self) -> Vec<Subnet> {
+        let interface = |address: &InterfaceAddress| self.interfaces.get(&address.interface);
+        let on_link = |address: &&InterfaceAddress| {
+            address.net.prefix_len() < address.net.max_prefix_len()
+                && interface(address).is_none_or(|interface| interface.kind != InterfaceKind::Loopback)
+        };
+        let subnet = |address: &InterfaceAddress| Subnet {
+            net: address.net.trunc(),
+            interface: interface(address).map_or("an interface", |interface| interface.name.as_str()).to_owned(),
+        };
+        self.addresses.iter().filter(on_link).map(subnet).collect()
+    }
+}
+
+/// A subnet on a link of this node.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Subnet {
+    /// Its addresses.
+    pub net: IpNet,
+    /// Name of the interface.
+    pub interface: String,
 }
 
 /// An address of this node.

@@ -3,22 +3,22 @@
 use std::{path::Path, sync::Arc};
 
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme, SupportedCipherSuite,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
+    CertificateError, ClientConfig, Error, RootCertStore, SupportedCipherSuite,
+    crypto::ring,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
 
 use super::error::NsxtError;
-use crate::config::{NsxtAuth, NsxtTrust};
+use crate::{
+    config::{NsxtAuth, NsxtTrust},
+    tls::{Anybody, Belief, Shown, Verifier},
+};
 
 /// The client's side of TLS. It is the same for every request, logins too.
 pub(super) fn client_config(trust: &NsxtTrust, auth: &NsxtAuth) -> Result<ClientConfig, NsxtError> {
     let setup = |error: Error| NsxtError::Setup(error.to_string());
     let provider = Arc::new(ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .map_err(setup)?;
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(setup)?;
     let builder = match trust {
         NsxtTrust::Authorities(certificates) => {
             let mut roots = RootCertStore::empty();
@@ -28,12 +28,10 @@ pub(super) fn client_config(trust: &NsxtTrust, auth: &NsxtAuth) -> Result<Client
             builder.with_root_certificates(roots)
         }
         NsxtTrust::Thumbprints(values) => {
-            let pinned = Pinned { values: Some(values.clone()), provider };
+            let pinned = Verifier::new(Pinned(values.clone()));
             builder.dangerous().with_custom_certificate_verifier(Arc::new(pinned))
         }
-        NsxtTrust::Anybody => {
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(Pinned { values: None, provider }))
-        }
+        NsxtTrust::Anybody => builder.dangerous().with_custom_certificate_verifier(Arc::new(Verifier::new(Anybody))),
     };
     let NsxtAuth::Certificate { certificate, key } = auth else {
         return Ok(builder.with_no_client_auth());
@@ -56,52 +54,16 @@ pub fn thumbprint(certificate: &[u8]) -> Option<[u8; 32]> {
     suite.common.hash_provider.hash(certificate).as_ref().try_into().ok()
 }
 
-/// Accepts certificates by their hash, or every one; never a handshake that the certificate's key did not sign.
+/// Believes certificates by their hash.
 #[derive(Debug)]
-struct Pinned {
-    /// `None`: every one.
-    values: Option<Vec<[u8; 32]>>,
-    provider: Arc<CryptoProvider>,
-}
+struct Pinned(Vec<[u8; 32]>);
 
-impl ServerCertVerifier for Pinned {
-    fn verify_server_cert(
-        &self,
-        certificate: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _name: &ServerName<'_>,
-        _ocsp: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        let hash = thumbprint(certificate);
-        match &self.values {
-            Some(values) if !hash.is_some_and(|hash| values.contains(&hash)) => {
-                Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
-            }
-            _ => Ok(ServerCertVerified::assertion()),
+impl Belief for Pinned {
+    fn judge(&self, shown: Shown<'_>) -> Result<(), Error> {
+        match thumbprint(shown.certificate) {
+            Some(hash) if self.0.contains(&hash) => Ok(()),
+            _ => Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure)),
         }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 

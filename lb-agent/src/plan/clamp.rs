@@ -73,6 +73,7 @@ mod tests {
             mss_clamp: clamp,
             hold: HoldWhen::Trusted,
             connect_translation: false,
+            local_first: false,
         };
         let desired = DesiredState {
             node: Node { name: "a".to_owned(), addresses: vec![ip("10.0.0.1"), ip("fd00::1")] },

@@ -77,6 +77,8 @@ pub struct ServiceDecision {
     pub service: Shared<String>,
     /// Whether the probes are believed: not while they fail every backend, which all take flows then.
     pub probes_believed: bool,
+    /// Whether new flows that enter here go to this node's own backends alone.
+    pub local_first: bool,
     /// Why each backend does or does not take flows.
     pub backends: Vec<BackendDecision>,
 }

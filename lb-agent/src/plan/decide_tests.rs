@@ -68,6 +68,7 @@ impl World {
             mss_clamp: MssClamp::Off,
             hold: HoldWhen::Trusted,
             connect_translation: false,
+            local_first: false,
         };
         let announcement = Announcement {
             vip: ip(VIP),
@@ -255,39 +256,6 @@ fn a_failed_tcp_backend_keeps_its_flows_and_a_udp_backend_none() {
 }
 
 #[test]
-fn a_backend_that_comes_back_starts_slowly_and_says_so() {
-    let mut world = World::new(Delivery::Auto);
-    world.desired.services[0].slow_start = Duration::from_secs(30);
-    world.probe("10.0.0.2", failed());
-    assert_eq!(world.go_on(0).next_change, None);
-    world.probe("10.0.0.2", ProbeState::Healthy);
-    let decision = world.go_on(100);
-    assert_eq!(targets(&decision), [(10, true, true), (1, true, true), (10, true, true)]);
-    assert_eq!(decision.next_change, Some(Duration::from_secs(6)));
-    let shown = &decision.services[0].backends[1];
-    assert_eq!((shown.weight, shown.probe.as_ref().map(|probe| probe.as_str())), (1, Some("tcp :6443")));
-    assert!(shown.reason.ends_with("; slow start: 10 % of its weight"), "{}", shown.reason);
-    let decision = world.go_on(30);
-    assert_eq!((targets(&decision), decision.next_change), (vec![(1, true, true); 3], None));
-}
-
-#[test]
-fn the_earliest_step_of_all_services_is_the_next_change() {
-    let mut world = World::new(Delivery::Auto);
-    world.desired.services[0].slow_start = Duration::from_secs(30);
-    let other = Service {
-        name: "other".to_owned(),
-        slow_start: Duration::from_secs(10),
-        ..(*world.desired.services[0]).clone()
-    };
-    world.desired.services.push(other.into());
-    world.probe("10.0.0.2", failed());
-    world.go_on(0);
-    world.probe("10.0.0.2", ProbeState::Healthy);
-    assert_eq!(world.go_on(1).next_change, Some(Duration::from_secs(2)));
-}
-
-#[test]
 fn a_vip_is_marked_as_held_and_source_ranges_reach_every_entry() {
     let mut world = World::new(Delivery::Auto);
     world.desired.services[0].source_ranges = vec!["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()];
@@ -315,7 +283,8 @@ fn when_all_probes_fail_none_is_believed() {
         "{}",
         decision.services[0].backends[0].reason
     );
-    assert_eq!(decision.services.iter().map(|one| one.probes_believed).collect::<Vec<_>>(), [false]);
+    let said: Vec<_> = decision.services.iter().map(|one| (one.probes_believed, one.local_first)).collect();
+    assert_eq!(said, [(false, false)]);
     world.probe("10.0.0.1", ProbeState::Healthy);
     assert!(world.decide().services[0].probes_believed);
 }
@@ -405,11 +374,20 @@ mod drains;
 #[path = "decide_redirect_tests.rs"]
 mod redirects;
 
+#[path = "decide/tests/doubt.rs"]
+mod doubt;
+
 #[path = "decide/tests/members.rs"]
 mod members;
 
-#[path = "decide_hold_tests.rs"]
+#[path = "decide/tests/hold.rs"]
 mod holding;
+
+#[path = "decide/tests/slow_start.rs"]
+mod slow_start;
+
+#[path = "decide/tests/local_first.rs"]
+mod local_first;
 
 #[path = "decide/tests/histories.rs"]
 mod histories;

@@ -8,6 +8,7 @@
 mod clamp;
 mod decide;
 mod directors;
+mod doubt;
 mod drain;
 mod hop;
 mod judge;

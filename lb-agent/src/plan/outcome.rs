@@ -225,6 +225,7 @@ fn decision(
     ServiceDecision {
         service: service.name.clone().into(),
         probes_believed: !judged.none_believed,
+        local_first: judged.own_alone,
         backends: backends.map(backend).collect(),
     }
 }

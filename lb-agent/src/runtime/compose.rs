@@ -20,7 +20,7 @@ use super::{
 use crate::{
     cluster::{Composed, Composer, Room, Sources},
     config::{Capacities, Config, ConfigErrors},
-    model::{ClusterAccess, Network, Origin, Snapshot},
+    model::{ClusterAccess, Network, Origin, Snapshot, network::Subnet},
     status::{ClusterStatus, WithheldStatus},
 };
 
@@ -59,6 +59,8 @@ struct Source {
 pub struct Compositor {
     spawn: SpawnSource,
     network: watch::Receiver<Network>,
+    /// Subnets on this node's links, as they were composed last.
+    connected: Vec<Subnet>,
     cancel: CancellationToken,
     config: Config,
     source: Option<Source>,
@@ -90,6 +92,7 @@ impl Compositor {
         let mut compositor = Self {
             spawn,
             network,
+            connected: Vec::new(),
             cancel,
             config,
             source: None,
@@ -145,6 +148,9 @@ impl Compositor {
                             tracing::error!("the cluster is not followed any more; the last inventory stays in force");
                             self.source = None;
                         }
+                    }
+                    Ok(()) = self.network.changed() => {
+                        self.is_due |= self.network.borrow().connected() != self.connected;
                     }
                     () = super::reconcile::due(self.changes_at), if self.changes_at.is_some() => {
                         self.is_due = true;
@@ -214,6 +220,7 @@ impl Compositor {
 
     fn compose(&mut self) -> Wanted {
         let started = Instant::now();
+        self.connected = self.network.borrow_and_update().connected();
         let snapshot = self.source.as_mut().and_then(|source| source.snapshots.borrow_and_update().clone());
         let age = match &snapshot {
             Some(Snapshot { origin: Origin::Saved { age }, .. }) => *age + self.began.elapsed(),
@@ -226,6 +233,7 @@ impl Compositor {
             snapshot: snapshot.as_ref(),
             age,
             room: room(&self.config.agent.capacities),
+            connected: &self.connected,
         });
         self.changes_at = composed.changes_in.map(|left| started + left);
         self.api_servers.send_if_modified(|servers| {

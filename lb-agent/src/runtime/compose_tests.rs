@@ -44,8 +44,12 @@ fn network() -> watch::Receiver<Network> {
         kind: InterfaceKind::Ethernet,
     };
     network.interfaces.insert(2, interface);
-    network.addresses.push(InterfaceAddress { interface: 2, net: "10.0.1.2/24".parse().unwrap() });
+    network.addresses.push(on_eth0("10.0.1.2/24"));
     watch::channel(network).1
+}
+
+fn on_eth0(net: &str) -> InterfaceAddress {
+    InterfaceAddress { interface: 2, net: net.parse().unwrap() }
 }
 
 fn snapshot(nodes: &[&str]) -> Snapshot {
@@ -122,6 +126,25 @@ async fn edits_and_inventories_come_together_and_a_bad_edit_takes_nothing_away()
     assert_eq!((peers(&update), update.config.desired.node.addresses.len()), (vec!["n2", "n3"], 1));
     outcomes.send(Ok(config(&text))).await.unwrap();
     assert!(wanted(updates.recv().await).is_edit);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_subnet_on_a_link_is_another_composition_and_the_same_again_is_none() {
+    let text = TEXT.replace("/k", "/links");
+    let (network, seen) = watch::channel(network().borrow().clone());
+    let compositor = Compositor::new(spawn, config(&text), seen, CancellationToken::new()).unwrap();
+    let (sender, _, _) = source("/links");
+    let (_outcomes, receiver) = mpsc::channel(1);
+    let mut updates = compositor.run(receiver);
+    let compositions = |update: Option<Update>| wanted(update).cluster.unwrap().compositions;
+    network.send_modify(|network| network.addresses.push(on_eth0("192.0.2.2/24")));
+    let first = compositions(updates.recv().await);
+    // A host address is no other subnet: what comes next is the inventory's.
+    network.send_modify(|network| network.addresses.push(on_eth0("198.51.100.1/32")));
+    tokio::task::yield_now().await;
+    sender.send_replace(Some(snapshot(&["n1", "n2"])));
+    let update = wanted(updates.recv().await);
+    assert_eq!((peers(&update), update.cluster.as_ref().unwrap().compositions), (vec!["n2"], first + 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]

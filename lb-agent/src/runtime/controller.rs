@@ -64,8 +64,14 @@ async fn serve(config: ControllerConfig) -> Result<()> {
     if let Some(listener) = listener {
         tokio::spawn(controller::serve(listener, report.clone(), routes.clone(), cancel.clone()));
     }
-    let settings =
-        Settings { class: config.class, reserved: config.reserved, identity, write_timeout: config.write_timeout };
+    let settings = Settings {
+        class: config.class,
+        reserved: config.reserved,
+        identity,
+        write_timeout: config.write_timeout,
+        lease_namespace: lease::NAMESPACE.to_owned(),
+        lease_grace: config.lease_grace,
+    };
     let work = tokio::spawn(controller::run(client, settings, lead, report, cancel.clone()));
     notify::ready();
     terminated().await?;

@@ -25,7 +25,11 @@ pub fn decision(status: &mut AgentStatus, decision: &Decision) {
         .collect();
     let services = || decision.services.iter();
     status.services = services()
-        .map(|one| ServiceStatus { service: one.service.clone(), probes_believed: one.probes_believed })
+        .map(|one| ServiceStatus {
+            service: one.service.clone(),
+            probes_believed: one.probes_believed,
+            local_first: one.local_first,
+        })
         .collect();
     status.backends.clear();
     let backends = services().flat_map(|of| of.backends.iter().map(move |one| (&of.service, one)));

@@ -84,6 +84,14 @@ impl Controller {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// The lines of its log whose message begins like this; its `log.format` has to be `json`.
+    #[must_use]
+    pub fn logged(&self, message: &str) -> Vec<Value> {
+        let log = self.log();
+        let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        lines.filter(|line| line["message"].as_str().is_some_and(|text| text.starts_with(message))).collect()
+    }
+
     /// The end of its log.
     #[must_use]
     pub fn log_tail(&self) -> String {

@@ -1,10 +1,11 @@
 //! etcd: one member, or a cluster of several.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{fs, net::SocketAddr, path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use netns_tests::{netns::run, process::Process, scope::Scope, wait};
 use nix::sys::signal::Signal;
+use serde_json::json;
 
 use crate::{assets::Assets, place::Place};
 
@@ -24,6 +25,8 @@ pub struct Etcd {
     client_port: u16,
     peer: SocketAddr,
     initial_cluster: String,
+    /// Whether it joins a cluster that is there.
+    joins: bool,
     process: Option<Process>,
 }
 
@@ -48,6 +51,35 @@ impl Etcd {
         made
     }
 
+    /// A member `name` that joins those of a cluster that runs, not started; the cluster expects it from now on.
+    ///
+    /// # Errors
+    /// If the cluster refuses it.
+    pub fn joining(scope: &Scope, assets: &Assets, name: &str, place: Place, members: &[Self]) -> Result<Self> {
+        let mut member = Self::member(scope, assets, name, place);
+        member.joins = true;
+        let all = members.iter().map(Self::as_initial).chain([member.as_initial()]);
+        member.initial_cluster = all.collect::<Vec<_>>().join(",");
+        let first = members.first().context("no member to join")?;
+        let body = json!({ "peerURLs": [format!("http://{}", member.peer)] }).to_string();
+        let url = format!("{}/v3/cluster/member/add", first.url());
+        let arguments = ["--silent", "--show-error", "--fail", "--max-time", "5", "--data", &body, &url];
+        run(first.place.command("curl").args(arguments))
+            .with_context(|| format!("adding {} to its cluster", member.name))?;
+        Ok(member)
+    }
+
+    /// Forgets all that it knew, as if its disk were new: the beginning of a cluster of its own.
+    ///
+    /// # Errors
+    /// If it runs, or its data cannot be removed.
+    pub fn forget(&mut self) -> Result<()> {
+        ensure!(self.process.is_none(), "{} runs", self.name);
+        fs::remove_dir_all(&self.data).with_context(|| format!("removing {}", self.data.display()))?;
+        self.initial_cluster = self.as_initial();
+        Ok(())
+    }
+
     fn member(scope: &Scope, assets: &Assets, name: &str, place: Place) -> Self {
         let client_port = place.port(CLIENT_PORT);
         let peer = SocketAddr::new(place.address(), place.port(PEER_PORT));
@@ -58,6 +90,7 @@ impl Etcd {
             client_port,
             peer,
             initial_cluster: String::new(),
+            joins: false,
             place,
             process: None,
         }
@@ -88,10 +121,14 @@ impl Etcd {
             ("--listen-peer-urls", &peer),
             ("--initial-advertise-peer-urls", &peer),
             ("--initial-cluster", &self.initial_cluster),
-            ("--initial-cluster-state", "new"),
+            ("--initial-cluster-state", if self.joins { "existing" } else { "new" }),
             ("--log-outputs", "stderr"),
         ] {
             command.args([flag, value]);
+        }
+        if self.initial_cluster.contains(',') {
+            // A busy machine is no reason for another leader.
+            command.args(["--heartbeat-interval", "300", "--election-timeout", "3000"]);
         }
         self.process = Some(Process::spawn(scope, &self.name, &mut command)?);
         Ok(())

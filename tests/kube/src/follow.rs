@@ -5,6 +5,8 @@ use std::{fmt::Write, net::IpAddr, path::Path};
 use netns_tests::{config::AgentConfig, scope::Scope, topology::Node};
 use serde_json::{Value, json};
 
+use crate::{ability::Ability, assets::Assets};
+
 /// Seconds that an announced address lives without its agent: less than what tests wait for an outage to do harm.
 pub const LIFETIME: u64 = 10;
 
@@ -94,4 +96,19 @@ pub fn slice(service: &str, port: u16, pods: &[Pod]) -> Value {
         "endpoints": endpoints,
         "ports": [{ "name": "", "port": port, "protocol": "TCP" }],
     })
+}
+
+/// A slice in the version that the server knows: that before `v1` names the node among the topology.
+#[must_use]
+pub fn in_version(assets: &Assets, mut slice: Value) -> Value {
+    if assets.can(Ability::Slices) {
+        return slice;
+    }
+    slice["apiVersion"] = json!("discovery.k8s.io/v1beta1");
+    for endpoint in slice["endpoints"].as_array_mut().into_iter().flatten() {
+        let node = endpoint.as_object_mut().and_then(|fields| fields.remove("nodeName"));
+        endpoint["topology"] = json!({ "kubernetes.io/hostname": node });
+        endpoint["conditions"] = json!({ "ready": endpoint["conditions"]["ready"] });
+    }
+    slice
 }

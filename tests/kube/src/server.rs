@@ -3,7 +3,7 @@
 use std::{
     fs,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -76,6 +76,7 @@ pub struct ApiServer {
     program: PathBuf,
     arguments: Vec<String>,
     access: Access,
+    certificate: PathBuf,
     admin: User,
     probe: Vec<String>,
     process: Option<Process>,
@@ -129,6 +130,7 @@ impl ApiServer {
             program: assets.server.clone(),
             access: Access::new(SocketAddr::new(place.address(), port), keys),
             admin: keys.admin.clone(),
+            certificate: identity.certificate,
             probe: probe(keys, &place, port),
             process: None,
             name,
@@ -174,6 +176,12 @@ impl ApiServer {
     #[must_use]
     pub const fn access(&self) -> &Access {
         &self.access
+    }
+
+    /// Its certificate, PEM.
+    #[must_use]
+    pub fn certificate(&self) -> &Path {
+        &self.certificate
     }
 
     /// Where it is reached.

@@ -28,7 +28,7 @@ use kube_tests::{
     },
 };
 use lb_agent::{
-    election::lease::node,
+    election::{Timing, lease::node},
     kubernetes::{
         client::{Access, Credentials, Limits},
         crds::VipPool,
@@ -295,6 +295,7 @@ async fn a_lease_that_cannot_be_read_is_survived() {
 
 #[tokio::test]
 async fn of_two_controllers_the_leader_alone_writes() {
+    let _kept = promises::keeps(&["S0-07"], "the stand-in");
     let bed = Bed::new();
     let mut first = bed.controller("a", &json!({}));
     first.start(&bed.scope).unwrap();
@@ -322,6 +323,56 @@ async fn of_two_controllers_the_leader_alone_writes() {
         records.iter().position(|record| record.user == "b" && record.verb.writes() && record.resource != "leases");
     assert!(last_of_first < first_of_second, "{records:?}");
     assert!(bed.stub.get(&format!("/api/v1/namespaces/{NAMESPACE}")).is_some());
+    a_leader_that_cannot_renew_stops(&bed, &second).await;
+}
+
+/// Its Lease cannot be written any more, and everything else can: it stops before its time is over.
+async fn a_leader_that_cannot_renew_stops(bed: &Bed, leader: &Controller) {
+    let fault = bed.stub.fault(Only::writes().of("leases"), Fault::Hang);
+    sleep(Timing::default().lease_duration()).await;
+    bed.make("nobody-leads", 30_000);
+    let begin = Instant::now();
+    while begin.elapsed() < Timing::default().lease_duration() {
+        assert!(bed.addresses(&["nobody-leads".to_owned()]).is_err(), "written without a lead\n{}", leader.log_tail());
+        sleep(Duration::from_millis(100)).await;
+    }
+    bed.stub.heal(fault);
+    bed.all_have(&["nobody-leads".to_owned()], leader).await;
+}
+
+#[tokio::test]
+async fn the_lease_of_a_node_that_is_gone_goes_and_one_that_is_renewed_stays() {
+    let bed = Bed::new();
+    let path = |node: &str| LEASE.replace("levee-controller", &format!("levee-node-{node}"));
+    let renew = |node: &str, labels: Value| {
+        let spec = json!({ "holderIdentity": node, "leaseTransitions": bed.stub.version() });
+        bed.stub.put(&path(node), json!({ "metadata": { "labels": labels }, "spec": spec })).unwrap();
+    };
+    let label = json!({ "levee.dev/lease": "node" });
+    bed.stub.put("/api/v1/nodes/here", json!({ "metadata": {} })).unwrap();
+    for node in ["here", "gone", "renewed"] {
+        renew(node, label.clone());
+    }
+    renew("unlabelled", json!({}));
+    let mut controller = bed.controller("a", &json!({ "nodeLeaseGrace": "2s" }));
+    controller.start(&bed.scope).unwrap();
+    let goes = async |node: &str| {
+        let look = || async {
+            renew("renewed", label.clone());
+            ensure!(bed.stub.get(&path(node)).is_none(), "it is there");
+            Ok(())
+        };
+        let awaited = wait::until(&format!("the Lease of {node} to go"), PATIENCE, look).await;
+        awaited.unwrap_or_else(|error| panic!("{error}\n{}", controller.log_tail()));
+    };
+    goes("gone").await;
+    assert!(bed.stub.get(&path("here")).is_some(), "its node is there");
+    bed.stub.delete("/api/v1/nodes/here").unwrap();
+    goes("here").await;
+    for other in ["renewed", "unlabelled"] {
+        assert!(bed.stub.get(&path(other)).is_some(), "{other}");
+    }
+    assert_eq!(bed.holder().unwrap(), "a");
 }
 
 /// What is counted at rest.

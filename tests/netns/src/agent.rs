@@ -32,6 +32,8 @@ pub struct Agent {
     file: PathBuf,
     pin_path: PathBuf,
     socket: PathBuf,
+    /// The program and its arguments that start it, if it is not started directly.
+    by: Vec<String>,
     process: Process,
 }
 
@@ -41,12 +43,21 @@ impl Agent {
     /// # Errors
     /// If the binary `lb-agent` is missing or does not start.
     pub fn start(scope: &Scope, netns: &Netns, config: &AgentConfig) -> Result<Self> {
+        Self::start_by(scope, netns, config, &[])
+    }
+
+    /// As [`Self::start`], by way of another program: `["setpriv", "--bounding-set=..."]`.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_by(scope: &Scope, netns: &Netns, config: &AgentConfig, by: &[&str]) -> Result<Self> {
         let name = config.node.0.clone();
         let file = scope.file(&format!("levee-{name}.yaml"));
         write_whole(&file, config)?;
-        let process = spawn(scope, netns, &name, &file)?;
+        let by: Vec<String> = by.iter().map(|&word| word.to_owned()).collect();
+        let process = spawn(scope, netns, &by, &name, &file)?;
         let (pin_path, socket) = (config.pin_path.clone(), config.socket.clone());
-        Ok(Self { netns: NetnsRef::clone(netns), name, file, pin_path, socket, process })
+        Ok(Self { netns: NetnsRef::clone(netns), name, file, pin_path, socket, by, process })
     }
 
     /// Starts the agent again, after it was killed or terminated. What it pinned is still there.
@@ -55,7 +66,7 @@ impl Agent {
     /// If the old process still runs or the new one does not start.
     pub fn start_again(&mut self, scope: &Scope) -> Result<()> {
         ensure!(self.process.exit_status()?.is_some(), "the agent on {} still runs", self.name);
-        self.process = spawn(scope, &self.netns, &self.name, &self.file)?;
+        self.process = spawn(scope, &self.netns, &self.by, &self.name, &self.file)?;
         Ok(())
     }
 
@@ -102,6 +113,12 @@ impl Agent {
     /// If it has ended.
     pub fn freeze(&mut self) -> Result<()> {
         self.process.signal(Signal::SIGSTOP)
+    }
+
+    /// The end of its log.
+    #[must_use]
+    pub fn log_tail(&self) -> String {
+        self.process.log_tail(LOG_LINES)
     }
 
     /// Lets a stopped process go on.
@@ -178,8 +195,16 @@ impl Drop for Agent {
     }
 }
 
-fn spawn(scope: &Scope, netns: &NetnsRef, name: &str, file: &Path) -> Result<Process> {
-    let mut command = netns.command(binary("lb-agent")?);
+fn spawn(scope: &Scope, netns: &NetnsRef, by: &[String], name: &str, file: &Path) -> Result<Process> {
+    let agent = binary("lb-agent")?;
+    let mut command = match by.split_first() {
+        Some((program, arguments)) => {
+            let mut command = netns.command(program);
+            command.args(arguments).arg(&agent);
+            command
+        }
+        None => netns.command(&agent),
+    };
     command.arg("run").arg("--config").arg(file).env_remove("NOTIFY_SOCKET");
     Process::spawn(scope, &format!("agent-{name}"), &mut command)
 }

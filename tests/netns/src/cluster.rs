@@ -172,7 +172,7 @@ impl Cluster {
     pub fn kill_node(&mut self, node: usize) -> Result<()> {
         self.topology.nodes[node].set_link(false)?;
         self.agents[node].process().kill()?;
-        self.servers[node].kill()?;
+        self.servers.get_mut(node).map_or(Ok(()), Process::kill)?;
         self.routing.as_mut().map_or(Ok(()), |routing| routing.nodes[node].kill())
     }
 

@@ -15,6 +15,7 @@ pub mod demo;
 pub mod echo;
 pub mod flood;
 pub mod link;
+pub mod monitor;
 pub mod netns;
 pub mod observe;
 pub mod pass;

@@ -1,11 +1,20 @@
 //! What an agent's pinned maps say, read by the test itself: neither the agent nor `lbctl` has to be believed.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddrV4},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
+use etherparse::PacketBuilder;
 use lb_agent::inspect::{BackendView, Inspection, Inspector, Rings};
+use lb_common::addr::BackendId;
 
 use crate::{agent::Agent, wait};
+
+/// Bytes of the shortest frame that the program can be asked about.
+const SHORTEST: usize = 64;
 
 /// Everything in the maps but the slots of the rings.
 ///
@@ -76,6 +85,35 @@ pub async fn wait_for_hops(agent: &Agent, limit: Duration) -> Result<Duration> {
         Ok(())
     };
     Ok(wait::until("a way to every backend", limit, look).await?.1)
+}
+
+/// The backends that this agent's program chooses for new TCP connections over IPv4 from these ends to `target`, as it does
+/// for packets; `None` where it would do something else.
+///
+/// # Errors
+/// As [`inspect`].
+pub fn choices(agent: &Agent, sources: &[SocketAddrV4], target: SocketAddrV4) -> Result<Vec<Option<IpAddr>>> {
+    let services = inspect(agent)?.services;
+    let of = |id: BackendId| {
+        let mut backends = services.iter().flat_map(|service| &service.backends);
+        backends.find(|one| (one.index, one.generation) == (id.index(), id.generation())).map(|one| one.address)
+    };
+    let choose = |source: &SocketAddrV4| {
+        let frame = syn(*source, target)?;
+        let report = lb_agent::inspect::lookup(agent.pin_path(), &frame).context("asking the program")?;
+        Ok(if report.backend == 0 { None } else { of(BackendId::from_bits(report.backend)) })
+    };
+    sources.iter().map(choose).collect()
+}
+
+/// The frame that begins a connection.
+fn syn(source: SocketAddrV4, target: SocketAddrV4) -> Result<Vec<u8>> {
+    let builder = PacketBuilder::ethernet2([0; 6], [0; 6]).ipv4(source.ip().octets(), target.ip().octets(), 64);
+    let builder = builder.tcp(source.port(), target.port(), 1, u16::MAX).syn();
+    let mut frame = Vec::new();
+    builder.write(&mut frame, &[]).context("writing a frame")?;
+    frame.resize(frame.len().max(SHORTEST), 0);
+    Ok(frame)
 }
 
 /// Number of slots, of all rings, that are not settled.

@@ -31,6 +31,8 @@ pub const UPLINK: &str = "eth0";
 /// The client's addresses.
 pub const CLIENT: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(10, 9, 0, 2)), IpAddr::V6(Ipv6Addr::new(0xfd00, 9, 0, 0, 0, 0, 0, 2))];
+/// The router's addresses on the client's link.
+pub const CLIENT_GATEWAYS: [IpAddr; 2] = [v4(10, 9, 0, 1), v6(9, 1)];
 /// MTU of the links of nodes, in bytes.
 const NODE_MTU: u16 = 1600;
 /// MTU of the client's link, in bytes.
@@ -87,12 +89,12 @@ pub struct Topology {
 }
 
 impl Topology {
-    /// Builds the network with `nodes` nodes (1..=8).
+    /// Builds the network with `nodes` nodes (1..=20).
     ///
     /// # Errors
     /// Without root, iproute2 or ethtool.
     pub fn build(scope: &Scope, fabric: Fabric, nodes: u8) -> Result<Self> {
-        ensure!((1..=8).contains(&nodes), "{nodes} nodes are not within 1..=8");
+        ensure!((1..=20).contains(&nodes), "{nodes} nodes are not within 1..=20");
         let router = build_router(scope)?;
         let client = build_client(scope, &router)?;
         let switch = (fabric == Fabric::Segment).then(|| build_switch(scope, &router)).transpose()?;
@@ -106,6 +108,15 @@ impl Topology {
     #[must_use]
     pub fn far_side(&self) -> &Netns {
         self.switch.as_ref().unwrap_or(&self.router)
+    }
+
+    /// The router's interface towards a node.
+    #[must_use]
+    pub fn port(&self, node: &Node) -> String {
+        match self.fabric {
+            Fabric::Routed => format!("node{}", node.number),
+            Fabric::Segment => "segment".to_owned(),
+        }
     }
 
     /// Takes a node's link away and makes it anew, as when a driver is loaded again. For [`Fabric::Routed`] only.
@@ -170,7 +181,7 @@ fn build_router(scope: &Scope) -> Result<Netns> {
 
 fn build_client(scope: &Scope, router: &Netns) -> Result<Netns> {
     let client = Netns::create(scope, "client")?;
-    let gateways = [v4(10, 9, 0, 1), v6(9, 1)];
+    let gateways = CLIENT_GATEWAYS;
     connect(End { netns: &client, device: UPLINK }, End { netns: router, device: "client" }, CLIENT_MTU)?;
     add_addresses(&client, UPLINK, CLIENT)?;
     add_addresses(router, "client", gateways)?;

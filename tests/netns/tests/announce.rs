@@ -2,14 +2,18 @@
 
 #![expect(clippy::unwrap_used, reason = "a failing step is a failing test")]
 
-use std::{net::IpAddr, time::Duration};
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 use anyhow::ensure;
 use lb_agent::model::Protocol;
 use netns_tests::{
     client::Failure,
     cluster::{Cluster, PORT},
-    config::ServiceConfig,
+    config::{ProbeConfig, ServiceConfig},
+    monitor::{Monitor, Of},
     netns::{Netns, NetnsRuntime},
     observe::{backends, wait_for_hops},
     routing::Suite,
@@ -24,14 +28,27 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const LIMIT: Duration = Duration::from_secs(3);
 /// What was removed by hand is back after this.
 const REPAIR: Duration = Duration::from_secs(1);
+/// Failures until a backend has failed: as many as it takes to hear from every other one since the first.
+const FALL: u8 = 3;
+/// What so many probes take, five a second; and as much again on a busy machine.
+const FOUND: Duration = Duration::from_millis(3 * 200 * 2);
+/// What a routing daemon takes to tell the router, at most: it looks at its interfaces every second.
+const ROUTING: Duration = Duration::from_secs(1);
+/// How often a server dies and returns.
+const FLAPS: usize = 3;
 
 /// Three nodes with servers and agents, whose announcements BIRD carries to the router.
 async fn build(on_terminate: &str) -> Cluster {
+    build_with(on_terminate, Suite::Bird).await
+}
+
+async fn build_with(on_terminate: &str, nodes: Suite) -> Cluster {
     let mut bed = Cluster::build(Scope::new().unwrap(), Fabric::Routed, 3, &VIPS).unwrap();
     bed.start_servers().unwrap();
-    bed.start_routing(Suite::Bird, Suite::Bird).unwrap();
+    bed.start_routing(Suite::Bird, nodes).unwrap();
     bed.start_agents(|topology, config| {
-        let service = ServiceConfig::on_all_nodes(topology, "api", &VIPS, Protocol::Tcp, PORT);
+        let mut service = ServiceConfig::on_all_nodes(topology, "api", &VIPS, Protocol::Tcp, PORT);
+        service.probe = service.probe.map(|probe| ProbeConfig { fall: FALL, ..probe });
         let mut config = config.with_service(service);
         on_terminate.clone_into(&mut config.on_terminate);
         config
@@ -87,7 +104,7 @@ async fn wait_for_third(bed: &Cluster, takes_flows: bool) {
 
 #[tokio::test]
 async fn what_is_removed_by_hand_returns_within_a_second() {
-    let _kept = promises::keeps(&["F21"], "the agent");
+    let _kept = promises::keeps(&["F21", "S0-16"], "the agent");
     let bed = build("keep").await;
     let netns = &bed.topology.nodes[0].netns;
     for vip in VIPS {
@@ -102,11 +119,14 @@ async fn what_is_removed_by_hand_returns_within_a_second() {
 
 #[tokio::test]
 async fn a_node_whose_server_dies_reaches_the_vip_over_the_wire_until_it_returns() {
-    let mut bed = build("keep").await;
+    let _kept = promises::keeps(&["F08"], "FRR");
+    let mut bed = build_with("keep", Suite::Frr).await;
     bed.servers[2].kill().unwrap();
-    bed.wait_for_routes(2, PATIENCE).await.unwrap();
+    let killed = Instant::now();
     let netns = &bed.topology.nodes[2].netns;
-    wait_for("no address", PATIENCE, || announced(netns), &[]).await;
+    wait_for("no address", FOUND, || announced(netns), &[]).await;
+    bed.wait_for_routes(2, (FOUND + ROUTING).saturating_sub(killed.elapsed())).await.unwrap();
+    let netns = &bed.topology.nodes[2].netns;
     wait_for("no held route", PATIENCE, || held(netns), &[]).await;
     wait_for_third(&bed, false).await;
     let runtime = NetnsRuntime::start(netns).unwrap();
@@ -131,8 +151,24 @@ async fn a_node_whose_server_dies_reaches_the_vip_over_the_wire_until_it_returns
 }
 
 #[tokio::test]
-async fn when_every_server_is_dead_the_probes_are_not_believed() {
+async fn a_flapping_server_moves_no_vip_of_other_nodes_and_when_all_are_dead_none_moves() {
+    let _kept = promises::keeps(&["F10"], "BIRD");
     let mut bed = build("keep").await;
+    let watch = |node: usize| Monitor::start(&bed.scope, &bed.topology.nodes[node].netns, Of::Addresses).unwrap();
+    let watched = [watch(0), watch(1), watch(2)];
+    let withdrawn = |node: usize| VIPS.into_iter().flat_map(|vip| watched[node].deleted(vip).unwrap()).count();
+    for _ in 0..FLAPS {
+        bed.servers[2].kill().unwrap();
+        wait_for_third(&bed, false).await;
+        bed.start_server(2).unwrap();
+        wait_for_third(&bed, true).await;
+    }
+    let netns = &bed.topology.nodes[2].netns;
+    wait_for("the address", PATIENCE, || announced(netns), &VIPS).await;
+    assert_eq!([0, 1].map(withdrawn), [0; 2], "the others stay");
+    let of_third = withdrawn(2);
+    assert!(of_third >= FLAPS, "it was found dead {FLAPS} times: {of_third}");
+
     for server in &mut bed.servers {
         server.kill().unwrap();
     }
@@ -146,6 +182,7 @@ async fn when_every_server_is_dead_the_probes_are_not_believed() {
         };
         wait::until("all backends to fail and to stay", PATIENCE, look).await.unwrap();
     }
+    assert_eq!([0, 1, 2].map(withdrawn), [0, 0, of_third], "nobody is better, so nobody goes");
     bed.wait_for_routes(3, PATIENCE).await.unwrap();
     for node in &bed.topology.nodes {
         assert_eq!((announced(&node.netns), held(&node.netns)), (VIPS.to_vec(), VIPS.to_vec()), "{}", node.name);
@@ -157,7 +194,7 @@ async fn when_every_server_is_dead_the_probes_are_not_believed() {
 
 #[tokio::test]
 async fn on_terminate_withdraw_takes_the_address_and_keeps_what_is_held() {
-    let _kept = promises::keeps(&["F07"], "the agent");
+    let _kept = promises::keeps(&["F07", "S0-16"], "the agent");
     let mut bed = build("withdraw").await;
     bed.agents[1].process().terminate().unwrap();
     let netns = &bed.topology.nodes[1].netns;

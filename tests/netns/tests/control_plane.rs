@@ -2,23 +2,27 @@
 
 #![expect(clippy::unwrap_used, reason = "a failing step is a failing test")]
 
-use std::time::Duration;
+use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use anyhow::{Result, ensure};
+use lb_agent::config::{ControllerConfig, NsxtAuth, RouteConfig};
 use netns_tests::{
     client::Client,
     cluster::{Cluster, PORT},
-    netns::NetnsRuntime,
+    netns::{NetnsRuntime, run},
     observe::wait_for_hops,
-    scope::Scope,
+    scope::{Scope, binary},
     server::set_readiness,
     topology::{Fabric, VIPS},
+    traffic::LongLived,
     wait,
 };
 
 const PATIENCE: Duration = Duration::from_secs(40);
 /// Limit of a request.
 const LIMIT: Duration = Duration::from_secs(5);
+/// A file that is not there: no test of this program has an API server.
+const KUBECONFIG: &str = "admin.conf";
 /// The node whose server comes last, and goes.
 const JOINING: usize = 2;
 
@@ -65,6 +69,67 @@ async fn wait_for(bed: &Cluster, node: usize, expected: (bool, bool)) {
     wait::until(&format!("node {node} to be {expected:?}"), PATIENCE, look).await.unwrap();
 }
 
+/// What a node has on `lo`.
+fn addresses_of_lo(bed: &Cluster, node: usize) -> String {
+    bed.topology.nodes[node].netns.ip("-o addr show dev lo").unwrap()
+}
+
+/// The file of the agents and that of the controller, as `lbctl migrate` makes them of the flags of the former one.
+fn migrated(bed: &Cluster) -> [String; 2] {
+    let flags = [
+        &format!("--kubeconfig={}", bed.scope.file(KUBECONFIG).display()),
+        "--nsxhost=https://nsx.example.com",
+        "--nsxuser=admin",
+        "--nsxpassword=s3cret",
+        &format!("--clustervip={}", VIPS[0]),
+        "--clusterrouterid=pks-1-cluster-router",
+        "--setvipenabled=false",
+        &format!("--port={PORT}"),
+    ];
+    ["--agent", ""].map(|which| {
+        let mut command = bed.topology.nodes[0].netns.command(binary("lbctl").unwrap());
+        command.args(["migrate", "nsxt-lite-lb"]).args(flags).args(Some(which).filter(|which| !which.is_empty()));
+        run(&mut command).unwrap()
+    })
+}
+
+/// The controller's file says what its flags said.
+fn says_what_the_flags_said(bed: &Cluster, text: &str) {
+    let config = ControllerConfig::parse("controller.yaml", text, Path::new("/etc/levee")).unwrap();
+    assert_eq!(config.kubeconfig, Some(bed.scope.file(KUBECONFIG)));
+    let RouteConfig { control_plane, nsxt } = config.routes.unwrap();
+    assert_eq!((control_plane.vips, control_plane.port), (vec![VIPS[0]], PORT));
+    assert_eq!(
+        (nsxt.managers, nsxt.tier1.as_str()),
+        (vec!["https://nsx.example.com".to_owned()], "pks-1-cluster-router")
+    );
+    let NsxtAuth::Basic(login) = nsxt.auth else { panic!("{:?}", nsxt.auth) };
+    assert_eq!(login.username, "admin");
+    assert!(!text.contains("s3cret") && text.contains("passwordFile: "), "{text}");
+}
+
+/// The servers that answer clients who enter by this node.
+async fn answering(bed: &Cluster, node: usize) -> BTreeSet<String> {
+    bed.topology.enter_by(VIPS[0], &[node]).unwrap();
+    let client = bed.client(VIPS[0], LIMIT).unwrap();
+    let mut servers = BTreeSet::new();
+    for _ in 0..20 {
+        servers.insert(asked_on(&bed.runtime, client.clone()).await.unwrap());
+    }
+    servers
+}
+
+/// Waits until a node gives what enters there to its own server alone, or does not.
+async fn wait_until_own_alone(bed: &Cluster, node: usize, expected: bool) {
+    let look = || async {
+        let status = bed.agents[node].lbctl_json(&["status"])?;
+        let told = &status["status"]["services"][0]["localFirst"];
+        ensure!(*told == expected, "localFirst is {told}");
+        Ok(())
+    };
+    wait::until(&format!("node {node}: own server alone is {expected}"), PATIENCE, look).await.unwrap();
+}
+
 /// The server that answers a client on this node.
 async fn asked_on(runtime: &NetnsRuntime, client: Client) -> Result<String> {
     let (greeting, _) =
@@ -105,4 +170,51 @@ async fn a_node_without_a_server_reaches_the_vip_over_the_wire() {
     wait_for(&bed, JOINING, (false, false)).await;
     let server = asked_on(&runtime, bed.client(VIPS[0], LIMIT).unwrap()).await.unwrap();
     assert_ne!(server, names[JOINING]);
+}
+
+#[tokio::test]
+async fn with_the_settings_of_the_former_controller_lo_is_untouched_and_flows_stay_where_they_enter() {
+    let _kept = promises::keeps(&["S0-11"], "the namespaces");
+    let mut bed = Cluster::build(Scope::new().unwrap(), Fabric::Routed, 3, &VIPS[..1]).unwrap();
+    bed.start_servers().unwrap();
+    let before: Vec<_> = (0..3).map(|node| addresses_of_lo(&bed, node)).collect();
+    let [agents, controller] = migrated(&bed);
+    says_what_the_flags_said(&bed, &controller);
+    let state = bed.scope.file("inventory.json").display().to_string();
+    bed.start_agents(|topology, mut config| {
+        let servers: Vec<_> = topology.nodes.iter().map(|node| node.addresses[0].to_string()).collect();
+        // There is no API in this test, and two keys that the former controller had not.
+        let agents = agents.replace("kubernetes: {", &format!("kubernetes: {{stateFile: {state}, "));
+        config.extra = format!("{agents}  localFirst: true\n  backends: [{}]\n", servers.join(", "));
+        config
+    })
+    .unwrap();
+    bed.wait_ready(PATIENCE).await.unwrap();
+    let names = bed.names();
+    let only = |node: usize| BTreeSet::from([names[node].clone()]);
+    for node in 0..3 {
+        wait_for(&bed, node, (true, false)).await;
+        wait_until_own_alone(&bed, node, true).await;
+        assert_eq!(answering(&bed, node).await, only(node), "what enters node {node}");
+    }
+    // Its server dies: what enters there goes to the others, and stays with them when it is back.
+    bed.servers[0].kill().unwrap();
+    wait_for(&bed, 0, (false, false)).await;
+    assert_eq!(answering(&bed, 0).await, BTreeSet::from([names[1].clone(), names[2].clone()]));
+    let client = bed.client(VIPS[0], LIMIT).unwrap();
+    let open = LongLived::open(&bed.runtime, &client, 20, 0, Duration::from_millis(100));
+    let all_open = || async {
+        let lives = open.lives();
+        ensure!(lives.iter().all(|life| life.answered > 0), "{lives:?}");
+        Ok(())
+    };
+    wait::until("connections to the others", PATIENCE, all_open).await.unwrap();
+    bed.start_server(0).unwrap();
+    wait_for(&bed, 0, (true, false)).await;
+    wait_until_own_alone(&bed, 0, true).await;
+    assert_eq!(answering(&bed, 0).await, only(0));
+    let broken: Vec<_> = open.close().await.into_iter().filter(|life| life.broken.is_some()).collect();
+    assert!(broken.is_empty(), "{broken:?}");
+    let after: Vec<_> = (0..3).map(|node| addresses_of_lo(&bed, node)).collect();
+    assert_eq!(after, before, "`lo` is left alone");
 }

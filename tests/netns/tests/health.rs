@@ -13,7 +13,7 @@ use netns_tests::{
     scope::Scope,
     server::set_readiness,
     topology::{Fabric, VIPS},
-    traffic::{Attempt, LongLived, Stream, Tally},
+    traffic::{Attempt, LongLived, Stream, Tally, burst},
     wait,
 };
 use tokio::time::sleep;
@@ -36,6 +36,8 @@ const PERIOD: Duration = Duration::from_millis(50);
 const DIRECTOR: usize = 0;
 /// The node whose server is not ready for a while.
 const TURNING: usize = 1;
+/// How often a server goes and comes back.
+const ROUNDS: usize = 20;
 
 /// Three nodes with servers that are asked for `/readyz` by HTTPS and have to show a certificate of the testbed's authority.
 async fn build(interval_of_director: Duration, slow_start: Duration) -> Cluster {
@@ -138,6 +140,58 @@ async fn a_server_that_is_not_ready_gets_no_new_connections_until_it_is() {
     let again = begun(&attempts, back, Instant::now());
     assert!(again.answers.contains_key(&name) && again.failed() == 0, "{again:?}");
     assert_eq!(held_and_announced(&bed), (true, true));
+}
+
+/// Waits until the director says this of the turning node's backend, and gives it flows or none.
+async fn wait_for_director(bed: &Cluster, said: &str, in_ring: bool) {
+    let (agent, address) = (&bed.agents[DIRECTOR], bed.topology.nodes[TURNING].addresses[0]);
+    let look = || async {
+        let status = agent.lbctl_json(&["status"])?;
+        let all = status["status"]["backends"].as_array().cloned().unwrap_or_default();
+        let one = all.iter().find(|one| one["address"] == address.to_string());
+        let one = one.map(ToString::to_string).unwrap_or_default();
+        ensure!(one.contains(said), "{one}");
+        let found = backends(agent, "api")?.iter().any(|one| one.address == address && one.in_ring);
+        ensure!(found == in_ring, "in the ring: {found}");
+        Ok(())
+    };
+    wait::until(&format!("the director to say {said:?}"), PATIENCE, look).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_comes_back_gets_connections_after_its_good_probes_and_not_for_an_open_port() {
+    let _kept = promises::keeps(&["F12"], "an HTTPS server");
+    let mut bed = build(INTERVAL, Duration::ZERO).await;
+    // Between two probes lie at least nine tenths of the interval.
+    let earliest = INTERVAL * u32::from(COUNT - 1) * 9 / 10;
+    for round in 0..ROUNDS {
+        bed.servers[TURNING].kill().unwrap();
+        wait_for_director(&bed, "refused", false).await;
+        turn(&bed, 500);
+        bed.start_server(TURNING).unwrap();
+        // It accepts connections, and the next good probes would be enough.
+        wait_for_director(&bed, "answers 500", false).await;
+        let agent = &bed.agents[DIRECTOR];
+        let address = bed.topology.nodes[TURNING].addresses[0];
+        let open = Instant::now();
+        while open.elapsed() < INTERVAL * u32::from(COUNT) {
+            let taken = backends(agent, "api").unwrap().iter().any(|one| one.address == address && one.in_ring);
+            assert!(!taken, "round {round}: it got connections for an open port");
+            sleep(INTERVAL / 10).await;
+        }
+        let ready = turn(&bed, 200);
+        wait_for_director(&bed, r#""health":"healthy""#, true).await;
+        let took = ready.elapsed();
+        assert!(took >= earliest, "round {round}: back after {took:?}, with fewer than {COUNT} good probes");
+    }
+    let client = bed.client(VIPS[0], LIMIT).unwrap();
+    let name = bed.names()[TURNING].clone();
+    let serves = || async {
+        let tally = Tally::of(&burst(&bed.runtime, &client, 24, 4).await);
+        ensure!(tally.failed() == 0 && tally.answers.contains_key(&name), "{tally:?}");
+        Ok(())
+    };
+    wait::until("answers of the server that came back", PATIENCE, serves).await.unwrap();
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a failing step is a failing test")]
 
 use std::{
-    net::IpAddr,
+    net::{IpAddr, SocketAddrV4},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -19,11 +19,12 @@ use netns_tests::{
     agent::Agent,
     cluster::{Cluster, PORT},
     config::ServiceConfig,
+    monitor::{Monitor, Of},
     netns::NetnsHandle,
-    observe::{backends, inspect, wait_for_hops},
+    observe::{backends, choices, inspect, wait_for_hops},
     routing::Suite,
     scope::Scope,
-    topology::{Fabric, VIPS},
+    topology::{CLIENT, Fabric, VIPS},
     traffic::{LongLived, Stream, Tally},
     wait,
 };
@@ -37,15 +38,19 @@ const LIMIT: Duration = Duration::from_secs(5);
 const SLOW: Duration = Duration::from_millis(900);
 /// Lifetime of the announcements.
 const LIFETIME: Duration = Duration::from_secs(3);
+/// The default of that, which a restart is shorter than.
+const USUAL_LIFETIME: Duration = Duration::from_secs(30);
 /// The node whose agent is tormented.
 const VICTIM: usize = 2;
 /// Open connections to each VIP, from this port on: a third of them reaches the victim's server.
 const OPEN: u16 = 100;
 const FIRST_PORT: u16 = 20_000;
+/// Flows whose backends are compared.
+const FLOWS: u16 = 10_000;
 
-/// Three nodes that announce the VIPs by BIRD with a short lifetime, all of them directors. The last is left out of the
-/// ways into the cluster if `only_others`, whatever it announces.
-async fn build(only_others: bool) -> Cluster {
+/// Three nodes that announce the VIPs by BIRD, all of them directors. The last is left out of the ways into the cluster if
+/// `only_others`, whatever it announces.
+async fn build(only_others: bool, lifetime: Duration) -> Cluster {
     let mut bed = Cluster::build(Scope::new().unwrap(), Fabric::Routed, 3, &VIPS).unwrap();
     bed.start_servers().unwrap();
     if only_others {
@@ -57,7 +62,7 @@ async fn build(only_others: bool) -> Cluster {
     }
     bed.start_agents(|topology, config| {
         let mut config = config.with_service(ServiceConfig::on_all_nodes(topology, "api", &VIPS, Protocol::Tcp, PORT));
-        config.announcements[0].lifetime = LIFETIME;
+        config.announcements[0].lifetime = lifetime;
         config
     })
     .unwrap();
@@ -171,7 +176,7 @@ async fn freeze(bed: &mut Cluster) {
 
 /// Does to the victim's agent what `torment` does, starts it again, and lets nobody notice.
 async fn nobody_notices(torment: impl AsyncFn(&mut Cluster)) {
-    let mut bed = build(true).await;
+    let mut bed = build(true, LIFETIME).await;
     let clients = VIPS.map(|vip| bed.client(vip, LIMIT).unwrap());
     let pulse = Duration::from_millis(100);
     let open = clients.each_ref().map(|client| LongLived::open(&bed.runtime, client, OPEN, FIRST_PORT, pulse));
@@ -223,12 +228,103 @@ async fn nobody_notices_that_an_agent_hangs_until_its_announcement_expires() {
     nobody_notices(freeze).await;
 }
 
+/// Connections that stay open, to each VIP.
+fn open_connections(bed: &Cluster) -> Vec<LongLived> {
+    let pulse = Duration::from_millis(100);
+    let open = |&vip: &IpAddr| LongLived::open(&bed.runtime, &bed.client(vip, LIMIT).unwrap(), OPEN, FIRST_PORT, pulse);
+    VIPS.iter().map(open).collect()
+}
+
+/// Waits until every connection was answered `count` times more, or broke.
+async fn carry_data(connections: &[LongLived], count: u64) {
+    let answered = || connections.iter().flat_map(LongLived::lives);
+    let before: Vec<_> = answered().map(|life| life.answered).collect();
+    let look = || async {
+        let silent =
+            answered().zip(&before).filter(|(now, then)| now.broken.is_none() && now.answered < **then + count);
+        let silent = silent.count();
+        ensure!(silent == 0, "{silent} connections are silent");
+        Ok(())
+    };
+    wait::until("answers on every connection", PATIENCE, look).await.unwrap();
+}
+
+/// One agent after the other ends and starts again, as an upgrade has it.
+#[tokio::test]
+async fn a_rolling_restart_withdraws_nothing_and_breaks_no_connection() {
+    let _kept = promises::keeps(&["F09"], "BIRD");
+    let mut bed = build(false, USUAL_LIFETIME).await;
+    let connections = open_connections(&bed);
+    carry_data(&connections, 2).await;
+    let received = |bed: &Cluster| bed.routing.as_ref().unwrap().received(&bed.scope).unwrap();
+    let before = received(&bed);
+    assert!(before.0 >= 6, "three nodes announced two VIPs: {before:?}");
+    let watch = |netns, of| Monitor::start(&bed.scope, netns, of).unwrap();
+    let nodes: Vec<_> = bed.topology.nodes.iter().map(|node| watch(&node.netns, Of::Addresses)).collect();
+    let router = watch(&bed.topology.router, Of::Routes);
+
+    for agent in &mut bed.agents {
+        agent.process().terminate().unwrap();
+        carry_data(&connections, 3).await;
+        agent.start_again(&bed.scope).unwrap();
+        agent.wait_ready(PATIENCE).await.unwrap();
+        carry_data(&connections, 3).await;
+    }
+
+    for vip in VIPS {
+        for node in &nodes {
+            let renewed = || async {
+                let told = node.told_of(vip)?;
+                ensure!(!told.is_empty(), "nothing");
+                Ok(())
+            };
+            wait::until("the new agent to renew the address", PATIENCE, renewed).await.unwrap();
+            assert_eq!(node.deleted(vip).unwrap(), Vec::<String>::new());
+        }
+        assert_eq!(router.told_of(vip).unwrap(), Vec::<String>::new(), "no route changed");
+    }
+    assert_eq!(received(&bed), before, "updates and withdrawals that the router got");
+    for connections in connections {
+        let broken: Vec<_> = connections.close().await.into_iter().filter(|life| life.broken.is_some()).collect();
+        assert!(broken.is_empty(), "{broken:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_restarted_director_gives_ten_thousand_flows_the_same_backends() {
+    let mut bed = build(true, USUAL_LIFETIME).await;
+    let (IpAddr::V4(client), IpAddr::V4(vip)) = (CLIENT[0], VIPS[0]) else { panic!("{CLIENT:?}, {VIPS:?}") };
+    let flows: Vec<_> = (1..=FLOWS).map(|port| SocketAddrV4::new(client, port)).collect();
+    let choose = |agent: &Agent| choices(agent, &flows, SocketAddrV4::new(vip, PORT)).unwrap();
+    let before = choose(&bed.agents[0]);
+    for node in &bed.topology.nodes {
+        let count = before.iter().filter(|chosen| **chosen == Some(node.addresses[0])).count();
+        assert!(count > usize::from(FLOWS) / 4, "{count} flows go to {}", node.name);
+    }
+    for cold in [false, true] {
+        let agent = &mut bed.agents[0];
+        agent.process().kill().unwrap();
+        if cold {
+            agent.lbctl(&["detach"]).unwrap();
+        }
+        agent.start_again(&bed.scope).unwrap();
+        agent.wait_ready(PATIENCE).await.unwrap();
+        assert!(choose(&bed.agents[0]) == before, "another choice; from nothing: {cold}");
+    }
+    // For a moment the other one may have found this node silent.
+    let agrees = || async {
+        ensure!(choose(&bed.agents[1]) == before, "it chooses otherwise");
+        Ok(())
+    };
+    wait::until("another director to agree", PATIENCE, agrees).await.unwrap();
+}
+
 /// The whole way: the router stops sending to the node whose address expired, and the held route serves what the other
 /// directors send.
 #[tokio::test]
 async fn the_network_leaves_out_a_node_whose_agent_hangs_and_takes_it_back() {
     let _kept = promises::keeps(&["F06"], "routing daemons");
-    let mut bed = build(false).await;
+    let mut bed = build(false, LIFETIME).await;
     let streams: Vec<_> = VIPS
         .iter()
         .map(|&vip| Stream::start(&bed.runtime, bed.client(vip, LIMIT).unwrap(), Duration::from_millis(20)))

@@ -8,14 +8,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use aya::maps::{Array, HashMap, MapData};
+use aya::maps::{Array, HashMap, Map, MapData};
 use lb_agent::{
     dataplane::{Dataplane, DataplaneError, Kernel, PinDirectory, PinLock, Tables, detach},
     plan::{MapState, Sizes, operations},
 };
 use lb_common::{
     addr::BackendId,
-    maps::rings::{Slot, SlotState},
+    maps::{
+        published::RingWord,
+        rings::{Slot, SlotState},
+    },
     verdict::Action,
 };
 use packets_tests::{
@@ -298,4 +301,55 @@ fn a_layout_that_nobody_knows_is_left_alone_until_a_fresh_set_is_in_force() {
     kernel.commit().unwrap();
     assert!(!pinned.maps(9999).exists());
     assert!([1, 2].contains(&through(&mut kernel, &packet(1))));
+}
+
+/// Maps that came with servers on other ports and with connections that are translated.
+const YOUNGER: [&str; 3] = ["REWRITES", "TRANSLATIONS", "TRANSLATED"];
+
+/// Makes the set in force one of this layout from before those: their maps are not there, and the generation in the words
+/// of `PUBLISHED` begins a bit lower, with what means another port today.
+fn grow_old(bed: &Bed) {
+    for name in YOUNGER {
+        std::fs::remove_file(bed.pins().map(name)).unwrap();
+    }
+    let words = MapData::from_pin(bed.pins().map("PUBLISHED")).unwrap();
+    let mut words: Array<MapData, u64> = Map::Array(words).try_into().unwrap();
+    for index in 0..words.len() {
+        let word = words.get(&index, 0).unwrap();
+        if word != 0 {
+            words.set(index, RingWord::from_bits(word).with_target_port(true).bits(), 0).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_set_from_before_other_ports_keeps_its_flows_and_has_other_ports_afterwards() {
+    let (mut bed, flows) = changed();
+    let before = slots(bed.kernel());
+    grow_old(&bed);
+    for (port, backend) in &flows {
+        assert_eq!(met(&bed.send(&packet(*port).frame().bytes(), IN)), *backend, "flow {port}, no port but a bit");
+    }
+    let known = recorded(bed.tables());
+    let mut again = Kernel::open(bed.lock(), SIZES).unwrap();
+    assert_eq!(slots(&again), before);
+    perform(&mut again, &web(&[2, 3], &[1]));
+    assert_eq!(slots(&again), before, "a ring that is as it should be stays");
+    again.commit().unwrap();
+    let carried = recorded(&Tables::open(|name| bed.pins().map(name)).unwrap());
+    assert!(known.len() > 50 && known.is_subset(&carried), "{known:?} became {carried:?}");
+    for (port, backend) in &flows {
+        assert_eq!(through(&mut again, &packet(*port)), *backend, "flow {port}");
+    }
+    assert!(YOUNGER.iter().all(|name| bed.pins().map(name).exists()), "the new set is whole");
+
+    let other_port = service(VIP6, 8443).held().backend(NODE6, Way::local()).target_port(6443);
+    perform(&mut again, &web(&[2, 3], &[1]).with(other_port));
+    let came = tcp(CLIENT6, 40_000, VIP6, 8443).frame().bytes();
+    let outcome = run_program(again.program().unwrap(), &came, IN);
+    assert!(outcome.is_passed(), "{outcome:?}");
+    assert_eq!(outcome.frame, tcp(CLIENT6, 40_000, VIP6, 6443).frame().bytes());
+    for (port, backend) in &flows {
+        assert_eq!(through(&mut again, &packet(*port)), *backend, "flow {port}");
+    }
 }

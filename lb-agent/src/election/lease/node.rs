@@ -17,7 +17,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{super::sightings::Sighting, record};
-use crate::model::LeaseStatus;
+use crate::{
+    kubernetes::node_leases::{self, LABEL, name_of},
+    model::LeaseStatus,
+};
 
 /// How often a node renews its Lease.
 pub const RENEWAL: Duration = Duration::from_secs(10);
@@ -29,16 +32,6 @@ pub const DENIED: Duration = Duration::from_secs(60);
 pub const FINGERPRINT: &str = "levee.dev/secret-fingerprint";
 /// Field manager of what the node agent writes.
 pub const MANAGER: &str = "levee-agent";
-
-/// Label by which the Leases of nodes are found.
-const LABEL: (&str, &str) = ("levee.dev/lease", "node");
-const PREFIX: &str = "levee-node-";
-
-/// Name of a node's Lease.
-#[must_use]
-pub fn name_of(node: &str) -> String {
-    format!("{PREFIX}{node}")
-}
 
 /// Renews the Lease of `node` in `namespace` until `cancel`. A changed fingerprint is written at once. An API that does
 /// not answer is asked again with the next renewal, one that does not allow it after [`DENIED`].
@@ -138,14 +131,14 @@ struct Failure {
 /// If the API cannot be asked.
 pub async fn sight(client: &Client, namespace: &str) -> Result<Vec<Sighting>, kube::Error> {
     let leases: Api<Lease> = Api::namespaced(client.clone(), namespace);
-    let found = leases.list(&ListParams::default().labels(&format!("{}={}", LABEL.0, LABEL.1))).await?;
+    let found = leases.list(&ListParams::default().labels(&node_leases::selector())).await?;
     Ok(found.items.iter().filter_map(sighting).collect())
 }
 
 /// What a Lease shows; `None` if it is no node's.
 #[must_use]
 pub fn sighting(lease: &Lease) -> Option<Sighting> {
-    let node = lease.metadata.name.as_deref()?.strip_prefix(PREFIX)?.to_owned();
+    let node = node_leases::node_of(lease.metadata.name.as_deref()?)?.to_owned();
     let record = record::record(lease);
     let fingerprint = lease.metadata.annotations.as_ref().and_then(|annotations| annotations.get(FINGERPRINT)).cloned();
     Some(Sighting { node, stamp: record.stamp, duration: record.duration, fingerprint })

@@ -15,10 +15,11 @@ use kube::{
     client::ConfigExt,
     config::{AuthInfo, KubeConfigOptions, Kubeconfig},
 };
-use rustls::{ClientConfig, RootCertStore, pki_types::CertificateDer};
+use rustls::{ClientConfig, RootCertStore, client::danger::ServerCertVerifier, pki_types::CertificateDer};
 use secrecy::ExposeSecret;
 
-use super::{AccessError, chain, verify::Verifier};
+use super::{AccessError, chain, verify::Vouched};
+use crate::tls::{Anybody, Verifier};
 
 /// Where the credentials are.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -118,8 +119,8 @@ fn refuse_unsupported(config: &Config) -> Result<(), String> {
 
 fn tls(config: &Config) -> Result<Tls, String> {
     let mut config = config.clone();
-    let verifier = if config.accept_invalid_certs {
-        Verifier::anybody()
+    let verifier: Arc<dyn ServerCertVerifier> = if config.accept_invalid_certs {
+        Arc::new(Verifier::new(Anybody))
     } else {
         let authorities = config.root_cert.as_ref().ok_or(
             "it names no authority; add `certificate-authority` or `certificate-authority-data` with the cluster's CA",
@@ -128,13 +129,13 @@ fn tls(config: &Config) -> Result<Tls, String> {
         for der in authorities {
             roots.add(CertificateDer::from(der.as_slice())).map_err(|error| format!("its authority: {error}"))?;
         }
-        Verifier::new(roots).map_err(|error| format!("its authority: {error}"))?
+        Arc::new(Verifier::new(Vouched::new(roots).map_err(|error| format!("its authority: {error}"))?))
     };
     config.root_cert.get_or_insert_default();
     config.root_cert_file = None; // all is read again from time to time
     let mut client =
         config.rustls_client_config().map_err(|error| format!("its client certificate: {}", chain(&error)))?;
-    client.dangerous().set_certificate_verifier(Arc::new(verifier));
+    client.dangerous().set_certificate_verifier(verifier);
     client.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Tls { config: Arc::new(client), server_name: config.tls_server_name.clone() })
 }

@@ -51,7 +51,7 @@ use crate::{
 };
 use faults::{Fault, FaultId, Only};
 use record::Record;
-use resources::Target;
+use resources::{RESOURCES, Target};
 pub use shared::Settings;
 use shared::{Counted, Shared};
 use status::Failure;
@@ -197,6 +197,17 @@ impl Stub {
         let target = Target::parse(path)?;
         let key = (target.namespace.unwrap_or_default(), target.name?);
         self.shared.store().get(target.resource, &key).map(|object| object.value.clone())
+    }
+
+    /// All objects of a resource, by its name in paths, whatever its group.
+    #[must_use]
+    pub fn all(&self, plural: &str) -> Vec<Value> {
+        let store = self.shared.store();
+        let resources = RESOURCES.iter().filter(|resource| resource.plural == plural);
+        resources
+            .flat_map(|resource| store.list(resource, None, None))
+            .map(|(_, object)| object.value.clone())
+            .collect()
     }
 
     /// Version after the last change.

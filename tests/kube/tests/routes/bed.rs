@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use kube_tests::{
     access::Keys,
     place::Place,
@@ -32,8 +32,8 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 pub const BUDGET: Duration = Duration::from_secs(5);
 
 pub const VIP: &str = "192.168.160.249";
-const ROUTE: &str = "/infra/tier-1s/t1/static-routes/to-192.168.160.249";
-const SLICE: &str = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes";
+pub const ROUTE: &str = "/infra/tier-1s/t1/static-routes/to-192.168.160.249";
+pub const SLICE: &str = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes";
 
 /// What the tests share. Each controller has a manager of its own, which tells whose a request is.
 pub struct Bed {
@@ -63,8 +63,9 @@ impl Api {
     /// Answers.
     pub async fn speak(&mut self) -> Result<()> {
         self.full = None;
-        let listener =
-            TcpListener::bind(self.address).await.with_context(|| format!("listening on {}", self.address))?;
+        // A process that another test starts has a copy of the socket until it runs its program.
+        let bind = || async { Ok(TcpListener::bind(self.address).await?) };
+        let (listener, _) = wait::until(&format!("listening on {}", self.address), BUDGET, bind).await?;
         self.address = listener.local_addr()?;
         self.serving = Some(tokio::spawn(async move { while listener.accept().await.is_ok() {} }));
         Ok(())

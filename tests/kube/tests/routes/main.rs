@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a failing step is a failing test")]
 
 mod bed;
+mod beyond;
+mod cleanup;
 
 use std::time::{Duration, Instant};
 
@@ -36,7 +38,7 @@ fn shows(controller: &Controller, line: &str) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn endpoints_become_next_hops_and_are_told() {
-    let _kept = promises::keeps(&["S0-02", "S0-12", "S0-13"], "the stand-ins");
+    let _kept = promises::keeps(&["S0-02", "S0-12", "S0-13", "S0-16"], "the stand-ins");
     let bed = Bed::new(1).await.unwrap();
     let controller = bed.controller(0).unwrap();
     bed.has(&[0, 1, 2], PATIENCE).await.unwrap_or_else(|error| panic!("{error}\n{}", controller.process.log_tail(40)));

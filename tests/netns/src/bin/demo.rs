@@ -1,18 +1,12 @@
 //! `cargo xtask demo`: three control-plane nodes behind one virtual IP, in network namespaces of this machine.
 
-use std::{
-    io::{Write, stderr, stdout},
-    process::ExitCode,
-};
+use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
 use clap::Parser;
 use netns_tests::{
-    demo::{self, Options},
+    demo::{self, Options, stage::present},
     routing::Suite,
-    scope::{Scope, residue, sweep},
 };
-use tokio::signal::unix::{SignalKind, signal};
 
 /// Show three control-plane nodes behind one virtual IP, losing a server and a node
 ///
@@ -35,38 +29,7 @@ struct Arguments {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    match present(&arguments).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let _ = writeln!(stderr(), "\nThe demo failed: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// Runs the demo until its end or a signal. Either way its guards are dropped and what they left, if anything, is told.
-async fn present(arguments: &Arguments) -> Result<()> {
-    let mut interrupt = signal(SignalKind::interrupt()).context("waiting for SIGINT")?;
-    let mut terminate = signal(SignalKind::terminate()).context("waiting for SIGTERM")?;
-    let mut hangup = signal(SignalKind::hangup()).context("waiting for SIGHUP")?;
-    let scope = Scope::new()?;
-    sweep();
-    let prefix = scope.prefix().to_owned();
-    let options =
-        Options { vips: demo::vips(arguments.ipv4, arguments.ipv6), suite: arguments.router, keep: arguments.keep };
-    let shown = tokio::select! {
-        shown = demo::run(scope, &options) => shown,
-        _ = interrupt.recv() => Err(anyhow::anyhow!("interrupted")),
-        _ = terminate.recv() => Err(anyhow::anyhow!("terminated")),
-        _ = hangup.recv() => Err(anyhow::anyhow!("the terminal is gone")),
-    };
-    let left = residue(&prefix);
-    let ending =
-        shown.as_ref().err().map_or_else(|| "the demo itself succeeded".to_owned(), |error| format!("{error:#}"));
-    if !left.is_empty() {
-        bail!("these were not removed: {} ({})", left.join(", "), ending);
-    }
-    let _ = writeln!(stdout(), "          no namespace, process, pin or file of the demo is left");
-    shown
+    let Arguments { ipv4, ipv6, router, keep } = Arguments::parse();
+    let options = Options { vips: demo::vips(ipv4, ipv6), suite: router, keep };
+    present(|scope| async move { demo::run(scope, &options).await }).await
 }

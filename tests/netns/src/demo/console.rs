@@ -6,34 +6,39 @@ use std::{
     time::{Duration, Instant},
 };
 
+use anyhow::{Result, bail};
 use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
 
 use super::percentile;
 use crate::traffic::{Attempt, Tally};
 
 /// Writes to standard output and remembers what failed.
-pub(super) struct Console {
+#[derive(Debug)]
+pub struct Console {
     start: Instant,
     failures: usize,
 }
 
 impl Console {
-    pub(super) fn new() -> Self {
+    /// One that begins now.
+    #[must_use]
+    #[expect(clippy::new_without_default, reason = "it begins at a moment")]
+    pub fn new() -> Self {
         Self { start: Instant::now(), failures: 0 }
     }
 
     /// A heading with the time since the start.
-    pub(super) fn step(&self, text: &str) {
+    pub fn step(&self, text: &str) {
         self.raw(&format!("\n[{:5.1} s] {text}", self.start.elapsed().as_secs_f64()));
     }
 
     /// A line under a heading.
-    pub(super) fn note(&self, text: &str) {
+    pub fn note(&self, text: &str) {
         self.raw(&format!("          {text}"));
     }
 
     /// Something checked: `seen` is shown either way.
-    pub(super) fn expect(&mut self, holds: bool, expected: &str, seen: &str) {
+    pub fn expect(&mut self, holds: bool, expected: &str, seen: &str) {
         if holds {
             self.note(&format!("ok      {expected} ({seen})"));
         } else {
@@ -42,18 +47,33 @@ impl Console {
     }
 
     /// Something that went wrong.
-    pub(super) fn failed(&mut self, text: &str) {
+    pub fn failed(&mut self, text: &str) {
         self.failures += 1;
         self.note(&format!("FAILED  {text}"));
     }
 
-    /// How much went wrong so far.
-    pub(super) const fn failures(&self) -> usize {
-        self.failures
+    /// Tells of a step that could not be done; returns whether nothing went wrong so far.
+    pub fn is_right(&mut self, shown: Result<()>) -> bool {
+        if let Err(error) = shown {
+            self.failed(&format!("{error:#}"));
+        }
+        self.failures == 0
+    }
+
+    /// How it ended.
+    ///
+    /// # Errors
+    /// If something went wrong, with how much.
+    pub fn verdict(&self) -> Result<()> {
+        match self.failures {
+            0 => Ok(()),
+            1 => bail!("one expectation failed"),
+            count => bail!("{count} expectations failed"),
+        }
     }
 
     /// Who answered, one row per node and one column per VIP.
-    pub(super) fn answers(&self, names: &[String], columns: &[(IpAddr, Vec<Attempt>)]) {
+    pub fn answers(&self, names: &[String], columns: &[(IpAddr, Vec<Attempt>)]) {
         let mut table = Table::new();
         table.load_style(UTF8_FULL_CONDENSED);
         let tallies: Vec<_> = columns.iter().map(|(_, attempts)| Tally::of(attempts)).collect();
@@ -77,19 +97,19 @@ impl Console {
     }
 
     /// Several lines, indented.
-    pub(super) fn block(&self, text: &str) {
+    pub fn block(&self, text: &str) {
         text.lines().for_each(|line| self.note(line));
     }
 
     /// Lines as they are. A closed output is no reason to stop: the cleanup has to come.
-    #[expect(clippy::unused_self, reason = "all output goes through the console")]
-    pub(super) fn raw(&self, text: &str) {
+    pub fn raw(&self, text: &str) {
         let mut out = stdout().lock();
         let _ = writeln!(out, "{text}").and_then(|()| out.flush());
     }
 }
 
 /// A duration in milliseconds, for people.
-pub(super) fn milliseconds(time: Duration) -> String {
+#[must_use]
+pub fn milliseconds(time: Duration) -> String {
     format!("{:.1} ms", time.as_secs_f64() * 1000.0)
 }

@@ -5,17 +5,19 @@
 //! the demo fails at its end.
 
 mod bed;
-mod console;
+pub mod console;
 mod disruption;
 mod excerpts;
+pub mod stage;
 
 use std::{net::IpAddr, time::Duration};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use crate::{
     demo::{bed::Bed, console::Console, disruption::Disruption},
     routing::Suite,
+    scope::Scope,
     topology::VIPS,
     traffic::{Attempt, Tally, burst},
 };
@@ -42,19 +44,15 @@ pub fn vips(ipv4: bool, ipv6: bool) -> Vec<IpAddr> {
     VIPS.into_iter().filter(|vip| ipv4 == ipv6 || vip.is_ipv4() == ipv4).collect()
 }
 
-/// Runs the demo in `bed`, which the caller made first so that it can clean up after an interruption.
+/// Runs the demo, with names of `scope`.
 ///
 /// # Errors
 /// If a step cannot be done or a claim failed; what was expected and seen has been printed then.
-pub async fn run(scope: crate::scope::Scope, options: &Options) -> Result<()> {
+pub async fn run(scope: Scope, options: &Options) -> Result<()> {
     let mut console = Console::new();
     let mut bed = Bed::build(scope, options, &mut console)?;
     let shown = show(&mut bed, options, &mut console).await;
-    if let Err(error) = &shown {
-        console.failed(&format!("{error:#}"));
-    }
-    let failures = console.failures();
-    if failures > 0 {
+    if !console.is_right(shown) {
         console.raw(&bed.log_tails());
     }
     if options.keep {
@@ -63,11 +61,7 @@ pub async fn run(scope: crate::scope::Scope, options: &Options) -> Result<()> {
     }
     console.step("Removing everything");
     drop(bed);
-    match failures {
-        0 => Ok(()),
-        1 => bail!("one expectation failed"),
-        count => bail!("{count} expectations failed"),
-    }
+    console.verdict()
 }
 
 async fn show(bed: &mut Bed, options: &Options, console: &mut Console) -> Result<()> {

@@ -1,7 +1,7 @@
 //! Real routing daemons in namespaces: nodes redistribute the host routes of their `lo` over eBGP to the router, which
 //! spreads flows over all of them.
 //!
-//! One session per family and node. Timers are short (hold 9 s, keepalive 3 s, connect retry 1 s), and speakers do not
+//! One session per family and node, or one for both where sessions are unnumbered. Timers are short (hold 9 s, keepalive 3 s, connect retry 1 s), and speakers do not
 //! ask for graceful restart, which would keep routes of a dead node.
 
 mod bird;
@@ -11,10 +11,17 @@ use std::{fmt, fs, net::IpAddr, path::PathBuf};
 
 use anyhow::Result;
 
-use crate::{netns::Netns, process::Process, scope::Scope, topology::Topology};
+use crate::{
+    netns::Netns,
+    process::Process,
+    scope::Scope,
+    topology::{CLIENT, CLIENT_GATEWAYS, Topology, UPLINK},
+};
 
 /// Autonomous system of the router; node `n` has this plus `n`.
 const ROUTER_AS: u32 = 65000;
+/// Autonomous system of a router in the client's place.
+const OUTSIDE_AS: u32 = 65100;
 
 /// Which routing daemon to use.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
@@ -24,6 +31,8 @@ pub enum Suite {
     Bird,
     /// FRR, its `zebra` and `bgpd`.
     Frr,
+    /// FRR with unnumbered sessions, which carry both families: next hops are link-local addresses (RFC 8950).
+    FrrUnnumbered,
 }
 
 impl fmt::Display for Suite {
@@ -31,6 +40,7 @@ impl fmt::Display for Suite {
         f.pad(match self {
             Self::Bird => "bird",
             Self::Frr => "frr",
+            Self::FrrUnnumbered => "frr-unnumbered",
         })
     }
 }
@@ -86,6 +96,14 @@ impl Routing {
                 .collect::<Result<_>>()?,
         })
     }
+
+    /// Updates and withdrawals that the router's BIRD got from the nodes so far.
+    ///
+    /// # Errors
+    /// If the router's daemon is no BIRD.
+    pub fn received(&self, scope: &Scope) -> Result<(u64, u64)> {
+        bird::received(scope, "router")
+    }
 }
 
 /// Starts the daemon of one speaker.
@@ -95,7 +113,8 @@ impl Routing {
 pub fn start(scope: &Scope, suite: Suite, speaker: &Speaker<'_>) -> Result<RoutingDaemon> {
     match suite {
         Suite::Bird => bird::start(scope, speaker),
-        Suite::Frr => frr::start(scope, speaker),
+        Suite::Frr => frr::start(scope, speaker, frr::Sessions::Numbered),
+        Suite::FrrUnnumbered => frr::start(scope, speaker, frr::Sessions::Unnumbered),
     }
 }
 
@@ -115,6 +134,8 @@ struct Neighbor {
     name: String,
     number: u32,
     address: IpAddr,
+    /// The own interface that it is behind.
+    interface: String,
 }
 
 /// What a speaker is for.
@@ -124,6 +145,8 @@ enum Role {
     Router,
     /// Announces the host routes of its `lo`, takes nothing.
     Node,
+    /// Announces the host routes that somebody else wrote into its table, takes nothing.
+    Gateway,
 }
 
 impl<'a> Speaker<'a> {
@@ -133,7 +156,13 @@ impl<'a> Speaker<'a> {
         let nodes = topology.nodes.iter();
         let neighbors = nodes.flat_map(|node| {
             let number = ROUTER_AS + u32::from(node.number);
-            node.addresses.map(|address| Neighbor { name: neighbor_name(&node.name, address), number, address })
+            let interface = topology.port(node);
+            node.addresses.map(|address| Neighbor {
+                name: neighbor_name(&node.name, address),
+                number,
+                address,
+                interface: interface.clone(),
+            })
         });
         Self {
             netns: &topology.router,
@@ -141,6 +170,36 @@ impl<'a> Speaker<'a> {
             number: ROUTER_AS,
             router_id: topology.nodes[0].gateways[0],
             neighbors: neighbors.collect(),
+            role: Role::Router,
+        }
+    }
+
+    /// The router as a gateway whose routes somebody else writes, with [`Speaker::outside`] as its neighbour. FRR only.
+    #[must_use]
+    pub fn gateway(topology: &'a Topology) -> Self {
+        let (name, interface) = ("outside".to_owned(), "client".to_owned());
+        let neighbor = Neighbor { name, number: OUTSIDE_AS, address: CLIENT[0], interface };
+        Self {
+            netns: &topology.router,
+            name: "gateway".to_owned(),
+            number: ROUTER_AS,
+            router_id: CLIENT_GATEWAYS[0],
+            neighbors: vec![neighbor],
+            role: Role::Gateway,
+        }
+    }
+
+    /// A router in the client's place, which takes what [`Speaker::gateway`] announces.
+    #[must_use]
+    pub fn outside(topology: &'a Topology) -> Self {
+        let (name, interface) = ("gateway".to_owned(), UPLINK.to_owned());
+        let neighbor = Neighbor { name, number: ROUTER_AS, address: CLIENT_GATEWAYS[0], interface };
+        Self {
+            netns: &topology.client,
+            name: "outside".to_owned(),
+            number: OUTSIDE_AS,
+            router_id: CLIENT[0],
+            neighbors: vec![neighbor],
             role: Role::Router,
         }
     }
@@ -156,6 +215,7 @@ impl<'a> Speaker<'a> {
             name: neighbor_name("router", address),
             number: ROUTER_AS,
             address,
+            interface: UPLINK.to_owned(),
         });
         Self {
             netns: &node.netns,

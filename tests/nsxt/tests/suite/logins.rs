@@ -102,6 +102,7 @@ async fn a_missing_password_file_is_named() {
 
 #[tokio::test]
 async fn managers_are_believed_by_authority_by_thumbprint_or_for_nothing() {
+    let _kept = promises::keeps(&["S0-16"], "the stand-in");
     let bed = Bed::new(2).await;
     let [first, second] = [0, 1].map(|node| bed.server.thumbprint(node));
     for line in [format!("thumbprint: [\"{first}\", \"{second}\"]"), "insecureSkipVerify: true".to_owned()] {

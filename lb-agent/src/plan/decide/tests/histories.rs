@@ -1,8 +1,11 @@
 //! A decider that remembers decides as one that begins.
 
+use std::time::Instant;
+
 use proptest::prelude::*;
 
 use super::*;
+use crate::model::Failing;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -13,6 +16,10 @@ enum Step {
     /// A service less, or one more that was there before.
     Without(usize),
     Probe(usize, usize),
+    /// A backend failed its latest probe, since this second; it had answered a second before.
+    Failing(usize, Option<u64>),
+    /// What the maps say of the VIPs.
+    Held(bool),
     Drain(usize),
     Undrain,
     Unproven(bool),
@@ -27,9 +34,11 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (0usize..4, prop::collection::vec((0usize..3, 0u16..3), 0..4))
             .prop_map(|(service, backends)| Step::Backends(service, backends)),
-        2 => (0usize..4, 0usize..6).prop_map(|(service, kind)| Step::Service(service, kind)),
+        2 => (0usize..4, 0usize..8).prop_map(|(service, kind)| Step::Service(service, kind)),
         1 => (0usize..4).prop_map(Step::Without),
         2 => (0usize..3, 0usize..4).prop_map(|(backend, state)| Step::Probe(backend, state)),
+        2 => (0usize..3, prop::option::of(0u64..4)).prop_map(|(backend, since)| Step::Failing(backend, since)),
+        2 => any::<bool>().prop_map(Step::Held),
         1 => (0usize..3).prop_map(Step::Drain),
         1 => Just(Step::Undrain),
         1 => any::<bool>().prop_map(Step::Unproven),
@@ -52,13 +61,16 @@ fn service(number: usize, kind: usize) -> Service {
         3 => service.probe = None,
         4 => service.delivery = Delivery::Local,
         5 => service.connect_translation = true,
+        6 => service.local_first = true,
+        7 => (service.local_first, service.hold) = (true, HoldWhen::PortOpen),
         _ => {}
     }
     service
 }
 
 impl World {
-    fn take(&mut self, step: &Step) {
+    /// Takes a step of a history that began then.
+    fn take(&mut self, step: &Step, began: Instant) {
         let services = &mut self.desired.services;
         match step {
             Step::Backends(at, backends) if *at < services.len() => {
@@ -76,6 +88,17 @@ impl World {
             Step::Probe(backend, state) => {
                 let states = [ProbeState::Unknown, ProbeState::Healthy, failed(), not_ready()];
                 self.probe(BACKENDS[*backend], states[*state].clone());
+            }
+            Step::Failing(backend, since) => {
+                let target = ProbeTarget { address: ip(BACKENDS[*backend]), probe: tcp_probe() };
+                self.health.failing.remove(&target);
+                let at = |second: u64| began + Duration::from_secs(second);
+                let failing = since.map(|since| Failing { since: at(since + 1), answered: Some(at(since)) });
+                self.health.failing.extend(failing.map(|failing| (target, failing)));
+            }
+            Step::Held(is_so) => {
+                let flags = if *is_so { AddressEntry::VIP | AddressEntry::HELD } else { AddressEntry::VIP };
+                self.addresses = ["192.0.2.10", "192.0.2.11"].map(|vip| (ip(vip).into(), flags)).into();
             }
             Step::Drain(node) => {
                 let drain = Drain { since: 1, deadline: Some(self.monotonic + 9), with_node: true };
@@ -100,19 +123,22 @@ impl World {
 }
 
 fn silent() -> Members {
-    let state = crate::model::MemberState::Silent { since: std::time::Instant::now() };
+    let state = crate::model::MemberState::Silent { since: Instant::now() };
     let member = crate::model::Member { addresses: vec![ip("10.0.0.2")], state, knows_us: Some(true) };
     Members { peers: BTreeMap::from([("node-2".to_owned(), member)]), ..Members::default() }
 }
 
 proptest! {
     #[test]
-    fn a_decider_that_remembers_decides_as_one_that_begins(steps in prop::collection::vec(step(), 1..25)) {
+    fn a_decider_that_remembers_decides_as_one_that_begins(
+        kinds in prop::array::uniform3(0usize..8),
+        steps in prop::collection::vec(step(), 1..25),
+    ) {
         let mut world = World::new(Delivery::Auto);
-        world.desired.services = (0..3).map(|number| service(number, 0).into()).collect();
-        let mut decider = Decider::default();
+        world.desired.services = (0..3).zip(kinds).map(|(number, kind)| service(number, kind).into()).collect();
+        let (mut decider, began) = (Decider::default(), Instant::now());
         for step in steps {
-            world.take(&step);
+            world.take(&step, began);
             let decision = decider.decide(&world.inputs());
             prop_assert_eq!(&decision, &world.decide());
             world.addresses.clone_from(&decision.target.addresses);

@@ -58,3 +58,17 @@ fn with_any_backend_a_director_announces_while_one_takes_flows_anywhere() {
     assert!(world.decide().announced.is_empty());
     assert_eq!(world.decide().announcements[0].reason, "no backend takes flows");
 }
+
+#[test]
+fn a_control_plane_vip_is_let_go_for_a_server_that_accepts_connections() {
+    let mut world = control_plane();
+    world.addresses.insert(ip(VIP).into(), AddressEntry::VIP | AddressEntry::HELD);
+    for address in ["10.0.0.1", "10.0.0.2", "10.0.9.3"] {
+        world.probe(address, closed());
+    }
+    let decision = world.decide();
+    assert!(decision.held.contains(&ip(VIP)) && decision.announced.contains_key(&ip(VIP)));
+    world.probe("10.0.0.2", not_ready());
+    let decision = world.decide();
+    assert!(decision.held.is_empty() && decision.announced.is_empty());
+}
