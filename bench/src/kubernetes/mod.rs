@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use kube_tests::{
     access::{Keys, User},
-    follow::{follow, node},
+    follow::node,
     place::Place,
     stub::{Settings, Stub},
 };
@@ -105,8 +105,10 @@ impl Bed {
     /// The node's configuration, with what `complete` adds; it follows the API as `user`.
     fn config(&self, user: &User, complete: impl Fn(AgentConfig) -> AgentConfig) -> Result<AgentConfig> {
         let kubeconfig = self.stub.access().kubeconfig(&self.scope, "agent.kubeconfig", user)?;
-        let config = complete(AgentConfig::for_node(&self.scope, &self.topology, 0)?);
-        let mut config = follow(&self.scope, config, &kubeconfig, &[]);
+        let mut config = complete(AgentConfig::for_node(&self.scope, &self.topology, 0)?);
+        let state = self.scope.file("inventory.json");
+        let (kubeconfig, state) = (kubeconfig.display(), state.display());
+        config.extra.push_str(&format!("kubernetes: {{kubeconfig: {kubeconfig}, stateFile: {state}}}\n"));
         config.extra.push_str("membership: off\n"); // the other nodes have no agents
         Ok(config)
     }

@@ -6,7 +6,7 @@
 use std::{fmt::Display, net::IpAddr, str::FromStr, time::Duration};
 
 use k8s_openapi::api::{
-    core::v1::{Node, NodeStatus, Service, ServiceSpec},
+    core::v1::{LoadBalancerIngress, Node, NodeStatus, Service, ServiceSpec},
     discovery::v1::{self as discovery, EndpointSlice as ApiSlice},
 };
 use tracing::debug;
@@ -74,12 +74,20 @@ pub fn service(service: Service) -> Option<(ObjectName, ClusterService)> {
         external_ips: spec.external_ips.unwrap_or_default(),
         source_ranges: spec.load_balancer_source_ranges.unwrap_or_default(),
         publish_not_ready: spec.publish_not_ready_addresses.unwrap_or_default(),
-        ingress: ingress
-            .into_iter()
-            .map(|entry| Ingress { ip: entry.ip, hostname: entry.hostname, ip_mode: entry.ip_mode })
-            .collect(),
+        ingress: kept(ingress.into_iter().map(given).collect()),
     };
     Some((name, value))
+}
+
+fn given(entry: LoadBalancerIngress) -> Ingress {
+    Ingress { ip: entry.ip, hostname: entry.hostname, ip_mode: entry.ip_mode }
+}
+
+/// The same in as much memory as it needs: what is collected from an object's own list stays in the place of that one,
+/// whose items are several times as large.
+fn kept<T>(mut list: Vec<T>) -> Vec<T> {
+    list.shrink_to_fit();
+    list
 }
 
 fn cluster_ips(name: &ObjectName, spec: &ServiceSpec) -> Vec<IpAddr> {
@@ -142,8 +150,9 @@ pub fn slice(slice: ApiSlice) -> Option<(ObjectName, String, EndpointSlice)> {
     if slice.address_type == "FQDN" {
         return None;
     }
-    let ports = slice.ports.unwrap_or_default().into_iter().filter_map(|port| endpoint_port(&name, port)).collect();
-    let endpoints = slice.endpoints.into_iter().map(|one| endpoint(&name, one)).collect();
+    let ports = slice.ports.unwrap_or_default().into_iter().filter_map(|port| endpoint_port(&name, port));
+    let ports = kept(ports.collect());
+    let endpoints = kept(slice.endpoints.into_iter().map(|one| endpoint(&name, one)).collect());
     let value = EndpointSlice { name: name.name.clone(), ports, endpoints };
     Some((name, service, value))
 }

@@ -5,6 +5,7 @@ mod compose;
 pub mod controller;
 mod drains;
 mod followed;
+mod heap;
 mod interfaces;
 mod listeners;
 mod logging;

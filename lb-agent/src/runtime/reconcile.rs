@@ -22,8 +22,8 @@ use tokio::sync::{mpsc, watch};
 
 pub use self::wanted::{wanted_hops, wanted_probes};
 use super::{
-    SharedStatus, compose::Update, drains::DrainBook, interfaces, listeners::Tracing, notify, pending_restart, report,
-    sweep::Sweeper,
+    SharedStatus, compose::Update, drains::DrainBook, heap, interfaces, listeners::Tracing, notify, pending_restart,
+    report, sweep::Sweeper,
 };
 use crate::{
     announce::{AnnounceStatus, DesiredAnnouncements},
@@ -235,6 +235,7 @@ impl Reconciler {
         let failed = self.reconcile().await?;
         self.status().ready = true;
         notify::ready();
+        heap::trim();
         tracing::info!(services = self.state.services.len(), "ready");
         Ok(failed)
     }

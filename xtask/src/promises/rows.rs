@@ -45,7 +45,7 @@ pub const ROWS: &[(&str, &str, Standing)] = &[
     ("S1-13", "it runs as a plain process and from the manifests", Kept),
     ("S1-14", "an API outage changes nothing", Kept),
     ("S1-15", "a backend sees the client's address", Kept),
-    ("S1-16", "work is bounded at 2,000 services", Open),
+    ("S1-16", "work is bounded at 2,000 services", Kept),
     ("F01", "all API servers are down, and nothing moves", Kept),
     ("F03", "a node that loses the API alone lets go before another takes over", Kept),
     ("F05", "a killed agent leaves no address for ever", Kept),

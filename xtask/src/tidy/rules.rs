@@ -17,13 +17,14 @@ pub struct ImportRule {
 pub const MAX_LINES: usize = 400;
 
 /// The only files with `unsafe` code; a trailing slash stands for every file of a folder.
-pub const UNSAFE_FILES: [&str; 9] = [
+pub const UNSAFE_FILES: [&str; 10] = [
     "lb-ebpf/src/packet.rs",
     "lb-ebpf/src/maps.rs",
     "lb-ebpf/src/socket.rs",
     "lb-ebpf/src/stats.rs",
     "lb-common/src/maps/",
     "lb-agent/src/dataplane/arena.rs",
+    "lb-agent/src/runtime/heap.rs",
     "lb-ebpf/src/yardstick.rs",
     "bench/ebpf/src/harness.rs",
     "lb-ebpf/src/connect.rs",

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::{Reconciler, notify, report};
+use super::{Reconciler, heap, notify, report};
 use crate::{
     dataplane::{Dataplane, DataplaneError, monotonic},
     plan::{self, MapOp, Portion, TargetState},
@@ -16,6 +16,7 @@ const PORTION: usize = 1 << 20;
 impl Reconciler {
     /// Plans and performs portion by portion. `began`: when the planning of the first did.
     pub(super) fn fulfil(&mut self, target: &TargetState, mut began: Instant) -> Result<(), String> {
+        let mut is_whole = true;
         loop {
             let planned = plan::portion(&self.state, target, self.kernel.rings(), monotonic(), PORTION);
             let Portion { steps, after, is_last } = planned.map_err(|error| error.to_string())?;
@@ -23,8 +24,12 @@ impl Reconciler {
             tokio::task::block_in_place(|| self.perform(&steps, planning)).map_err(|error| error.to_string())?;
             self.state = after;
             if is_last {
+                if !is_whole {
+                    heap::trim();
+                }
                 return Ok(());
             }
+            is_whole = false;
             notify::alive();
             began = Instant::now();
         }
