@@ -2,6 +2,7 @@
 
 mod configure;
 mod drains;
+mod holding;
 mod members;
 mod perform;
 mod settle;
@@ -243,8 +244,9 @@ impl Reconciler {
     /// Decides anew and performs what differs; true if that has to be tried again.
     async fn reconcile(&mut self) -> Result<bool> {
         let started = Instant::now();
-        let decision = self.decide();
+        let mut decision = self.decide();
         self.announce_less(&decision);
+        self.await_held(&mut decision).await;
         if let Err(error) = self.fulfil(&decision.target, started) {
             return self.plan_failed(&error);
         }
@@ -285,8 +287,12 @@ impl Reconciler {
         decision
     }
 
-    /// Before the maps change: withdraws what is not to be announced any more, and holds what is to be held.
+    /// Before the maps change: withdraws what is not to be announced any more, and holds what is to be held. At the start,
+    /// when the maps are filled but for what is held, all that was decided.
     fn announce_less(&self, decision: &Decision) {
+        if self.is_attached && self.outputs.wanted_announcements.borrow().is_none() {
+            return self.announce_all(decision);
+        }
         self.outputs.wanted_announcements.send_if_modified(|now| {
             let Some(now) = now else { return false };
             if now.held == decision.held && now.announced == decision.announced {
