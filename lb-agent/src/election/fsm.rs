@@ -267,11 +267,10 @@ impl Candidate {
         }
     }
 
-    /// The record is gone, and was there before: whoever had it can have renewed it until just now, seen or not.
+    /// There is no record. If there was one, whoever had it can have renewed it until just now, seen from here or not.
     fn missing(&mut self, now: Instant) {
         self.base = Base::Absent;
-        let gone_at = *self.gone_at.get_or_insert(now);
-        let free_at = if self.seen.is_some() { gone_at + self.timing.lease_duration() } else { gone_at };
+        let free_at = *self.gone_at.get_or_insert(now) + self.timing.lease_duration();
         if self.resigning {
             self.is_finished = true;
         } else if self.ours_until.is_some() || now >= free_at {
