@@ -82,6 +82,11 @@ pub fn resolve<T: FlowTables>(tables: &T, packet: &OnSlot<'_>) -> Result<Backend
         Some((entry, takes)) => (hit(packet.slot, kind, entry.backend(), takes), Stage::from_value(entry.stage)),
         None => (miss(packet.slot, kind), Stage::Open),
     };
+    // What has expired of a connection hides what is recorded of its client, until it is swept: one that begins is recorded
+    // again, or it would follow its client from then on.
+    if packet.has_affinity && matches!((kind, choice.record), (Kind::Syn, Record::Nothing)) {
+        choice.record = Record::Refresh;
+    }
     let begins_elsewhere = matches!((packet.kind, kind), (Kind::Syn, Kind::Datagram))
         && tables.takes(choice.backend) != Some(true)
         && packet.slot.current() != choice.backend;

@@ -157,3 +157,31 @@ fn a_syn_without_room_is_refused_and_old_flows_are_not() {
     assert_eq!(director.recorded(), 4);
     assert_eq!(director.packet(&tuple(1), 0, Kind::Segment), Ok(id(2)), "the flood of old ones moved no new one");
 }
+
+/// An entry that has expired hides that of its client no longer: a connection that begins beside it is recorded.
+#[test]
+fn an_expired_entry_does_not_hide_that_of_its_client() {
+    const SECOND: u64 = 1_000_000_000;
+    for drained in [0, 1] {
+        let director = Director::new(transition_of_the_program, u32::from(LOG2), WINDOW, usize::MAX, true);
+        let mut history = History::new(Model { director, protocol: protocol::TCP, has_affinity: true }, protocol::TCP);
+        for event in [
+            Event::Open(9),
+            Event::Packet(9),
+            Event::Drain(drained),
+            Event::Open(11),
+            Event::Pass(564 * SECOND),
+            Event::Packet(9),
+            Event::Pass(536 * SECOND),
+            Event::Open(11),
+            Event::Sweep,
+            Event::Packet(11),
+        ] {
+            history.apply(event).unwrap();
+        }
+    }
+}
+
+fn transition_of_the_program(slot: Slot, new: BackendId, serves: &dyn Fn(BackendId) -> bool) -> Slot {
+    transition(slot, new, serves)
+}
