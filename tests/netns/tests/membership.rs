@@ -135,9 +135,15 @@ async fn expect_silence(bed: &Cluster, since: Instant) {
     let took = wait_for_rings(bed, &[0, 1], [true, true, false], since).await;
     // The last datagram may have been sent just before, or an interval earlier; two intervals more for a busy machine.
     assert!(took >= SILENCE - INTERVAL && took <= SILENCE + 2 * INTERVAL, "{took:?}");
-    let story = bed.agents[0].lbctl(&["status"]).unwrap();
-    assert!(story.contains("node-3  silent") && story.contains("node node-3 is silent"), "{story}");
-    assert_eq!(bed.agents[1].metric("levee_peer_silent{peer=\"node-3\"}").unwrap(), Some(1.0));
+    // What an agent did, it tells when it is done.
+    let told = || async {
+        let story = bed.agents[0].lbctl(&["status"])?;
+        ensure!(story.contains("node-3  silent") && story.contains("node node-3 is silent"), "{story}");
+        let metric = bed.agents[1].metric("levee_peer_silent{peer=\"node-3\"}")?;
+        ensure!(metric == Some(1.0), "{metric:?}");
+        Ok(())
+    };
+    wait::until("the silence to be told", PATIENCE, told).await.unwrap();
 }
 
 #[tokio::test]
