@@ -160,6 +160,8 @@ fn kube_tests(workspace: &Workspace, args: &[String]) -> Result<Outcome> {
     ensure(workspace, &[Group::Build, Group::Test])?;
     let assets = ensure_assets(workspace)?;
     build(workspace, Profile::Debug)?;
+    let mut servers = embedding_cargo(workspace);
+    run("building the servers behind the VIPs", servers.args(["build", "-p", "netns-tests", "--bins"]))?;
     let mut command = embedding_cargo(workspace);
     command.env(BINARIES_VARIABLE, workspace.binaries(Profile::Debug)).env(ASSETS_VARIABLE, &assets.folder);
     command.args(["test", "-p", "kube-tests"]).args(harness_args(args, Some(NETNS_THREADS)));
