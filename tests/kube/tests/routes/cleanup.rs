@@ -34,7 +34,6 @@ struct Deployed {
 impl Deployed {
     async fn new() -> Self {
         let mut cluster = Cluster::build(Scope::new().unwrap(), Fabric::Routed, 1, &VIPS[..1]).unwrap();
-        cluster.start_servers().unwrap();
         let (scope, node) = (&cluster.scope, &cluster.topology.nodes[0]);
         let inside = NetnsRuntime::start(&node.netns).unwrap();
         let nsxt = inside.spawn(Server::start(1)).await.unwrap();
