@@ -109,10 +109,10 @@ impl Copy {
         let notes = self.root.join("target/promises.tsv");
         let mut command = Command::new("cargo");
         command.current_dir(&self.root).env_remove("CARGO_TARGET_DIR").env_remove("CARGO_MANIFEST_DIR");
-        command.env(kube::ASSETS_VARIABLE, &self.assets);
-        command.args(["xtask", "kube", fault.test]);
+        command.env(kube::ASSETS_VARIABLE, &self.assets).env(crate::promises::FILE_VARIABLE, &notes);
+        command.args(fault.tests).arg(fault.test);
         crate::promises::forget(&notes)?;
-        println!("    $ cargo xtask kube {}", fault.test);
+        println!("    $ cargo {} {}", fault.tests.join(" "), fault.test);
         let output = command.output().context("starting cargo")?;
         let log = self.root.join("target").join(format!("{}.log", fault.name));
         fs::write(&log, [output.stdout, output.stderr].concat())
