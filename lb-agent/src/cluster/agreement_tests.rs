@@ -10,10 +10,10 @@ use std::{
 use proptest::prelude::*;
 
 use super::{
-    Composed, Composer, Room, Sources,
+    Composed, Composer, Sources,
     allocate::{Claimant, Situation, Verdict, allocate},
     claim::{ADDRESSES, ClassRule, SHARING_KEY},
-    fixtures::{self, add, given, ip, node, offered, pool, service, settings},
+    fixtures::{self, add, given, ip, node, offered, pool, room, service, settings},
     forbidden::Forbidden,
     pools::{PoolError, PoolInForce, PoolObject, PoolSet},
 };
@@ -156,14 +156,7 @@ fn composed_of(inventory: Inventory, settings: &KubernetesSettings) -> Composed 
         control_plane: None,
         snapshot: Some(&snapshot),
         age: Duration::ZERO,
-        room: Room {
-            services: 1000,
-            backends: 10_000,
-            ring_slots: 1 << 24,
-            addresses: 1000,
-            source_ranges: 1000,
-            peers: 100,
-        },
+        room: room(),
         connected: &[],
     };
     Composer::default().compose(&sources)

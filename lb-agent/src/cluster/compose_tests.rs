@@ -32,14 +32,7 @@ impl World {
             control_plane: None,
             snapshot: Snapshot { inventory: Arc::new(inventory()), origin: Origin::Live },
             age: Duration::ZERO,
-            room: Room {
-                services: 1000,
-                backends: 10_000,
-                ring_slots: 1 << 24,
-                addresses: 1000,
-                source_ranges: 1000,
-                peers: 100,
-            },
+            room: room(),
             connected: Vec::new(),
         }
     }

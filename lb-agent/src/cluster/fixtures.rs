@@ -2,6 +2,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
+use super::room::Room;
 use crate::model::{
     AnnouncePolicy, AnnouncerKind, ClusterAccess, ClusterNode, ClusterPool, ClusterService, Inventory, IpFamily,
     KubernetesSettings, ObjectName, Pool,
@@ -114,4 +115,9 @@ pub fn settings() -> KubernetesSettings {
         node_name: "n1".to_owned(),
         peers_from_nodes: true,
     }
+}
+
+/// Room for more than any test has.
+pub fn room() -> Room {
+    Room { services: 1000, backends: 10_000, ring_slots: 1 << 24, addresses: 1000, source_ranges: 1000, peers: 100 }
 }

@@ -4,6 +4,7 @@ use std::{
     fs,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use anyhow::{Context, Result};
@@ -15,6 +16,7 @@ use netns_tests::{
     authority::{Authority, Identity},
     scope::Scope,
 };
+use rustls::ClientConfig;
 use serde_json::{Value, json};
 
 /// The name that clients verify servers as, by whatever address they reach them.
@@ -64,6 +66,14 @@ impl Keys {
         let admin_identity = authority.issue_client(scope, "admin", "admin", MASTERS)?;
         let admin = User::Certificate(admin_identity.clone());
         Ok(Self { authority, ca, token_key, token_public_key, admin, admin_identity })
+    }
+
+    /// TLS settings of a client that trusts this CA only, whose every connection is new.
+    ///
+    /// # Errors
+    /// As [`Authority::client_config`].
+    pub fn client_config(&self) -> Result<Arc<ClientConfig>> {
+        self.authority.client_config()
     }
 
     /// A user by certificate, of one group.

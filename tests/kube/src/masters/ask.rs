@@ -10,11 +10,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use netns_tests::{client::Failure, netns::NetnsRuntime};
-use rustls::{
-    ClientConfig, RootCertStore,
-    client::Resumption,
-    pki_types::{CertificateDer, ServerName, pem::PemObject},
-};
+use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
 use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -84,18 +80,9 @@ impl Asker {
     ) -> Result<Self> {
         let read =
             |path| CertificateDer::from_pem_file(path).with_context(|| format!("reading a certificate: {path:?}"));
-        let mut roots = RootCertStore::empty();
-        roots.add(read(keys.ca.as_path())?).context("trusting the CA")?;
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .context("choosing TLS versions")?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        config.resumption = Resumption::disabled();
         let named = servers.map(|(name, server)| Ok((read(server.certificate())?.to_vec(), name.to_owned())));
         let names = Arc::new(named.collect::<Result<_>>()?);
-        Ok(Self { tls: TlsConnector::from(Arc::new(config)), target, limit, path: READY, names })
+        Ok(Self { tls: TlsConnector::from(keys.client_config()?), target, limit, path: READY, names })
     }
 
     /// Asks for the server's version from now on, not whether it is ready: that it tells whatever its data store does.
