@@ -125,7 +125,7 @@ async fn the_kernel_terminates(delivery: Delivery, label: &str, outer: usize) {
         receiver.netns.ip(&format!("{family}fou add port {GUE} gue")).unwrap();
     }
     for (vip, length) in VIPS.into_iter().zip([32, 128]) {
-        receiver.netns.ip(&format!("addr add {vip}/{length} dev lo")).unwrap();
+        receiver.netns.ip(&format!("addr add {vip}/{length} dev lo nodad")).unwrap();
         bed.topology.enter_by(vip, &[0]).unwrap();
     }
     let backend = receiver.addresses[outer];

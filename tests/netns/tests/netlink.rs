@@ -572,7 +572,7 @@ fn a_loopback_that_is_down_is_reported_and_used_when_it_is_up() {
 fn somebody_elses_address_stays_as_it_is() {
     in_namespace(|| async {
         ip(&format!("address add {VIP4}/32 dev lo"));
-        ip(&format!("address add {VIP6}/128 dev lo"));
+        ip(&format!("address add {VIP6}/128 dev lo nodad"));
         let before = ip("address show dev lo");
         let (sender, mut status, _) = drive(Some(desired(3)));
         until("reported", 2, &mut status, |status| status.foreign == vips() && status.held == vips()).await;

@@ -28,7 +28,7 @@ fn build(fabric: Fabric, router: Suite, nodes: Suite) -> Cluster {
     let mut cluster = Cluster::build(Scope::new().unwrap(), fabric, 3, &VIPS).unwrap();
     for node in &cluster.topology.nodes {
         for vip in VIPS {
-            node.netns.ip(&format!("addr add {vip} dev lo")).unwrap();
+            node.netns.ip(&format!("addr add {vip} dev lo nodad")).unwrap();
         }
     }
     cluster.start_servers().unwrap();

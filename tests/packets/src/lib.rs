@@ -20,6 +20,7 @@ mod link;
 mod oracle;
 mod packet;
 mod random;
+pub mod sockets;
 mod thin;
 mod world;
 

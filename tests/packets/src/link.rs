@@ -41,8 +41,13 @@ pub fn enter() {
         "index",
         &without,
     ];
-    let created = Command::new("ip").args(arguments).output();
-    let created = created.unwrap_or_else(|error| panic!("starting `ip`: {error}; install iproute2"));
-    assert!(created.status.success(), "ip {}: {}", arguments.join(" "), String::from_utf8_lossy(&created.stderr));
+    ip(&arguments);
     ENTERED.set(true);
+}
+
+/// Runs `ip` in the calling thread's namespace, which has to succeed.
+pub fn ip(arguments: &[&str]) {
+    let output = Command::new("ip").args(arguments).output();
+    let output = output.unwrap_or_else(|error| panic!("starting `ip`: {error}; install iproute2"));
+    assert!(output.status.success(), "ip {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
 }

@@ -1,14 +1,11 @@
 //! Packets for this node without a socket here, on slots whose owner changed: once to the slot's other owner.
 
-use std::{
-    net::{IpAddr, SocketAddr, TcpListener},
-    process::Command,
-};
+use std::net::{IpAddr, SocketAddr};
 
 use lb_common::verdict::{Action, DropReason, Verdict};
 use packets_tests::{
-    Bed, Counts, IN, Outcome, Packet, Way, World, addresses::*, flow_hash, gue, ipip, marked_gue, service, tcp, udp,
-    world,
+    Bed, Counts, IN, Outcome, Packet, Way, World, addresses::*, flow_hash, gue, ipip, marked_gue, service, sockets,
+    tcp, udp, world,
 };
 
 const FAMILIES: [(IpAddr, IpAddr); 2] = [(CLIENT4, VIP4), (CLIENT6, VIP6)];
@@ -130,23 +127,8 @@ fn what_does_not_fit_the_marked_tunnel_is_dropped() {
 fn a_connection_that_the_kernel_knows_is_delivered_and_a_listener_is_not_enough() {
     let mut bed = come_here();
     for (client, vip) in FAMILIES {
-        for arguments in [
-            vec!["link", "set", "lo", "up"],
-            vec!["address", "add", &vip.to_string(), "dev", "lo"],
-            vec!["address", "add", &client.to_string(), "dev", "lo"],
-        ] {
-            let family = if vip.is_ipv4() { "-4" } else { "-6" };
-            let added = Command::new("ip").arg(family).args(&arguments).output().unwrap();
-            assert!(added.status.success(), "ip {arguments:?}: {}", String::from_utf8_lossy(&added.stderr));
-        }
-        let listener = TcpListener::bind(SocketAddr::new(vip, 80)).unwrap();
-        let socket = socket2::Socket::new(
-            if vip.is_ipv4() { socket2::Domain::IPV4 } else { socket2::Domain::IPV6 },
-            socket2::Type::STREAM,
-            None,
-        )
-        .unwrap();
-        socket.bind(&SocketAddr::new(client, 40_000).into()).unwrap();
+        sockets::own(&[vip, client]);
+        let (listener, socket) = sockets::pair(SocketAddr::new(client, 40_000), SocketAddr::new(vip, 80));
         let known = tcp(client, 40_000, vip, 80);
         assert_eq!(send(&mut bed, &in_tunnel(&known)).1, Counts::of_verdict(Verdict::SecondChance), "only a listener");
         socket.connect(&SocketAddr::new(vip, 80).into()).unwrap();

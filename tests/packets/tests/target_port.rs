@@ -1,11 +1,11 @@
 //! Servers on another port than the service's: what is delivered here gets their port, what they send gets the service's.
 
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr};
 
 use lb_common::verdict::Verdict;
 use packets_tests::{
     Bed, Case, Counts, Frame, IN, IcmpError, Packet, Way, World, addresses::*, check, gue, icmp_error, ipip, service,
-    tcp, udp, world,
+    sockets, tcp, udp, world,
 };
 
 /// Port of the services, which clients know.
@@ -209,15 +209,8 @@ fn come_here() -> Bed {
 fn a_connection_of_a_server_here_is_found_by_its_port() {
     let mut bed = come_here();
     for (client, vip, node, peer) in FAMILIES {
-        let family = if vip.is_ipv4() { "-4" } else { "-6" };
-        for arguments in [["link", "set", "lo", "up"].to_vec(), added(&vip), added(&client)] {
-            let added = std::process::Command::new("ip").arg(family).args(arguments).output().unwrap();
-            assert!(added.status.success(), "{}", String::from_utf8_lossy(&added.stderr));
-        }
-        let listener = TcpListener::bind(SocketAddr::new(vip, TARGET)).unwrap();
-        let domain = if vip.is_ipv4() { socket2::Domain::IPV4 } else { socket2::Domain::IPV6 };
-        let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None).unwrap();
-        socket.bind(&SocketAddr::new(client, 40_000).into()).unwrap();
+        sockets::own(&[vip, client]);
+        let (listener, socket) = sockets::pair(SocketAddr::new(client, 40_000), SocketAddr::new(vip, TARGET));
         socket.connect(&SocketAddr::new(vip, TARGET).into()).unwrap();
         let accepted = listener.accept().unwrap();
 
@@ -235,10 +228,6 @@ fn a_connection_of_a_server_here_is_found_by_its_port() {
         assert!(outcome.frame.ends_with(&inner), "what goes on keeps the service's port");
         drop(accepted);
     }
-}
-
-fn added(address: &IpAddr) -> Vec<&'static str> {
-    vec!["address", "add", address.to_string().leak(), "dev", "lo"]
 }
 
 /// What leaves as something else.
