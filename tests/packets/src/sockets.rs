@@ -22,7 +22,8 @@ pub fn own(addresses: &[IpAddr]) {
 /// A listener on `server` and a client's socket on `client`, not connected yet.
 pub fn pair(client: SocketAddr, server: SocketAddr) -> (TcpListener, Socket) {
     let listener = TcpListener::bind(server).unwrap_or_else(|error| panic!("listen on {server}: {error}"));
-    let socket = Socket::new(Domain::for_address(client), Type::STREAM, None).unwrap();
+    let socket = Socket::new(Domain::for_address(client), Type::STREAM, None);
+    let socket = socket.unwrap_or_else(|error| panic!("a socket for {client}: {error}"));
     socket.bind(&client.into()).unwrap_or_else(|error| panic!("bind {client}: {error}"));
     (listener, socket)
 }
