@@ -168,7 +168,7 @@ pub fn carried(frame: &[u8], ip: &Ip) -> Option<Carried> {
         41 => Some(Carried { l3: l4, is_ipv4: false, is_understood: true }),
         17 if be16(frame, l4 + 2)? == 6080 => {
             let l3 = l4 + 12;
-            let is_marked = frame.get(l3..l3 + 4) == Some(b"LV2c");
+            let is_marked = matches!(frame.get(l3..l3 + 4), Some([b'L', b'V', b'2', b'c'..=b'j']));
             match be32(frame, l4 + 8)? {
                 0x0004_0000 => Some(Carried { l3, is_ipv4: true, is_understood: true }),
                 0x0029_0000 => Some(Carried { l3, is_ipv4: false, is_understood: true }),

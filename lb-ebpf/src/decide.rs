@@ -18,6 +18,7 @@ use lb_common::{
     report::Report,
     tracking::{Kind, OnSlot},
     verdict::{DropReason, Verdict},
+    verifier::forget,
     wire::{eth, ipv4, ipv6, protocol},
 };
 
@@ -176,10 +177,11 @@ fn choose<A: Actor>(
         if !ring.is_held() {
             return Err(DropReason::NotHeld);
         }
-        let to = other_owner(packet, service, ring, flow, hash, network.is_ipv4);
+        let to = other_owner(packet, service, ring, flow, hash, network.is_ipv4, 0);
         if to != BackendId::NONE {
             let (l3, is_ipv4) = (network.l3, network.is_ipv4);
-            return actor.send_on(packet, &Again { outer_l3: l3, l3, is_ipv4, to, entropy: hash.entropy_port() });
+            return actor
+                .send_on(packet, &Again { outer_l3: l3, l3, is_ipv4, to, chances: 0, entropy: hash.entropy_port() });
         }
         if ring.has_target_port() {
             actor.retarget(packet, service, network.l3, network.is_ipv4)?;
@@ -226,7 +228,15 @@ fn owner<A: Actor>(
 
 /// Who else may know the flow of a packet that is to be delivered here; [`BackendId::NONE`] if it belongs here.
 #[inline(always)]
-fn other_owner(packet: &Packet, service: u32, ring: RingWord, flow: &Flow, hash: FlowHash, is_ipv4: bool) -> BackendId {
+fn other_owner(
+    packet: &Packet,
+    service: u32,
+    ring: RingWord,
+    flow: &Flow,
+    hash: FlowHash,
+    is_ipv4: bool,
+    chances: u8,
+) -> BackendId {
     if !ring.has_changes() || !second_chance::is_possible(&flow.tuple, flow.kind) {
         return BackendId::NONE;
     }
@@ -234,21 +244,23 @@ fn other_owner(packet: &Packet, service: u32, ring: RingWord, flow: &Flow, hash:
     if matches!(slot.state(), SlotState::Settled) {
         return BackendId::NONE;
     }
-    second_chance::other_owner(packet, &flow.tuple, is_ipv4, slot, service)
+    second_chance::other_owner(packet, &flow.tuple, is_ipv4, slot, service, chances)
 }
 
 /// The payload of a packet that looks as if a director had sent it through a tunnel: directors send neither options nor
 /// fragments around a packet.
 #[inline(always)]
 fn may_be_tunnel(packet: &Packet, network: &Network) -> Option<Payload> {
-    if network.is_ipv4 {
+    let payload = if network.is_ipv4 {
         if network.header_length != ipv4::LEN || network.is_fragment {
             return None;
         }
-        parse::tunnel(packet, network.next, network.l3 + ipv4::LEN)
+        parse::tunnel(packet, network.next, network.l3 + ipv4::LEN)?
     } else {
-        parse::tunnel(packet, network.next, network.l3 + ipv6::LEN)
-    }
+        parse::tunnel(packet, network.next, network.l3 + ipv6::LEN)?
+    };
+    let numbers = forget::<0x7ff>(payload.l3 | usize::from(payload.chances) << 7);
+    Some(Payload { l3: numbers & 0x7f, chances: (numbers >> 7) as u8, ..payload })
 }
 
 /// Decides on a tunnel packet: ours only if the inner packet is for a VIP and the outer one for this node.
@@ -299,14 +311,21 @@ fn from_tunnel<A: Actor>(
         return Err(DropReason::NotHeld);
     }
     if ring.has_changes()
-        && !payload.is_marked
         && let Some(settings) = SETTINGS.get(0)
     {
+        let chances = payload.chances;
         let hash = hash::flow(&settings.hash_key, &flow.tuple, ring.has_affinity(), inner.is_ipv4);
-        let to = other_owner(packet, service, ring, &flow, hash, inner.is_ipv4);
+        let to = other_owner(packet, service, ring, &flow, hash, inner.is_ipv4, chances);
         if to != BackendId::NONE {
-            let (outer_l3, l3, is_ipv4) = (outer.l3, payload.l3, inner.is_ipv4);
-            return actor.send_on(packet, &Again { outer_l3, l3, is_ipv4, to, entropy: hash.entropy_port() });
+            let again = Again {
+                outer_l3: outer.l3,
+                l3: payload.l3,
+                is_ipv4: inner.is_ipv4,
+                to,
+                chances,
+                entropy: hash.entropy_port(),
+            };
+            return actor.send_on(packet, &again);
         }
     }
     if ring.has_target_port() {

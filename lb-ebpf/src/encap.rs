@@ -53,9 +53,15 @@ pub fn forward(packet: &mut Packet, network: &Network, hop: &Hop, hash: FlowHash
     }
 }
 
-/// Makes the frame ready to leave by its hop in a GUE tunnel that is marked, whatever the hop's mode.
+/// Makes the frame ready to leave by its hop in a GUE tunnel with the mark of a second chance, whatever the hop's mode.
 #[inline(always)]
-pub fn forward_marked(packet: &mut Packet, network: &Network, hop: &Hop, port: u16) -> Result<(), DropReason> {
+pub fn forward_marked(
+    packet: &mut Packet,
+    network: &Network,
+    hop: &Hop,
+    port: u16,
+    chance: u8,
+) -> Result<(), DropReason> {
     const HEADERS: usize = udp::LEN + gue::MARKED_LEN;
     let length = network.length as u16 + HEADERS as u16; // `reframe` checks it against the MTU
     let to = hop.tunnel_destination.words();
@@ -71,7 +77,7 @@ pub fn forward_marked(packet: &mut Packet, network: &Network, hop: &Hop, port: u
         l3 + ipv6::LEN
     };
     packet.write_words(at, udp::header(port, gue::PORT, length))?;
-    packet.write_words(at + udp::LEN, gue::marked(inner_protocol(network)))
+    packet.write_words(at + udp::LEN, gue::marked(inner_protocol(network), chance))
 }
 
 /// The verdict of a packet that leaves in this mode.

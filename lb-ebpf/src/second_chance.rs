@@ -1,6 +1,7 @@
 //! A packet that is for this node has no socket here, and the owner of its slot has changed: it goes on to the slot's
-//! other owner, marked, so that it is delivered there and goes no further. Directors probe and read their configuration
-//! each on its own, so for a moment they can send a flow that moves between them to different owners.
+//! other owner, and if it has no socket there, to the owner before that. A mark counts, so that it does not go on for ever.
+//! Directors probe and read their configuration each on its own, so for a moment they can send a flow that moves between
+//! them to different owners; and a director that joined later knows no owner from before.
 #![expect(unsafe_code, reason = "the verifier knows global functions by the names that the linker sees")]
 
 use aya_ebpf::bindings::xdp_md;
@@ -25,40 +26,39 @@ pub fn is_possible(tuple: &Tuple, kind: Kind) -> bool {
     tuple.to.protocol == protocol::TCP && matches!(kind, Kind::Segment | Kind::Fin | Kind::Reset)
 }
 
-/// Who else has the flow, if this node has no socket for it: the backend that is recorded, or the slot's other owner, if
-/// it is elsewhere; else [`BackendId::NONE`].
+/// Who else may have the flow, if this node has no socket for it; else [`BackendId::NONE`]. `chances` terminators have sent
+/// the packet on before.
 #[inline(always)]
-pub fn other_owner(packet: &Packet, tuple: &Tuple, is_ipv4: bool, slot: Slot, service: u32) -> BackendId {
-    BackendId::from_bits(find(packet.context(), tuple, slot.bits(), service << 1 | u32::from(is_ipv4)))
+pub fn other_owner(packet: &Packet, tuple: &Tuple, is_ipv4: bool, slot: Slot, service: u32, chances: u8) -> BackendId {
+    let numbers = u64::from(service) << 16 | u64::from(chances) << 8 | u64::from(is_ipv4);
+    BackendId::from_bits(find(packet.context(), tuple, slot.bits(), numbers))
 }
 
 #[inline(never)]
-fn find(ctx: *mut xdp_md, tuple: &Tuple, slot: u64, service_and_family: u32) -> u32 {
-    let slot = Slot::from_bits(slot);
-    let is_ipv4 = service_and_family & 1 == 1;
-    let port = match maps::target_port(service_and_family >> 1) {
+fn find(ctx: *mut xdp_md, tuple: &Tuple, slot: u64, numbers: u64) -> u32 {
+    let (service, chances, is_ipv4) = ((numbers >> 16) as u32, (numbers >> 8) as u8, numbers & 1 == 1);
+    let port = match maps::target_port(service) {
         0 => tuple.to.port,
         port => Be16::new(port),
     };
     if socket::is_known(ctx, tuple, port, is_ipv4) {
         return BackendId::NONE.bits();
     }
-    let recorded = tracking::recorded(tuple);
-    if is_elsewhere(recorded) {
-        recorded.bits()
-    } else if is_elsewhere(slot.current()) {
-        slot.current().bits()
-    } else if is_elsewhere(slot.old()) {
-        slot.old().bits()
-    } else {
-        BackendId::NONE.bits()
-    }
+    tracking::known(tuple, Slot::from_bits(slot)).next(chances, is_elsewhere).bits()
 }
 
 /// Whether a backend is on a node that a tunnel leads to.
 #[inline(always)]
 fn is_elsewhere(id: BackendId) -> bool {
-    maglev::hop(id).is_some_and(|hop| hop.mode > Mode::Local as u8 && hop.tunnel_destination.words() != [0; 4])
+    levee_is_elsewhere(id.bits()) != 0
+}
+
+/// As [`is_elsewhere`]. A global function: the verifier looks at it once and not once for every owner that is asked.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn levee_is_elsewhere(id: u32) -> u32 {
+    let hop = maglev::hop(BackendId::from_bits(id));
+    hop.is_some_and(|hop| hop.mode > Mode::Local as u8 && hop.tunnel_destination.words() != [0; 4]).into()
 }
 
 /// Where a packet goes that gets a second chance.
@@ -71,6 +71,8 @@ pub struct Again {
     pub is_ipv4: bool,
     /// The backend.
     pub to: BackendId,
+    /// How many terminators have sent the packet on before.
+    pub chances: u8,
     /// Source port of the tunnel.
     pub entropy: u16,
 }
@@ -84,6 +86,7 @@ pub fn send_on(packet: &Packet, again: &Again) -> Result<u32, DropReason> {
     let numbers = again.outer_l3 as u64 & 0xff
         | (again.l3 as u64 & 0xff) << 8
         | u64::from(again.is_ipv4) << 16
+        | u64::from(again.chances) << 24
         | u64::from(again.entropy) << 32;
     let result = levee_send_on(packet.context(), numbers, again.to.bits());
     match result >> 16 {
@@ -92,7 +95,7 @@ pub fn send_on(packet: &Packet, again: &Again) -> Result<u32, DropReason> {
     }
 }
 
-/// As [`send_on`]: `numbers` holds `outer_l3`, `l3`, whether the packet is IPv4, and in its upper half the entropy. An action,
+/// As [`send_on`]: `numbers` holds `outer_l3`, `l3`, whether the packet is IPv4, `chances`, and in its upper half the entropy. An action,
 /// or with bit 16 a reason. A global function: the verifier looks at it once and not once per way to it.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -116,7 +119,8 @@ fn perform(packet: &mut Packet, numbers: u64, to: BackendId) -> Result<u32, Drop
         return Err(DropReason::TtlExpired);
     }
     let hop: &Hop = maglev::hop(to).ok_or(DropReason::StaleBackend)?;
-    encap::forward_marked(packet, &network, hop, (numbers >> 32) as u16)?;
+    let chance = (numbers >> 24 & 0xff) as u8 + 1;
+    encap::forward_marked(packet, &network, hop, (numbers >> 32) as u16, chance)?;
     stats::verdict(Verdict::SecondChance);
     act::leave(packet, hop)
 }

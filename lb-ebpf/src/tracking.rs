@@ -6,9 +6,10 @@ use lb_common::{
     maps::{
         backends::Head,
         flows::FlowEntry,
+        rings::Slot,
         tracking::{LIFETIME, LIMIT, NEW, NEW_REFUSED, OLD, OLD_REFUSED},
     },
-    tracking::{self, FlowTables, OnSlot},
+    tracking::{self, FlowTables, Known, OnSlot},
     verdict::DropReason,
 };
 
@@ -36,10 +37,10 @@ pub fn chosen(result: u64) -> Result<BackendId, DropReason> {
     if result == NO_ROOM { Err(DropReason::FlowTableFull) } else { Ok(BackendId::from_bits(result as u32)) }
 }
 
-/// The backend that is recorded of a flow; [`BackendId::NONE`] if none is.
+/// What this node knows of a flow.
 #[inline(always)]
-pub fn recorded(tuple: &Tuple) -> BackendId {
-    tracking::recorded(&Tables, tuple)
+pub fn known(tuple: &Tuple, slot: Slot) -> Known {
+    Known::of(&Tables, tuple, slot)
 }
 
 /// The maps.
@@ -49,8 +50,13 @@ impl FlowTables for Tables {
     type Place = FlowPlace;
 
     #[inline(always)]
-    fn find(&self, key: &Tuple) -> Option<FlowPlace> {
-        maps::new_flow(key).or_else(|| maps::old_flow(key))
+    fn find_new(&self, key: &Tuple) -> Option<FlowPlace> {
+        maps::new_flow(key)
+    }
+
+    #[inline(always)]
+    fn find_old(&self, key: &Tuple) -> Option<FlowPlace> {
+        maps::old_flow(key)
     }
 
     #[inline(always)]

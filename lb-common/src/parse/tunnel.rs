@@ -15,8 +15,8 @@ pub struct Payload {
     pub is_ipv4: bool,
     /// Whether the tunnel header between is one that this version understands.
     pub is_understood: bool,
-    /// Whether it says that another terminator has sent the packet on already.
-    pub is_marked: bool,
+    /// How many terminators have sent the packet on already, as it says.
+    pub chances: u8,
 }
 
 impl Payload {
@@ -24,7 +24,7 @@ impl Payload {
     #[must_use]
     #[inline(always)]
     pub const fn new(l3: usize, is_ipv4: bool) -> Self {
-        Self { l3, is_ipv4, is_understood: true, is_marked: false }
+        Self { l3, is_ipv4, is_understood: true, chances: 0 }
     }
 }
 
@@ -57,14 +57,15 @@ pub fn tunnel<B: Bytes + ?Sized>(frame: &B, transport: u8, l4: usize) -> Option<
 #[inline(always)]
 fn marked<B: Bytes + ?Sized>(frame: &B, header: WireWord, at: usize) -> Option<Payload> {
     if let Some(payload) = gue::private_payload(header)
-        && frame.words(at) == Some([gue::MARK])
+        && let Some([private]) = frame.words(at)
+        && let Some(chances) = gue::chance(private)
     {
         let is_ipv4 = match payload {
             protocol::IPV4 => true,
             protocol::IPV6 => false,
             _ => return None,
         };
-        return Some(Payload { is_marked: true, ..Payload::new(at + gue::MARKED_LEN - gue::LEN, is_ipv4) });
+        return Some(Payload { chances, ..Payload::new(at + gue::MARKED_LEN - gue::LEN, is_ipv4) });
     }
     let [first] = frame.read(at)?;
     match first >> 4 {

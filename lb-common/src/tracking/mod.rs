@@ -2,9 +2,11 @@
 //! flows on such slots are recorded. The academic reference is JET (CoNEXT 2021, DOI 10.1145/3485983.3494851).
 //!
 //! [`transition`] says what becomes of a slot whose owner changes: the agent's side. [`hit`] and [`miss`] say where a
-//! packet on a slot goes and what is recorded, and [`resolve`] does so with the tables of flows: the packet path's side.
+//! packet on a slot goes and what is recorded, and [`resolve`] does so with the tables of flows: the packet path's side. [`Known`] says who
+//! else may have a flow that has no socket where its packet came.
 //! The [`model`] puts both together in memory, for property tests and to compare the loaded program with.
 
+mod next;
 mod packets;
 mod resolve;
 mod slots;
@@ -19,6 +21,7 @@ mod directors_tests;
 #[cfg(test)]
 mod tests;
 
+pub use next::Known;
 pub use packets::{Choice, Kind, Record, hit, lifetime, miss, stage};
-pub use resolve::{FlowTables, NoRoom, OnSlot, recorded, resolve};
+pub use resolve::{FlowTables, NoRoom, OnSlot, resolve};
 pub use slots::transition;

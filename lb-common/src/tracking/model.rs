@@ -162,8 +162,12 @@ impl Director {
 impl FlowTables for Director {
     type Place = (usize, Tuple);
 
-    fn find(&self, key: &Tuple) -> Option<Self::Place> {
-        (0..2).find(|table| self.tables[*table].borrow().contains_key(key)).map(|table| (table, *key))
+    fn find_new(&self, key: &Tuple) -> Option<Self::Place> {
+        self.tables[0].borrow().contains_key(key).then_some((0, *key))
+    }
+
+    fn find_old(&self, key: &Tuple) -> Option<Self::Place> {
+        self.tables[1].borrow().contains_key(key).then_some((1, *key))
     }
 
     fn read(&self, (table, key): Self::Place) -> FlowEntry {

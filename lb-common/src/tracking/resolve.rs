@@ -15,8 +15,10 @@ pub trait FlowTables {
     /// A place in a table, found by its key.
     type Place: Copy;
 
-    /// Where a flow is recorded: among the new ones or, if not there, among the old ones. Expired or not.
-    fn find(&self, key: &Tuple) -> Option<Self::Place>;
+    /// Where a flow is recorded among the new ones, which began by way of this node. Expired or not.
+    fn find_new(&self, key: &Tuple) -> Option<Self::Place>;
+    /// Where a flow is recorded among the old ones, as is believed. Expired or not.
+    fn find_old(&self, key: &Tuple) -> Option<Self::Place>;
     /// What is recorded there.
     fn read(&self, place: Self::Place) -> FlowEntry;
     /// Replaces what is recorded there.
@@ -29,6 +31,12 @@ pub trait FlowTables {
     fn now(&self) -> u64;
     /// How long an open flow of a service may be silent, in nanoseconds.
     fn lifetime(&self, service: u32) -> u64;
+
+    /// Where a flow is recorded: among the new ones or, if not there, among the old ones. Expired or not.
+    #[inline(always)]
+    fn find(&self, key: &Tuple) -> Option<Self::Place> {
+        self.find_new(key).or_else(|| self.find_old(key))
+    }
 }
 
 /// A packet on a slot that is not settled.
@@ -113,20 +121,10 @@ pub fn resolve<T: FlowTables>(tables: &T, packet: &OnSlot<'_>) -> Result<Backend
     if tables.insert(is_new, key, &entry) || !is_new { Ok(choice.backend) } else { Err(NoRoom) }
 }
 
-/// The backend that is recorded of a flow, asked without leaving a trace; [`BackendId::NONE`] if none is, or if it is
-/// gone.
-#[inline(always)]
-pub fn recorded<T: FlowTables>(tables: &T, tuple: &Tuple) -> BackendId {
-    match tables.find(tuple).and_then(|place| live(tables, place, tables.now())) {
-        Some((entry, _)) => entry.backend(),
-        None => BackendId::NONE,
-    }
-}
-
 /// What is recorded at a place, with whether its backend takes new flows; `None` if it has expired or the backend is
 /// gone.
 #[inline(always)]
-fn live<T: FlowTables>(tables: &T, place: T::Place, now: u64) -> Option<(FlowEntry, bool)> {
+pub(super) fn live<T: FlowTables>(tables: &T, place: T::Place, now: u64) -> Option<(FlowEntry, bool)> {
     let entry = tables.read(place);
     if entry.deadline <= now {
         return None;

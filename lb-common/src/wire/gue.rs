@@ -9,15 +9,29 @@ pub const LEN: usize = 4;
 
 /// Length of the header of a second chance: with one word of private data.
 pub const MARKED_LEN: usize = 8;
-/// The private data (section 3.4 of the draft) of a second chance: the packet is delivered where it arrives, whatever that
-/// node knows of its flow, so that two nodes with different views do not send it to and fro.
-pub const MARK: WireWord = wire_word(*b"LV2c");
+/// The most terminators that send a packet on, one after the other: whatever they believe of each other, a packet goes to
+/// and fro no longer than that.
+pub const MAX_CHANCES: u8 = 8;
+/// The private data (section 3.4 of the draft) of a packet that terminators have sent on is three letters of ours and one
+/// that counts them: `c` after the first.
+const MARK: [u8; 4] = *b"LV2b";
 
-/// The two words of a header with the mark of a second chance, in front of a packet of IANA protocol `payload`.
+/// The two words of a header with the mark of the given second chance (1 the first), in front of a packet of IANA protocol
+/// `payload`.
 #[must_use]
 #[inline(always)]
-pub const fn marked(payload: u8) -> [WireWord; 2] {
-    [wire_word([1, payload, 0, 0]), MARK]
+pub const fn marked(payload: u8, chance: u8) -> [WireWord; 2] {
+    [wire_word([1, payload, 0, 0]), wire_word([MARK[0], MARK[1], MARK[2], MARK[3].wrapping_add(chance)])]
+}
+
+/// Which second chance a word of private data stands for, from 1 to [`MAX_CHANCES`]; `None` if it is another word.
+#[must_use]
+#[inline(always)]
+pub const fn chance(private: WireWord) -> Option<u8> {
+    let private = private.to_ne_bytes();
+    let chance = private[3].wrapping_sub(MARK[3]);
+    let is_ours = private[0] == MARK[0] && private[1] == MARK[1] && private[2] == MARK[2];
+    if is_ours && chance >= 1 && chance <= MAX_CHANCES { Some(chance) } else { None }
 }
 
 /// The payload's IANA protocol number, if this is the first word of a header with one word of private data.

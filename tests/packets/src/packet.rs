@@ -94,10 +94,11 @@ pub fn gue(source: IpAddr, destination: IpAddr, source_port: u16, inner: &Packet
     gue_with_header(source, destination, source_port, header, inner)
 }
 
-/// As [`gue`], with the mark of a second chance: private data of one word (draft-ietf-intarea-gue section 3.4).
+/// As [`gue`], with the mark of a second chance, a letter for each (`c` the first): private data of one word
+/// (draft-ietf-intarea-gue section 3.4).
 #[must_use]
-pub fn marked_gue(source: IpAddr, destination: IpAddr, source_port: u16, inner: &Packet) -> Packet {
-    let header = [1, inner.tunnel_number(), 0, 0, b'L', b'V', b'2', b'c'];
+pub fn marked_gue(source: IpAddr, destination: IpAddr, source_port: u16, chance: u8, inner: &Packet) -> Packet {
+    let header = [1, inner.tunnel_number(), 0, 0, b'L', b'V', b'2', chance];
     gue_with_header(source, destination, source_port, header, inner)
 }
 

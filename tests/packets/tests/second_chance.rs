@@ -1,4 +1,5 @@
-//! Packets for this node without a socket here, on slots whose owner changed: once to the slot's other owner.
+//! Packets for this node without a socket here, on slots whose owner changed: to the slot's other owner, with a mark that
+//! counts how often.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -43,10 +44,10 @@ fn send(bed: &mut Bed, packet: &Packet) -> (Outcome, Counts) {
     (outcome, bed.counts().since(&before))
 }
 
-/// The frame in which a packet goes on to A.
-fn marked(packet: &Packet) -> Vec<u8> {
+/// The frame in which a packet goes on to A, the mark's letter in it.
+fn marked(packet: &Packet, chance: u8) -> Vec<u8> {
     let entropy = 0xc000 | (flow_hash(&world(), packet) & 0x3fff) as u16;
-    marked_gue(NODE4, A4, entropy, &packet.clone().ttl(63)).frame().between(NODE_MAC, NEXT_MAC).bytes()
+    marked_gue(NODE4, A4, entropy, chance, &packet.clone().ttl(63)).frame().between(NODE_MAC, NEXT_MAC).bytes()
 }
 
 #[test]
@@ -57,7 +58,7 @@ fn what_comes_by_a_tunnel_goes_on_once_to_the_other_owner() {
         for tunnel in [in_tunnel(&packet), ipip(PEER4, NODE4, &packet), ipip(PEER6, NODE6, &packet)] {
             let (outcome, counts) = send(&mut bed, &tunnel);
             assert_eq!(outcome.action, Action::Transmit as u32, "{counts}");
-            assert_eq!(outcome.frame, marked(&packet));
+            assert_eq!(outcome.frame, marked(&packet, b'c'));
             assert_eq!(counts, Counts::of_verdict(Verdict::SecondChance));
         }
     }
@@ -70,23 +71,47 @@ fn what_is_chosen_here_goes_on_as_well() {
     for (client, vip) in FAMILIES {
         let packet = tcp(client, 40_000, vip, 80);
         let (outcome, counts) = send(&mut bed, &packet);
-        assert_eq!(outcome.frame, marked(&packet), "{counts}");
+        assert_eq!(outcome.frame, marked(&packet, b'c'), "{counts}");
         assert_eq!(counts, Counts::of_verdict(Verdict::SecondChance));
     }
 }
 
 #[test]
-fn what_was_sent_on_before_is_delivered() {
+fn what_was_sent_on_before_goes_on_to_an_older_owner_until_the_last_chance() {
     let mut bed = come_here();
     for (client, vip) in FAMILIES {
         let packet = tcp(client, 40_000, vip, 80);
-        let (outcome, counts) = send(&mut bed, &marked_gue(PEER4, NODE4, 50_000, &packet));
+        for chance in b'c'..b'j' {
+            let (outcome, counts) = send(&mut bed, &marked_gue(PEER4, NODE4, 50_000, chance, &packet));
+            assert_eq!(outcome.frame, marked(&packet, chance + 1), "{counts}");
+            assert_eq!(counts, Counts::of_verdict(Verdict::SecondChance));
+        }
+        let (outcome, counts) = send(&mut bed, &marked_gue(PEER4, NODE4, 50_000, b'j', &packet));
         assert!(outcome.is_passed(), "{counts}");
         assert_eq!(outcome.frame, packet.frame().bytes());
         assert_eq!(counts, Counts::of_verdict(Verdict::Terminated));
     }
-    let stranger = marked_gue(STRANGER4, NODE4, 50_000, &tcp(CLIENT4, 40_000, VIP4, 80));
+    for other in [b'b', b'k'] {
+        let unknown = marked_gue(PEER4, NODE4, 50_000, other, &tcp(CLIENT4, 40_000, VIP4, 80));
+        assert_eq!(send(&mut bed, &unknown).1, Counts::of_verdict(Verdict::NotOurs), "{}", char::from(other));
+    }
+    let stranger = marked_gue(STRANGER4, NODE4, 50_000, b'c', &tcp(CLIENT4, 40_000, VIP4, 80));
     assert_eq!(send(&mut bed, &stranger).1, Counts::of_drop(DropReason::UnknownPeer));
+}
+
+/// The slot went from this node to A: whoever sends a packet here that others had before, an elder one is asked, and there is
+/// none.
+#[test]
+fn what_was_sent_on_before_does_not_go_to_a_newer_owner() {
+    let mut bed = Bed::holding(&holding(here(), elsewhere()));
+    bed.apply(&holding(elsewhere(), here()));
+    for (client, vip) in FAMILIES {
+        let packet = tcp(client, 40_000, vip, 80);
+        assert_eq!(send(&mut bed, &in_tunnel(&packet)).0.frame, marked(&packet, b'c'));
+        let (outcome, counts) = send(&mut bed, &marked_gue(PEER4, NODE4, 50_000, b'c', &packet));
+        assert_eq!(outcome.frame, packet.frame().bytes(), "{counts}");
+        assert_eq!(counts, Counts::of_verdict(Verdict::Terminated));
+    }
 }
 
 #[test]
