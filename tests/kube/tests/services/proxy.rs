@@ -19,6 +19,7 @@ use netns_tests::{
     routing::Suite,
     server,
     topology::CLIENT,
+    traffic::LongLived,
     wait,
 };
 use serde_json::json;
@@ -31,6 +32,10 @@ const PORT: u16 = 443;
 const POD_PORT: u16 = 8443;
 const NODE_PORT: u16 = 30443;
 const SERVICE: u8 = 1;
+/// Connections that stay open, the port of the first, and time between two requests on each.
+const OPEN: u16 = 40;
+const FIRST_PORT: u16 = 20_000;
+const PULSE: Duration = Duration::from_millis(200);
 
 /// The pod of a node: in a namespace behind its node, as container networks make them.
 struct PodOn {
@@ -124,6 +129,37 @@ async fn pods_are_reached_through_the_rules_of_kube_proxy_and_node_ports_are_lef
                 assert_eq!(seen == [CLIENT[0]].into(), local, "{mode:?}, local {local}: pods see {seen:?}");
             }
         }
+    }
+}
+
+/// The kernel keeps no socket of connections that kube-proxy's rules hand to a pod.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_to_pods_outlive_pods_that_come_elsewhere() {
+    let bed = Bed::start(Suite::Bird, 2).await.unwrap();
+    let pods = pods(&bed).unwrap();
+    let nodes = &bed.cluster.topology.nodes;
+    let endpoints: Vec<_> =
+        pods.iter().zip(nodes).map(|(pod, node)| Pod { address: pod.address.into(), ..Pod::on(node) }).collect();
+    let path = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/web-1";
+    bed.put(path, slice("web", POD_PORT, &endpoints[..1])).unwrap();
+    expose(&bed, &pods, Mode::Nftables, true).unwrap();
+    bed.goes_to(SERVICE, &[0]).await.unwrap();
+
+    let target = SocketAddr::new(vip(SERVICE), PORT);
+    let client = Client::new(bed.cluster.authority.client_config().unwrap(), target, LIMIT);
+    let runtime = &bed.cluster.runtime;
+    let before = LongLived::open(runtime, &client, OPEN, FIRST_PORT, PULSE);
+    let (names, _) = answers(&bed, target, 10).await.unwrap();
+    assert_eq!(names, ["pod-1".to_owned()].into());
+    bed.put(path, slice("web", POD_PORT, &endpoints)).unwrap();
+    bed.goes_to(SERVICE, &[0, 1]).await.unwrap();
+    let after = LongLived::open(runtime, &client, OPEN, FIRST_PORT + OPEN, PULSE);
+    let (names, _) = answers(&bed, target, 40).await.unwrap();
+    assert_eq!(names.len(), 2, "{names:?}");
+    for (when, open) in [("before", before), ("after", after)] {
+        let lives = open.close().await;
+        let broken: Vec<_> = lives.iter().filter(|life| life.broken.is_some() || life.answered == 0).collect();
+        assert!(broken.is_empty(), "{} of {OPEN} from {when}: {broken:?}", broken.len());
     }
 }
 
