@@ -237,7 +237,7 @@ fn other_owner(
     is_ipv4: bool,
     chances: u8,
 ) -> BackendId {
-    if !ring.has_changes() || !second_chance::is_possible(&flow.tuple, flow.kind) {
+    if !ring.has_second_chance() || !second_chance::is_possible(&flow.tuple, flow.kind) {
         return BackendId::NONE;
     }
     let slot = maglev::entry(ring, maglev::slot(ring, hash));
@@ -310,7 +310,7 @@ fn from_tunnel<A: Actor>(
     if !ring.is_held() {
         return Err(DropReason::NotHeld);
     }
-    if ring.has_changes()
+    if ring.has_second_chance()
         && let Some(settings) = SETTINGS.get(0)
     {
         let chances = payload.chances;

@@ -166,6 +166,7 @@ fn build(settings: &ControlPlaneSettings, servers: &[IpAddr]) -> Service {
         mss_clamp: MssClamp::Auto,
         hold: HoldWhen::PortOpen,
         connect_translation: settings.connect_translation,
+        second_chance: true,
         local_first: settings.local_first,
     }
 }

@@ -242,6 +242,7 @@ fn services(
                 mss_clamp: MssClamp::Auto,
                 hold: HoldWhen::Trusted,
                 connect_translation: false,
+                second_chance: false, // the rules of kube-proxy deliver
                 local_first: rules.local_first,
             };
             services.push(service.into());

@@ -118,6 +118,7 @@ fn service(draft: DraftService) -> Service {
         mss_clamp: draft.mss_clamp,
         hold: HoldWhen::Trusted,
         connect_translation: draft.connect_translation.value,
+        second_chance: draft.second_chance,
         local_first: draft.local_first,
     }
 }

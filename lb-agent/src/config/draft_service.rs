@@ -35,6 +35,7 @@ const KEYS: &[&str] = &[
     "mssClamp",
     "targetPort",
     "connectTranslation",
+    "secondChance",
     "localFirst",
 ];
 const DELIVERIES: &[(&str, Delivery)] = &[
@@ -68,6 +69,7 @@ pub(super) struct DraftService {
     pub(super) mss_clamp: MssClamp,
     pub(super) target_port: Option<Located<u16>>,
     pub(super) connect_translation: Located<bool>,
+    pub(super) second_chance: bool,
     pub(super) local_first: bool,
 }
 
@@ -101,6 +103,7 @@ impl DraftService {
             mss_clamp: _,
             target_port,
             connect_translation,
+            second_chance: _,
             local_first: _,
         } = self;
         let places = [place, &mut name.place, &mut delivery.place, &mut ring_size.place, &mut drop_unmatched.place];
@@ -147,6 +150,7 @@ pub(super) fn service(value: &Node, ca_files: &mut CaFiles, problems: &mut Probl
     let protocol = protocol.map_or(Protocol::Tcp, |protocol| protocol.value);
     let delivery = fields.optional("delivery").and_then(|value| choice(value, "delivery", DELIVERIES, problems));
     let drop_unmatched = fields.optional("dropUnmatched").and_then(|value| boolean(value, "dropUnmatched", problems));
+    let second_chance = fields.optional("secondChance").and_then(|value| boolean(value, "secondChance", problems));
     let backends = each(fields.optional("backends"), "backends", problems, backend);
     let target_port = target_port::read(&fields, problems);
     let probed = single(&ports).filter(|_| protocol == Protocol::Tcp);
@@ -156,6 +160,7 @@ pub(super) fn service(value: &Node, ca_files: &mut CaFiles, problems: &mut Probl
         probe: probe(&fields, probed, &PROBE, ca_files, problems),
         target_port,
         connect_translation: target_port::translation(&fields, problems),
+        second_chance: second_chance.is_none_or(|chance| chance.value),
         local_first: flag(&fields, "localFirst", problems),
         slow_start: slow_start(&fields, problems),
         mss_clamp: mss_clamp(&fields, problems),

@@ -68,6 +68,7 @@ fn target(services: &BTreeMap<u8, BTreeMap<u8, (u16, u8)>>) -> TargetState {
             log2: 6,
             held: service % 2 == 0,
             rejoins: false,
+            second_chance: true,
             has_affinity: false,
             window: WINDOW,
             backends: backends.collect(),

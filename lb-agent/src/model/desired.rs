@@ -88,6 +88,9 @@ pub struct Service {
     pub hold: HoldWhen,
     /// Connections of this node's own processes to the VIPs go to a backend from the start. TCP and UDP only.
     pub connect_translation: bool,
+    /// Its connections end in sockets of the nodes that hold the VIPs, so that a packet without one may belong to a former
+    /// backend; false where something else delivers, as rules that translate to pods do. TCP only.
+    pub second_chance: bool,
     /// A node with a healthy backend of its own gives new flows that enter there to that one alone, instead of the one
     /// that every director would choose.
     pub local_first: bool,

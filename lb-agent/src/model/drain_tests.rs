@@ -26,6 +26,7 @@ fn service(name: &str, port: u16) -> Service {
         mss_clamp: MssClamp::Off,
         hold: HoldWhen::Trusted,
         connect_translation: false,
+        second_chance: true,
         local_first: false,
     }
 }

@@ -73,6 +73,7 @@ mod tests {
             mss_clamp: clamp,
             hold: HoldWhen::Trusted,
             connect_translation: false,
+            second_chance: true,
             local_first: false,
         };
         let desired = DesiredState {

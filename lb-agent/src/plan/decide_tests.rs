@@ -68,6 +68,7 @@ impl World {
             mss_clamp: MssClamp::Off,
             hold: HoldWhen::Trusted,
             connect_translation: false,
+            second_chance: true,
             local_first: false,
         };
         let announcement = Announcement {

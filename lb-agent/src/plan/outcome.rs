@@ -251,6 +251,7 @@ fn target(inputs: &Inputs<'_>, service: &Service, judged: &Judged, start: &Start
         log2: service.ring_size.log2(),
         held,
         rejoins,
+        second_chance: service.second_chance,
         has_affinity: service.affinity.is_some(),
         window: nanoseconds(service.affinity.map_or(service.flow_timeout, |affinity| affinity.timeout)),
         backends: backends.collect::<BTreeMap<_, _>>(),

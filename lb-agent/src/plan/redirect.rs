@@ -95,6 +95,7 @@ mod tests {
             mss_clamp: MssClamp::Off,
             hold: HoldWhen::Trusted,
             connect_translation: true,
+            second_chance: true,
             local_first: false,
         }
     }

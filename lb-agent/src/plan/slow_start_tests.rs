@@ -25,6 +25,7 @@ fn service(weights: &[u16]) -> Service {
         mss_clamp: MssClamp::Off,
         hold: HoldWhen::Trusted,
         connect_translation: false,
+        second_chance: true,
         local_first: false,
         slow_start: TOTAL,
         drop_unmatched: true,

@@ -55,6 +55,8 @@ pub struct TargetService {
     pub held: bool,
     /// Whether a first ring may be that of a node that was away, and whose slots others had in the meantime.
     pub rejoins: bool,
+    /// Whether its connections are sockets of the nodes: a packet without one may be another node's.
+    pub second_chance: bool,
     /// Whether a client stays with its backend whatever port it comes from.
     pub has_affinity: bool,
     /// How long a recorded flow may be silent, and how long a slot whose owner changed is unsettled, in nanoseconds.

@@ -94,16 +94,16 @@ impl RingWord {
         Self(self.0 & ((1 << 42) - 1) | (generation as u64) << 42)
     }
 
-    /// The same word of a service that has slots which are not settled.
+    /// The same word of a service whose connections are sockets of the nodes, and that has slots which are not settled.
     #[must_use]
-    pub const fn with_changes(self, has_changes: bool) -> Self {
-        Self(self.0 & !(1 << 40) | (has_changes as u64) << 40)
+    pub const fn with_second_chance(self, has_second_chance: bool) -> Self {
+        Self(self.0 & !(1 << 40) | (has_second_chance as u64) << 40)
     }
 
-    /// Whether the service has slots that are not settled.
+    /// Whether a TCP packet that is for this node and has no socket here may be another's.
     #[must_use]
     #[inline(always)]
-    pub const fn has_changes(self) -> bool {
+    pub const fn has_second_chance(self) -> bool {
         self.0 >> 40 & 1 == 1
     }
 
@@ -147,7 +147,10 @@ mod tests {
         );
         let aimed = word.with_target_port(true);
         assert_eq!((aimed.has_target_port(), word.has_target_port()), (true, false));
-        assert_eq!((aimed.generation(), aimed.has_changes(), aimed.has_source_ranges()), (0x3f_fffe, false, false));
+        assert_eq!(
+            (aimed.generation(), aimed.has_second_chance(), aimed.has_source_ranges()),
+            (0x3f_fffe, false, false)
+        );
         assert_eq!(aimed.with_target_port(false), word);
     }
 }

@@ -174,6 +174,7 @@ pub struct Service {
     backends: BTreeMap<IpAddr, (Hop, bool)>,
     source_ranges: BTreeSet<SourceRange>,
     target_port: u16,
+    second_chance: bool,
     translations: Vec<Endpoint>,
 }
 
@@ -193,6 +194,7 @@ pub fn service(vip: IpAddr, port: u16) -> Service {
         backends: BTreeMap::new(),
         source_ranges: BTreeSet::new(),
         target_port: 0,
+        second_chance: true,
         translations: Vec::new(),
     }
 }
@@ -238,6 +240,13 @@ impl Service {
     pub fn target_port(mut self, port: u16) -> Self {
         self.target_port = port;
         self.flags |= AddressEntry::REWRITTEN;
+        self
+    }
+
+    /// Whose connections are no sockets of the nodes.
+    #[must_use]
+    pub fn without_second_chance(mut self) -> Self {
+        self.second_chance = false;
         self
     }
 
@@ -324,6 +333,7 @@ impl Service {
             backends: self.backends.iter().map(backend).collect(),
             source_ranges: self.source_ranges.clone(),
             target_port: self.target_port,
+            second_chance: self.second_chance,
         }
     }
 }

@@ -115,6 +115,25 @@ fn what_was_sent_on_before_does_not_go_to_a_newer_owner() {
 }
 
 #[test]
+fn a_service_whose_connections_are_no_sockets_has_none() {
+    let translated = |taker: (IpAddr, Way), keeper: (IpAddr, Way)| {
+        let with = |vip| service(vip, 80).held().backend(taker.0, taker.1).idle_backend(keeper.0, keeper.1);
+        [VIP4, VIP6].into_iter().map(|vip| with(vip).without_second_chance()).fold(world(), World::with)
+    };
+    let mut bed = Bed::holding(&translated(elsewhere(), here()));
+    bed.apply(&translated(here(), elsewhere()));
+    for (client, vip) in FAMILIES {
+        let packet = tcp(client, 40_000, vip, 80);
+        let (outcome, counts) = send(&mut bed, &in_tunnel(&packet));
+        assert_eq!(outcome.frame, packet.frame().bytes(), "{counts}");
+        assert_eq!(counts, Counts::of_verdict(Verdict::Terminated));
+    }
+    bed.apply(&holding(here(), elsewhere()));
+    let packet = tcp(CLIENT4, 40_000, VIP4, 80);
+    assert_eq!(send(&mut bed, &in_tunnel(&packet)).1, Counts::of_verdict(Verdict::SecondChance), "once it is told to");
+}
+
+#[test]
 fn what_opens_a_connection_or_is_no_tcp_is_delivered() {
     let mut bed = come_here();
     for (client, vip) in FAMILIES {

@@ -110,7 +110,8 @@ impl Plan<'_> {
         service.marks.clone_from(&old.marks);
         self.source_ranges(service.index, true, &target.source_ranges);
         self.target_port(&mut service, target);
-        let word = RingWord::new(offset, target.log2, target.held, 0).with_changes(old.word.has_changes());
+        let word = RingWord::new(offset, target.log2, target.held, 0);
+        let word = word.with_second_chance(old.word.has_second_chance());
         self.publish(&mut service, target, word);
         self.tracking(&mut service, target);
         self.before.push(MapOp::Service { key, index: service.index });
@@ -133,6 +134,7 @@ fn target_of(old: &MapState) -> TargetState {
         log2: u8::try_from(service.word.log2()).unwrap_or_default(), // five bits
         held: service.word.is_held(),
         rejoins: false,
+        second_chance: service.word.has_second_chance(),
         has_affinity: service.word.has_affinity(),
         window: service.tracking.0,
         target_port: service.target_port,

@@ -54,7 +54,8 @@ impl Plan<'_> {
             service.marks = after.marks;
             service.ring = origin;
         }
-        let word = RingWord::new(offset, log2, target.held, 0).with_changes(!service.marks.is_empty());
+        let word = RingWord::new(offset, log2, target.held, 0);
+        let word = word.with_second_chance(target.second_chance && !service.marks.is_empty());
         self.publish(service, target, word);
         Ok(())
     }
