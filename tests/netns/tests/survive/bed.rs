@@ -57,6 +57,11 @@ impl State {
         Self { weights: DIRECTORS.map(|node| (node, 1)).into(), ring_size: 1024, forgets: false }
     }
 
+    /// The first nodes are the backends, as many as this.
+    pub fn of_first(count: usize) -> Self {
+        Self { weights: (0..count).map(|node| (node, 1)).collect(), ..Self::first() }
+    }
+
     /// With the fourth node.
     pub fn joined(mut self) -> Self {
         self.weights.push((JOINER, 1));
@@ -116,6 +121,18 @@ pub async fn build() -> Cluster {
     wait_until_settled(&bed.agents, PATIENCE).await.unwrap();
     apply(&bed, &[0, 1, 2, JOINER], &State::first()).await;
     bed
+}
+
+/// Starts the agent of the next node, which knows nothing, and waits until the state is in force there.
+pub async fn start(bed: &mut Cluster, state: &State) {
+    let node = bed.agents.len();
+    let config = AgentConfig::for_node(&bed.scope, &bed.topology, node).unwrap();
+    let config = state.complete(&bed.topology, config);
+    let mut agent = Agent::start(&bed.scope, &bed.topology.nodes[node].netns, &config).unwrap();
+    agent.wait_ready(PATIENCE).await.unwrap();
+    wait_for_hops(&agent, PATIENCE).await.unwrap();
+    bed.agents.push(agent);
+    wait_for_agreement(bed, &[node], state).await;
 }
 
 /// Gives the nodes a configuration and waits until it is in force on all of them.

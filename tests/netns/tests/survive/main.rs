@@ -6,4 +6,5 @@ mod bed;
 mod changes;
 mod directors;
 mod failover;
+mod growing;
 mod upgrade;
