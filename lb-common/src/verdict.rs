@@ -64,7 +64,7 @@ ends! {
         Unmatched = 8, "unmatched", "For a VIP but for none of its services, and the service allows it: passed up the stack.";
         TooBigTold = 9, "too_big_told", "Longer than the MTU of the way to the backend: its sender was told which length fits.";
         TimeExceededTold = 10, "time_exceeded_told", "TTL or hop limit used up: its sender was told, as traceroute wants it.";
-        SecondChance = 11, "second_chance", "For this node on a slot whose owner changed, but without a socket here: sent on to the slot's other owner.";
+        SecondChance = 11, "second_chance", "For this node on a slot whose owner changed, but without a socket here: sent on to another owner of the slot.";
     }
 }
 

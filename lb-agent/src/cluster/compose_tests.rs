@@ -139,6 +139,18 @@ fn the_control_plane_needs_no_inventory() {
     assert_eq!(composed.api_servers, expected, "the own server first, what is only written last");
 }
 
+/// The rules of kube-proxy keep no socket of connections to pods; those of API servers are sockets of their nodes.
+#[test]
+fn connections_of_the_control_plane_alone_have_a_second_chance() {
+    let mut world = World::new();
+    world.control_plane = Some(control_plane());
+    world.add("web", 1, &["192.0.2.1"], &["n1"]);
+    let composed = world.compose();
+    let chances: Vec<_> =
+        composed.desired.services.iter().map(|service| (service.name.as_str(), service.second_chance)).collect();
+    assert_eq!(chances, [("control-plane", true), ("ns/web:80/tcp", false)]);
+}
+
 #[test]
 fn a_saved_inventory_announces_services_for_a_time_and_the_control_plane_always() {
     let mut world = World::new();

@@ -292,6 +292,16 @@ fn slow_start_is_off_or_a_while() {
 }
 
 #[test]
+fn a_service_can_do_without_second_chances() {
+    let of = |key: &str| {
+        let text = format!("services: [{{name: s, vips: [192.0.2.1], ports: [80]{key}}}]");
+        accepted(&text).desired.services[0].second_chance
+    };
+    assert_eq!(["", ", secondChance: true", ", secondChance: false"].map(of), [true, true, false]);
+    insta::assert_snapshot!(service_refusal("secondChance: off"), @"levee.yaml:6:59: `secondChance` is `off`; write one of true, false");
+}
+
+#[test]
 fn servers_may_listen_on_another_port() {
     let of = |keys: &str| {
         let text = format!("services: [{{name: s, vips: [192.0.2.1], {keys}, backends: [{{address: 10.0.1.2}}]}}]");

@@ -5,17 +5,17 @@
 
 /// Most instructions that the verifier may follow, for each program of the object.
 pub const CEILINGS: [(&str, u32); 12] = [
-    ("levee", 300_000),
+    ("levee", 250_000),
     ("levee_connect4", 3_000),
     ("levee_connect6", 3_000),
     ("levee_egress", 30_000),
-    ("levee_frags", 300_000),
-    ("levee_lookup", 150_000),
-    ("levee_lookup_frags", 150_000),
+    ("levee_frags", 250_000),
+    ("levee_lookup", 100_000),
+    ("levee_lookup_frags", 100_000),
     ("levee_peer4", 1_000),
     ("levee_peer6", 1_000),
-    ("levee_trace", 300_000),
-    ("levee_trace_frags", 300_000),
+    ("levee_trace", 250_000),
+    ("levee_trace_frags", 250_000),
     ("pass", 100),
 ];
 
