@@ -41,9 +41,9 @@ mod tests {
 
     #[test]
     fn a_program_beyond_its_ceiling_is_named_with_figure_and_ceiling() {
-        assert_eq!(check("levee", Some(300_000)), Ok(()));
-        let expected = "levee takes 300001 verified instructions, more than the ceiling of 300000";
-        assert_eq!(check("levee", Some(300_001)), Err(expected.to_owned()));
+        assert_eq!(check("levee", Some(250_000)), Ok(()));
+        let expected = "levee takes 250001 verified instructions, more than the ceiling of 250000";
+        assert_eq!(check("levee", Some(250_001)), Err(expected.to_owned()));
     }
 
     #[test]
