@@ -1,0 +1,151 @@
+//! The plug of a worker is pulled while no API is there to help, and put in again.
+//!
+//! Two things send new connections to a node that is dead. The router, which has a way to it: the link has lost its carrier,
+//! so the routing daemon takes that way out at once. This is the network's part; where a switch hides the loss it takes BFD or
+//! the hold time of BGP instead, and no agent can help. And the directors on the nodes that live, who have the dead
+//! node's pods in their rings: nobody but they themselves can find out that it is silent, and this is what takes
+//! the three intervals.
+
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use lb_agent::config::MembershipConfig;
+use netns_tests::{
+    traffic::{Attempt, LongLived, Stream, Tally},
+    wait,
+};
+use tokio::time::{sleep, sleep_until};
+
+use super::bed::{Bed, LIMIT, PATIENCE, vip};
+
+/// Name and address, by its last byte, of the Service that has a pod on every node.
+const NAME: &str = "everywhere";
+pub const ADDRESS: u8 = 4;
+/// The worker, and the others.
+const VICTIM: usize = 2;
+const ALIVE: [usize; 2] = [0, 1];
+const ALL: [usize; 3] = [0, 1, 2];
+/// So many intervals of the agents' probes after the pull new connections are clean.
+const INTERVALS: u32 = 3;
+/// Time between two new connections.
+const PERIOD: Duration = Duration::from_millis(50);
+/// When TCP repeats a SYN (RFC 6298): clients that wait no longer have every one counted that got lost.
+const REPEATED: Duration = Duration::from_secs(1);
+/// Connections that stay open, the port of the first, and time between two requests on each.
+const OPEN: u16 = 30;
+const FIRST_PORT: u16 = 20_000;
+const PULSE: Duration = Duration::from_millis(200);
+
+/// The Service, announced by every node.
+pub async fn make_service(bed: &Bed) {
+    bed.serve(NAME, ADDRESS).unwrap();
+    bed.place(NAME, &ALL).unwrap();
+    bed.goes_to(ADDRESS, &ALL).await.unwrap();
+    let tally = bed.ask(ADDRESS, 20).await.unwrap();
+    assert_eq!(tally.failed(), 0, "{tally:?}");
+}
+
+/// What happened when.
+struct Times {
+    /// The link was up until then, and every process ran.
+    cut: Instant,
+    /// Nothing was left.
+    pulled: Instant,
+    /// The three intervals were over.
+    clean: Instant,
+    /// The node came back from then on.
+    back: Instant,
+    /// It took part again.
+    whole: Instant,
+}
+
+/// Of all connections that are begun meanwhile only those of the three intervals may fail, and of those that stay open
+/// only the dead node's.
+pub async fn is_pulled_and_put_in_again(bed: &mut Bed) {
+    // The agents of this bed have the defaults.
+    let some_intervals = MembershipConfig::default().interval * INTERVALS;
+    let client = bed.cluster.client(vip(ADDRESS), REPEATED).unwrap();
+    let older = open(bed, FIRST_PORT).await;
+    let stream = Stream::start(&bed.cluster.runtime, client, PERIOD);
+    sleep(some_intervals).await;
+
+    let cut = Instant::now();
+    bed.cluster.kill_node(VICTIM).unwrap();
+    let pulled = Instant::now();
+    let clean = pulled + some_intervals;
+    let routed = bed.goes_to(ADDRESS, &ALIVE).await.unwrap();
+    bed.directs(&ALIVE, NAME, &ALIVE).await.unwrap();
+    eprintln!("pulled within {:?}; the router went on for {routed:?}, directors for {:?}", pulled - cut, cut.elapsed());
+    sleep_until((clean + some_intervals).into()).await;
+    let newer = open(bed, FIRST_PORT + OPEN).await;
+
+    let back = Instant::now();
+    bed.cluster.start_node(VICTIM).unwrap();
+    bed.cluster.agents[VICTIM].wait_ready(PATIENCE).await.unwrap();
+    bed.directs(&ALL, NAME, &ALL).await.unwrap();
+    bed.goes_to(ADDRESS, &ALL).await.unwrap();
+    let whole = Instant::now();
+    eprintln!("it took part again after {:?}", whole - back);
+    sleep(some_intervals).await;
+
+    let victim = bed.cluster.names()[VICTIM].clone();
+    judge(&stream.stop().await, &Times { cut, pulled, clean, back, whole }, &victim);
+    for (connections, is_with_victim) in [(older, true), (newer, false)] {
+        live_on(connections, is_with_victim.then_some(&victim)).await;
+    }
+}
+
+/// What became of all that was begun.
+fn judge(attempts: &[Attempt], times: &Times, victim: &String) {
+    let Times { cut, pulled, clean, back, whole } = *times;
+    let excused = |one: &&Attempt| one.started < clean && one.started + one.took > cut;
+    let failed = attempts.iter().filter(|one| one.outcome.is_err());
+    let (lost, failed): (Vec<_>, Vec<_>) = failed.partition(excused);
+    let failed: Vec<_> = failed
+        .into_iter()
+        .map(|one| format!("{:?} after the pull: {:?}", one.started.saturating_duration_since(pulled), one.outcome))
+        .collect();
+    eprintln!("{} of {} connections met the dead node: {:?}", lost.len(), attempts.len(), Tally::of(lost));
+    assert!(failed.is_empty(), "clean from {:?} and back from {:?} on: {failed:#?}", clean - pulled, back - pulled);
+
+    let served = |from: Instant, to: Instant| {
+        let tally = Tally::of(attempts.iter().filter(|one| (from..to).contains(&one.started)));
+        (tally.answers.contains_key(victim), tally.answers.len())
+    };
+    assert_eq!(served(attempts[0].started, cut), (true, ALL.len()), "before");
+    assert_eq!(served(clean, back), (false, ALIVE.len()), "without the node");
+    assert_eq!(served(whole, Instant::now()), (true, ALL.len()), "with the node again");
+}
+
+/// Connections that stay open, all of which have been answered.
+async fn open(bed: &Bed, first_port: u16) -> LongLived {
+    let client = bed.cluster.client(vip(ADDRESS), LIMIT).unwrap();
+    let connections = LongLived::open(&bed.cluster.runtime, &client, OPEN, first_port, PULSE);
+    answered(&connections, None, &[0; OPEN as usize]).await;
+    connections
+}
+
+/// Waits until every connection that is not with `dead` has more answers than these.
+async fn answered(connections: &LongLived, dead: Option<&String>, than: &[u64]) {
+    let look = || async {
+        let lives = connections.lives();
+        let silent = lives.iter().zip(than).filter(|(life, than)| {
+            let is_dead = dead.is_some() && life.server.as_ref() == dead;
+            !is_dead && (life.answered <= **than || life.broken.is_some())
+        });
+        let silent: Vec<_> = silent.collect();
+        ensure!(silent.is_empty(), "{silent:?}");
+        Ok(())
+    };
+    wait::until("every connection to be answered", LIMIT, look).await.unwrap();
+}
+
+/// Every connection that is not with `dead` goes on, and there are some of both kinds.
+async fn live_on(connections: LongLived, dead: Option<&String>) {
+    let lives = connections.lives();
+    let with_dead = lives.iter().filter(|life| dead.is_some() && life.server.as_ref() == dead).count();
+    assert!(with_dead < lives.len() && (with_dead > 0) == dead.is_some(), "{with_dead} of {lives:?}");
+    let so_far: Vec<_> = lives.iter().map(|life| life.answered).collect();
+    answered(&connections, dead, &so_far).await;
+    connections.close().await;
+}
