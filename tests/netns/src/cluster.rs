@@ -176,6 +176,24 @@ impl Cluster {
         self.routing.as_mut().map_or(Ok(()), |routing| routing.nodes[node].kill())
     }
 
+    /// Connects a node again that [`Self::kill_node`] ended, and starts what ran there. Its agent begins with empty maps, as after a
+    /// loss of power.
+    ///
+    /// # Errors
+    /// If something does not start.
+    pub fn start_node(&mut self, node: usize) -> Result<()> {
+        // What is pinned outlives an agent, and no loss of power.
+        self.agents[node].lbctl(&["detach"])?;
+        self.topology.nodes[node].set_link(true)?;
+        if node < self.servers.len() {
+            self.start_server(node)?;
+        }
+        if let Some(routing) = &mut self.routing {
+            routing.start_again(&self.scope, &self.topology, node)?;
+        }
+        self.agents[node].start_again(&self.scope)
+    }
+
     /// The ends of all logs.
     pub fn log_tails(&mut self) -> String {
         let agents = self.agents.iter_mut().map(|agent| agent.process().log_tail(15));

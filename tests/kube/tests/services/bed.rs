@@ -19,11 +19,11 @@ use netns_tests::{
     agent::Agent,
     cluster::{Cluster, PORT},
     config::AgentConfig,
-    observe::wait_for_hops,
+    observe::{backends, wait_for_hops},
     routes::next_hops,
     routing::Suite,
     scope::{Scope, sweep},
-    topology::{CLIENT, Fabric, UPLINK},
+    topology::{CLIENT, Fabric},
     traffic::{Tally, burst},
     wait,
 };
@@ -32,7 +32,7 @@ use serde_json::{Value, json};
 /// For what takes as long as starting processes does.
 pub const PATIENCE: Duration = Duration::from_secs(40);
 /// Limit of a request.
-const LIMIT: Duration = Duration::from_secs(3);
+pub const LIMIT: Duration = Duration::from_secs(3);
 /// Addresses that Services may have.
 const POOL: &str = "192.0.2.0/28";
 
@@ -184,6 +184,21 @@ impl Bed {
         Ok(wait::until(&format!("the ways to {}", vip(address)), PATIENCE, look).await?.1)
     }
 
+    /// Waits until these directors give new connections to a Service to exactly these nodes.
+    pub async fn directs(&self, directors: &[usize], service: &str, nodes: &[usize]) -> Result<Duration> {
+        let expected: BTreeSet<_> = nodes.iter().map(|node| self.cluster.topology.nodes[*node].addresses[0]).collect();
+        let name = format!("default/{service}:{PORT}/tcp");
+        let look = || async {
+            for director in directors {
+                let all = backends(&self.cluster.agents[*director], &name)?.into_iter();
+                let now: BTreeSet<_> = all.filter(|backend| backend.in_ring).map(|backend| backend.address).collect();
+                ensure!(now == expected, "node {director} gives them to {now:?}");
+            }
+            Ok(())
+        };
+        Ok(wait::until(&format!("connections to {service} to be given to {nodes:?}"), PATIENCE, look).await?.1)
+    }
+
     /// Connections of the client to a VIP, once the nodes that the router sends it to know the way to every backend.
     pub async fn ask(&self, address: u8, count: usize) -> Result<Tally> {
         for node in self.ways(address)? {
@@ -196,11 +211,5 @@ impl Bed {
     /// The whole log of an agent.
     pub fn log(&mut self, node: usize) -> String {
         std::fs::read_to_string(self.cluster.agents[node].process().log()).unwrap_or_default()
-    }
-
-    /// Cuts or mends the link of a node.
-    pub fn uplink(&self, node: usize, up: bool) -> Result<()> {
-        self.cluster.topology.nodes[node].netns.ip(&format!("link set {UPLINK} {}", if up { "up" } else { "down" }))?;
-        Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! FRR with unnumbered sessions, and what becomes of the routes when a routing daemon starts anew.
 
 use anyhow::{Result, ensure};
-use netns_tests::routing::{Speaker, Suite, start};
+use netns_tests::{cluster::Cluster, routing::Suite};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -64,9 +64,8 @@ async fn bird_and_a_daemon_that_starts_anew_announce_what_was_there_before() {
         // One that crashed finds the addresses when it comes back.
         bed.cluster.routing.as_mut().unwrap().nodes[0].kill().unwrap();
         bed.goes_to(1, &[1]).await.unwrap();
-        drop(bed.cluster.routing.as_mut().unwrap().nodes.remove(0));
-        let daemon = start(&bed.cluster.scope, suite, &Speaker::node(&bed.cluster.topology, 0)).unwrap();
-        bed.cluster.routing.as_mut().unwrap().nodes.insert(0, daemon);
+        let Cluster { routing, scope, topology, .. } = &mut bed.cluster;
+        routing.as_mut().unwrap().start_again(scope, topology, 0).unwrap();
         bed.goes_to(1, &[0, 1]).await.unwrap();
         let tally = bed.ask(1, 40).await.unwrap();
         assert_eq!((tally.failed(), tally.answers.len()), (0, 2), "{suite}: {tally:?}");

@@ -10,4 +10,5 @@ mod daemons;
 mod nodes;
 mod outage;
 mod places;
+mod plug;
 mod proxy;

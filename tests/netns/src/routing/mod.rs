@@ -79,6 +79,8 @@ pub struct Routing {
     pub router: RoutingDaemon,
     /// The daemons of the nodes, in order.
     pub nodes: Vec<RoutingDaemon>,
+    /// Their brand.
+    suite: Suite,
 }
 
 impl Routing {
@@ -94,7 +96,22 @@ impl Routing {
                 .iter()
                 .map(|node| start(scope, nodes, &Speaker::node(topology, usize::from(node.number) - 1)))
                 .collect::<Result<_>>()?,
+            suite: nodes,
         })
+    }
+
+    /// Starts the daemon of a node anew; one that still runs ends first.
+    ///
+    /// # Errors
+    /// If it cannot be started; the node has none then.
+    ///
+    /// # Panics
+    /// If there is no such node.
+    pub fn start_again(&mut self, scope: &Scope, topology: &Topology, node: usize) -> Result<()> {
+        // It takes its run directories with it.
+        drop(self.nodes.remove(node));
+        self.nodes.insert(node, start(scope, self.suite, &Speaker::node(topology, node))?);
+        Ok(())
     }
 
     /// Updates and withdrawals that the router's BIRD got from the nodes so far.
