@@ -153,7 +153,7 @@ fn interface(name: &str, mode: &str, reason: Option<&str>) -> InterfaceStatus {
 }
 
 fn announcement(vip: &str, announced: bool, reason: &str) -> AnnouncementStatus {
-    AnnouncementStatus { vip: address(vip), announced, reason: reason.to_owned() }
+    AnnouncementStatus { vip: address(vip), announced, reason: reason.to_owned().into() }
 }
 
 fn backend_status(of: &str, takes_flows: bool, health: &str, reason: &str) -> BackendStatus {

@@ -127,7 +127,7 @@ pub struct AnnouncementStatus {
     /// Whether this node announces it.
     pub announced: bool,
     /// Why.
-    pub reason: String,
+    pub reason: Shared<String>,
 }
 
 /// One service.

@@ -140,7 +140,7 @@ fn names(services: &[ServiceView]) -> String {
 fn explain_vip(vip: IpAddr, inspection: &Inspection, status: Option<&AgentStatus>) -> Vip {
     let announcements: Vec<_> =
         status.into_iter().flat_map(|status| &status.announcements).filter(|one| one.vip == vip).collect();
-    let reasons: Vec<_> = announcements.iter().map(|one| one.reason.clone()).collect();
+    let reasons: Vec<_> = announcements.iter().map(|one| one.reason.as_str()).collect();
     let withheld = status.and_then(|status| status.cluster.as_ref()).into_iter().flat_map(|cluster| &cluster.withheld);
     let withheld = withheld.filter(|one| one.vip == vip).map(|one| one.reason.clone()).next();
     let not_wanted = || withheld.unwrap_or_else(|| "the configuration announces it nowhere".to_owned());

@@ -257,7 +257,7 @@ impl World {
         let pools = self.controller.update(&objects);
         if matches!(step, Step::Told) {
             for (name, object) in &mut self.objects {
-                let in_force = pools.in_force.get(name).map(|pool| pool.pool.clone());
+                let in_force = pools.in_force.get(name).map(|pool| (*pool.pool).clone());
                 object.status = Some((object.generation, !pools.judgements[name].is_refused(), in_force));
             }
         }

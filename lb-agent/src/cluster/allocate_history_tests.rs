@@ -141,7 +141,7 @@ impl World {
         self.pools = self.set.update(&self.objects);
         // As the status of the pools remembers it.
         for (name, object) in &mut self.objects {
-            object.last_good = self.pools.in_force.get(name).map(|pool| pool.pool.clone());
+            object.last_good = self.pools.in_force.get(name).map(|pool| (*pool.pool).clone());
         }
     }
 

@@ -53,7 +53,7 @@ impl<'a> Nodes<'a> {
     where
         'a: 'e,
     {
-        endpoint.node.as_deref().or_else(|| self.by_address.get(&address).copied())
+        endpoint.node.as_ref().map(|node| node.as_str()).or_else(|| self.by_address.get(&address).copied())
     }
 
     /// Every node that takes flows of Services.

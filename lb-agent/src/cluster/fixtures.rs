@@ -75,8 +75,8 @@ pub fn slice(name: &str, endpoints: Vec<Endpoint>) -> EndpointSlice {
 
 /// A ready endpoint.
 pub fn endpoint(address: &str, node: &str) -> Endpoint {
-    let node = (!node.is_empty()).then(|| node.to_owned());
-    Endpoint { addresses: vec![ip(address)], ready: true, serving: true, terminating: false, node, pod: None }
+    let node = (!node.is_empty()).then(|| node.to_owned().into());
+    Endpoint { addresses: vec![ip(address)], ready: true, serving: true, terminating: false, node }
 }
 
 /// An endpoint that ends and still serves.

@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, sync::LazyLock};
 
 use super::spans::{Spans, is_buggy};
 use crate::model::{
+    Shared,
     inventory::{ClusterService, IpFamily, ObjectName},
     pool::{AddressRange, ClusterPool, Pool, RangeError},
 };
@@ -113,7 +114,7 @@ pub struct Pools {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct PoolInForce {
     /// What it allows.
-    pub pool: Pool,
+    pub pool: Shared<Pool>,
     /// Its addresses.
     pub spans: Spans,
     /// It is being deleted: whoever has an address keeps it, nobody gets a new one.
@@ -122,7 +123,7 @@ pub struct PoolInForce {
 
 impl PoolInForce {
     fn new(pool: Pool, deleting: bool) -> Self {
-        Self { spans: Spans::of(pool.addresses.iter().copied()), pool, deleting }
+        Self { spans: Spans::of(pool.addresses.iter().copied()), pool: pool.into(), deleting }
     }
 
     /// Whether it has the address to give.
@@ -238,7 +239,7 @@ impl PoolSet {
             told.map(|(name, object)| (name, object, object.last_good.as_ref().filter(|p| check(p).is_ok()))).collect();
         told.sort_by_key(|(name, object, _)| (object.created, *name));
         for (name, object, pool) in &told {
-            let same = |good: &Good| good.uid == object.uid && Some(&good.pool.pool) == *pool;
+            let same = |good: &Good| good.uid == object.uid && Some(&*good.pool.pool) == *pool;
             if !self.good.get(*name).is_some_and(same) {
                 self.good.remove(*name);
             }
@@ -294,7 +295,7 @@ impl PoolSet {
     }
 
     fn is_in_force(&self, name: &str, spec: &Pool) -> bool {
-        self.good.get(name).is_some_and(|good| good.pool.pool == *spec)
+        self.good.get(name).is_some_and(|good| *good.pool.pool == *spec)
     }
 
     fn judge(&self, name: &str, object: &PoolObject) -> PoolJudgement {

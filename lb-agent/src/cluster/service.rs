@@ -16,8 +16,8 @@ use super::{
     problem::Problem,
 };
 use crate::model::{
-    Affinity, AnnouncePolicy, ClusterService, Delivery, HoldWhen, IpFamily, Judgement, MssClamp, ObjectName, Protocol,
-    Reason, RingSize, Service, Severity, Shared,
+    Affinity, ClusterService, Delivery, HoldWhen, IpFamily, Judgement, MssClamp, ObjectName, Pool, Protocol, Reason,
+    RingSize, Service, Severity, Shared,
     inventory::{EndpointSlice, ServicePort, TrafficPolicy},
 };
 
@@ -26,8 +26,8 @@ use crate::model::{
 pub struct Wish {
     /// One per port and family.
     pub services: Vec<Shared<Service>>,
-    /// Its VIPs, and how the pool that has each wants it announced.
-    pub vips: BTreeMap<IpAddr, AnnouncePolicy>,
+    /// Its VIPs, and the pool that has each.
+    pub vips: BTreeMap<IpAddr, Shared<Pool>>,
     /// What its owner should know.
     pub judgements: Vec<Shared<Judgement>>,
 }
@@ -104,14 +104,14 @@ pub fn wish(
     Some(Wish { services, vips, ..wish })
 }
 
-/// The addresses that the Service may have, each with the policy of its pool.
+/// The addresses that the Service may have, each with its pool.
 fn addresses(
     rules: &Rules<'_>,
     name: &ObjectName,
     service: &ClusterService,
     fields: &[Asked],
     judge: &mut impl FnMut(Severity, Reason, String),
-) -> BTreeMap<IpAddr, AnnouncePolicy> {
+) -> BTreeMap<IpAddr, Shared<Pool>> {
     let mut vips = BTreeMap::new();
     for asked in fields {
         for (text, is_proxied) in asked_for(service, *asked) {
@@ -120,8 +120,8 @@ fn addresses(
                 Ok(_) if is_proxied => Some(format!(
                     "{text} has `ipMode: Proxy`, with which kube-proxy does not deliver it; it has to be `VIP`"
                 )),
-                Ok(vip) => admitted(rules, name, service, vip, *asked).map_or_else(Some, |policy| {
-                    vips.insert(vip, policy.clone());
+                Ok(vip) => admitted(rules, name, service, vip, *asked).map_or_else(Some, |pool| {
+                    vips.insert(vip, pool.clone());
                     None
                 }),
             };
@@ -133,14 +133,14 @@ fn addresses(
     vips
 }
 
-/// The policy of the pool that an address is of, or why it is refused.
+/// The pool that an address is of, or why it is refused.
 fn admitted<'r>(
     rules: &Rules<'r>,
     name: &ObjectName,
     service: &ClusterService,
     vip: IpAddr,
     asked: Asked,
-) -> Result<&'r AnnouncePolicy, String> {
+) -> Result<&'r Shared<Pool>, String> {
     // kube-proxy has no rules for an address of a family that the Service does not have.
     if !claim::families(service).contains(&IpFamily::of(vip)) {
         return Err(Problem::Family { address: vip }.to_string());
@@ -154,7 +154,7 @@ fn admitted<'r>(
             "{vip} is in VipPool `{name}`, which has no addresses for `externalIPs`; set `allowExternalIPs` there if it should"
         ));
     }
-    Ok(&in_force.pool.announce)
+    Ok(&in_force.pool)
 }
 
 /// What a field asks for, and whether it asks that kube-proxy does not deliver it.
@@ -209,7 +209,7 @@ fn services(
     name: &ObjectName,
     service: &ClusterService,
     slices: &[Shared<EndpointSlice>],
-    vips: &BTreeMap<IpAddr, AnnouncePolicy>,
+    vips: &BTreeMap<IpAddr, Shared<Pool>>,
     source_ranges: &[IpNet],
     judge: &mut impl FnMut(Severity, Reason, String),
 ) -> Vec<Shared<Service>> {

@@ -104,8 +104,7 @@ impl Settled {
         if before.is(after) {
             return Some(());
         }
-        let without_backends = |service: &Service| Service { backends: Vec::new(), ..service.clone() };
-        if without_backends(before) != without_backends(after) {
+        if !before.is_alike(after) {
             return None;
         }
         let services = &mut self.result.desired.services;
@@ -204,9 +203,9 @@ impl<'a> Settlement<'a> {
         }
         for vip in &service.vips {
             if self.vips.insert(*vip)
-                && let Some(policy) = wish.vips.get(vip)
+                && let Some(pool) = wish.vips.get(vip)
             {
-                self.announce(name, *vip, policy);
+                self.announce(name, *vip, &pool.announce);
             }
         }
         self.result.desired.services.push(service);

@@ -220,7 +220,7 @@ mod tests {
         let refused = PoolJudgement::Invalid { error, earlier: true };
         let status_of = |judgement| status(&item, judgement, Some(in_force), Counts::default(), &now);
         let said = status_of(&refused);
-        assert_eq!(said.in_force.unwrap().pool().unwrap(), in_force.pool);
+        assert_eq!(said.in_force.unwrap().pool().unwrap(), *in_force.pool);
         assert_eq!((said.conditions[0].status.as_str(), said.conditions[0].reason.as_str()), ("False", "PoolInvalid"));
         let said = status_of(&PoolJudgement::InForce);
         assert_eq!((said.in_force, said.conditions[0].status.as_str()), (None, "True"));

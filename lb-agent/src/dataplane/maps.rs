@@ -32,7 +32,9 @@ use super::{
     tables::{self, Tables, removed},
 };
 use crate::model::Drain;
-use crate::plan::{BackendState, MapOp, MapState, Met, Redirect, RingArena, RingOrigin, Rings, ServiceState, Sizes};
+use crate::plan::{
+    BackendState, MapOp, MapState, Met, Redirect, RingArena, RingOrigin, Rings, ServiceState, Sizes, TargetBackend,
+};
 
 /// The maps of one set, open for writing.
 pub struct Maps {
@@ -281,7 +283,7 @@ impl Maps {
             marks: Vec::new(),
             tracking: (tracking(LIFETIME)?, tracking(LIMIT)?),
             target_port: target_port(word, tracking(TARGET_PORT)?),
-            backends: of_service.map(|(info, state)| ((info.address, info.port), *state)).collect(),
+            backends: of_service.map(|(info, state)| ((info.address, info.port), state.clone())).collect(),
             met: Met::default(),
         })
     }
@@ -317,15 +319,14 @@ pub(super) fn read_backend(
     for (at, word) in words.iter_mut().enumerate() {
         *word = backends.load(hop_words(index, head.active()) + at)?;
     }
-    Ok(Some(BackendState {
-        id: BackendId::new(index, head.generation()),
+    let entered = TargetBackend {
         weight: info.weight,
         in_ring: info.in_ring != 0,
         keeps_flows: true,
         drain: drain(info.drained_since, info.drain_deadline, info.drained_with_node != 0),
-        head,
         hop: Hop::from_words(&words),
-    }))
+    };
+    Ok(Some(BackendState { id: BackendId::new(index, head.generation()), head, entered: entered.into() }))
 }
 
 fn entry(index: u32) -> usize {

@@ -120,14 +120,19 @@ proptest! {
             let wanted = keeping(target(&services), &before);
             let mut is_last = false;
             while !is_last {
-                let next = portion(&state, &wanted, &maps, now, slots).unwrap();
-                let of_all = portion(&forgetful(&state), &wanted, &maps, now, slots).unwrap();
-                prop_assert_eq!(&next.steps, &of_all.steps, "what is passed over has nothing to do");
+                let mut forgetful = forgetful(&state);
+                let of_all = portion(&mut forgetful, &wanted, &maps, now, slots).unwrap();
+                let next = portion(&mut state, &wanted, &maps, now, slots).unwrap();
+                // One that looks at everything may end in front of what has nothing to do.
+                if next.is_last == of_all.is_last {
+                    prop_assert_eq!(&next, &of_all, "what is passed over has nothing to do");
+                    prop_assert_eq!(&state, &forgetful);
+                }
                 for step in &next.steps {
                     maps.perform(step).unwrap();
                     maps.assert_consistent();
                 }
-                (state, is_last) = (next.after, next.is_last);
+                is_last = next.is_last;
             }
             prop_assert_eq!(maps.services.len(), wanted.services.len());
             for (key, service) in &wanted.services {
@@ -163,12 +168,12 @@ fn rings_that_have_no_room_beside_each_other_change_one_after_the_other() {
     for (wanted, portions) in [(all(&[1, 2]), 1), (all(&[1, 3]), 3)] {
         let mut count = 0;
         loop {
-            let next = portion(&state, &wanted, &maps, 0, usize::MAX).unwrap();
+            let next = portion(&mut state, &wanted, &maps, 0, usize::MAX).unwrap();
             for step in &next.steps {
                 maps.perform(step).unwrap();
                 maps.assert_consistent();
             }
-            (state, count) = (next.after, count + 1);
+            count += 1;
             if next.is_last {
                 break;
             }

@@ -100,7 +100,8 @@ mod tests {
         }"#;
         let beta: BetaSlice = serde_json::from_str(text).unwrap();
         let (_, service, value) = convert::slice(beta.into()).unwrap();
-        let nodes: Vec<_> = value.endpoints.iter().map(|endpoint| endpoint.node.as_deref()).collect();
+        let nodes: Vec<_> =
+            value.endpoints.iter().map(|endpoint| endpoint.node.as_ref().map(|node| node.as_str())).collect();
         assert_eq!((service.as_str(), nodes), ("web", vec![Some("n1"), Some("n2")]));
     }
 }

@@ -11,9 +11,12 @@ use k8s_openapi::api::{
 };
 use tracing::debug;
 
-use crate::model::inventory::{
-    ClusterNode, ClusterService, Endpoint, EndpointPort, EndpointSlice, FamilyPolicy, Ingress, IpFamily, ObjectName,
-    ServicePort, TrafficPolicy,
+use crate::model::{
+    Shared,
+    inventory::{
+        ClusterNode, ClusterService, Endpoint, EndpointPort, EndpointSlice, FamilyPolicy, Ingress, IpFamily,
+        ObjectName, ServicePort, TrafficPolicy,
+    },
 };
 
 /// Annotations that are kept begin with this.
@@ -168,7 +171,6 @@ fn endpoint_port(name: &ObjectName, port: discovery::EndpointPort) -> Option<End
 fn endpoint(name: &ObjectName, endpoint: discovery::Endpoint) -> Endpoint {
     let conditions = endpoint.conditions.unwrap_or_default();
     let ready = conditions.ready.unwrap_or(true);
-    let target = endpoint.target_ref.filter(|target| target.kind.as_deref() == Some("Pod"));
     // `v1beta1`, read as `v1`, has its topology where `v1` has what is left of it.
     let node =
         endpoint.node_name.or_else(|| endpoint.deprecated_topology.and_then(|mut labels| labels.remove(HOSTNAME)));
@@ -179,8 +181,7 @@ fn endpoint(name: &ObjectName, endpoint: discovery::Endpoint) -> Endpoint {
         ready,
         serving: conditions.serving.unwrap_or(ready),
         terminating: conditions.terminating.unwrap_or_default(),
-        node,
-        pod: target.and_then(|target| target.name),
+        node: node.map(Shared::new),
     }
 }
 
@@ -344,18 +345,17 @@ mod tests {
         assert_eq!((name, service.as_str()), (ObjectName::new("shop", "web-x"), "web"));
         let ports: Vec<_> = value.ports.iter().map(|p| (p.name.as_str(), p.protocol.as_str(), p.port)).collect();
         assert_eq!(ports, [("http", "TCP", 8080), ("", "UDP", 0)]);
-        let endpoint = |last, ready, serving, terminating, node: Option<&str>, pod: Option<&str>| Endpoint {
+        let endpoint = |last, ready, serving, terminating, node: Option<&str>| Endpoint {
             addresses: vec![IpAddr::from([10, 1, 0, last])],
             ready,
             serving,
             terminating,
-            node: node.map(str::to_owned),
-            pod: pod.map(str::to_owned),
+            node: node.map(|node| node.to_owned().into()),
         };
         let expected = [
-            endpoint(5, true, true, false, Some("n1"), Some("web-1")),
-            endpoint(6, false, true, true, None, None),
-            endpoint(7, false, false, false, Some("n2"), None),
+            endpoint(5, true, true, false, Some("n1")),
+            endpoint(6, false, true, true, None),
+            endpoint(7, false, false, false, Some("n2")),
         ];
         assert_eq!(value.endpoints, expected);
     }

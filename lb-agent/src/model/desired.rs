@@ -97,6 +97,13 @@ pub struct Service {
 }
 
 impl Service {
+    /// Whether it is the same but for its backends.
+    #[must_use]
+    pub fn is_alike(&self, other: &Self) -> bool {
+        let without_backends = |service: &Self| Self { backends: Vec::new(), ..service.clone() };
+        without_backends(self) == without_backends(other)
+    }
+
     /// The port that the service's servers on `node` listen on, if it is another than the service's own.
     #[must_use]
     pub fn target_port(&self, node: &Node) -> Option<u16> {

@@ -13,7 +13,7 @@ use super::{BackendAddress, DesiredState};
 const LISTED: usize = 20;
 
 /// How a backend is drained.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Drain {
     /// Since when, seconds of Unix time, at least 1.

@@ -40,7 +40,7 @@ impl fmt::Display for BackendAddress {
 }
 
 /// What the probes of one target say.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Eq, Hash, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase", tag = "state")]
 pub enum ProbeState {
     /// No verdict yet: treated as healthy, so that a restart empties no ring.

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc, time::Duration};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{pool::ClusterPool, shared::Shared};
+use super::{interned::Interned, pool::ClusterPool, shared::Shared};
 
 /// Labels or annotations of an object.
 pub type Labels = BTreeMap<String, String>;
@@ -261,9 +261,16 @@ pub struct Endpoint {
     /// Is ending.
     pub terminating: bool,
     /// The node that it is on.
-    pub node: Option<String>,
-    /// Name of the pod, if it is one.
-    pub pod: Option<String>,
+    pub node: Option<Shared<String>>,
+}
+
+impl EndpointSlice {
+    /// Keeps the names of nodes with those of all other slices: a node has very many endpoints.
+    pub fn share_nodes(&mut self, names: &mut Interned<String>) {
+        for node in self.endpoints.iter_mut().filter_map(|endpoint| endpoint.node.as_mut()) {
+            *node = names.share((**node).clone());
+        }
+    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ pub mod cluster;
 pub mod desired;
 pub mod drain;
 pub mod health;
+pub mod interned;
 pub mod inventory;
 pub mod leadership;
 pub mod members;
@@ -24,6 +25,7 @@ pub use desired::{
 };
 pub use drain::{Drain, DrainAnswer, DrainError, DrainRequest, Drained, Drains, NamedBackend};
 pub use health::{BackendAddress, Failing, HealthReport, ProbeState, ProbeTarget};
+pub use interned::Interned;
 pub use inventory::{ClusterNode, ClusterService, Inventory, IpFamily, ObjectName, Origin, Snapshot};
 pub use leadership::Leadership;
 pub use members::{Gate, Member, MemberState, Members};

@@ -1,8 +1,10 @@
 //! Values that many hold: what has not changed is known for the same without being looked at.
 
 use std::{
+    borrow::Borrow,
     cmp::Ordering,
     fmt,
+    hash::{Hash, Hasher},
     ops::{Deref, DerefMut},
     sync::Arc,
 };
@@ -25,6 +27,11 @@ impl<T> Shared<T> {
     #[must_use]
     pub fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Whether nobody else holds it.
+    pub(super) fn is_alone(&self) -> bool {
+        Arc::strong_count(&self.0) == 1
     }
 }
 
@@ -89,6 +96,18 @@ impl<T: Ord> PartialOrd for Shared<T> {
 impl<T: Ord> Ord for Shared<T> {
     fn cmp(&self, other: &Self) -> Ordering {
         if self.is(other) { Ordering::Equal } else { (*self.0).cmp(&*other.0) }
+    }
+}
+
+impl<T: Hash> Hash for Shared<T> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (**self).hash(state);
+    }
+}
+
+impl<T> Borrow<T> for Shared<T> {
+    fn borrow(&self) -> &T {
+        self
     }
 }
 

@@ -1,7 +1,8 @@
 //! What this node is to do, and why.
 //!
 //! A decision follows from its inputs alone. A [`Decider`] comes to the same as [`decide`] with less work: services that are
-//! in the very same place as before are not judged again, as long as nothing else that they depend on changed.
+//! in the very same place as before are not judged again, as long as nothing else that they depend on changed; and if
+//! the others have other backends alone, their entries are all that is changed of the decision before.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -80,11 +81,11 @@ pub struct ServiceDecision {
     /// Whether new flows that enter here go to this node's own backends alone.
     pub local_first: bool,
     /// Why each backend does or does not take flows.
-    pub backends: Vec<BackendDecision>,
+    pub backends: Vec<Shared<BackendDecision>>,
 }
 
-/// What was decided on one backend of one service.
-#[derive(Clone, Debug, Eq, PartialEq)]
+/// What was decided on one backend of one service: the same for very many services, so that they share it.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct BackendDecision {
     /// Address of the backend.
     pub address: IpAddr,
@@ -102,7 +103,7 @@ pub struct BackendDecision {
     pub mode: &'static str,
     /// How an operator drains it.
     pub drain: Option<Drain>,
-    /// Why it is as it is; one text for all of which it is true.
+    /// Why it is as it is.
     pub reason: Shared<String>,
 }
 
@@ -114,13 +115,13 @@ pub struct AnnounceDecision {
     /// Whether this node announces it.
     pub announced: bool,
     /// Why.
-    pub reason: String,
+    pub reason: Shared<String>,
 }
 
 /// Decides what this node is to do.
 #[must_use]
 pub fn decide(inputs: &Inputs<'_>) -> Decision {
-    Decider::default().decide(inputs)
+    (*Decider::default().decide(inputs)).clone()
 }
 
 /// Decides again and again.
@@ -130,8 +131,12 @@ pub struct Decider {
 }
 
 impl Decider {
-    /// Decides what this node is to do.
-    pub fn decide(&mut self, inputs: &Inputs<'_>) -> Decision {
+    /// Decides what this node is to do. To hold on to what it returns makes the next decision dearer.
+    pub fn decide(&mut self, inputs: &Inputs<'_>) -> Shared<Decision> {
+        self.memory.amended(inputs).unwrap_or_else(|| self.decide_anew(inputs))
+    }
+
+    fn decide_anew(&mut self, inputs: &Inputs<'_>) -> Shared<Decision> {
         let mut decision = Decision::default();
         let mut outcomes = self.memory.outcomes(inputs, &mut decision.takers);
         let services = || inputs.desired.services.iter().map(|service| &**service);
@@ -152,7 +157,8 @@ impl Decider {
         }
         decision.next_change = decision.next_change.into_iter().chain(drain::next_end(inputs)).min();
         directors::enter(inputs, &mut decision.target);
-        self.memory.keep(inputs, outcomes);
+        let decision = Shared::new(decision);
+        self.memory.keep(inputs, outcomes, &decision);
         decision
     }
 }
@@ -190,7 +196,7 @@ fn announce(decision: &mut Decision, inputs: &Inputs<'_>, announcement: &Announc
     if announced {
         decision.announced.insert(announcement.vip, announcement.lifetime);
     }
-    decision.announcements.push(AnnounceDecision { vip: announcement.vip, announced, reason });
+    decision.announcements.push(AnnounceDecision { vip: announcement.vip, announced, reason: reason.into() });
 }
 
 /// Whether a VIP of these services is announced by every director.

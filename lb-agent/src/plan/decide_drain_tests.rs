@@ -47,7 +47,7 @@ fn a_drained_node_withdraws_and_goes_on_holding() {
     let decision = world.decide();
     assert_eq!(decision.held, BTreeSet::from([ip(VIP)]));
     assert!(decision.announced.is_empty());
-    assert_eq!(decision.announcements[0].reason, "this node is drained by lbctl since 2001-09-09T01:46:40Z");
+    assert_eq!(*decision.announcements[0].reason, "this node is drained by lbctl since 2001-09-09T01:46:40Z");
     let local = &decision.services[0].backends[0];
     assert!(
         !local.takes_flows && local.reason.starts_with("drained by lbctl with its node node-1 since "),
@@ -74,5 +74,5 @@ fn when_all_but_the_drained_fail_their_probes_are_not_believed() {
 }
 
 fn of_service(decision: &Decision) -> impl Iterator<Item = TargetBackend> {
-    decision.target.services.values().next().unwrap().backends.values().copied()
+    decision.target.services.values().next().unwrap().backends.values().map(|backend| **backend)
 }

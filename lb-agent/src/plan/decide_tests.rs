@@ -240,7 +240,7 @@ fn an_own_server_that_is_not_ready_is_held_for_its_flows_and_not_announced() {
     assert_eq!(takers(&decision), ["10.0.0.2", "10.0.9.3"]);
     assert!(decision.held.contains(&ip(VIP)) && decision.announced.is_empty());
     assert!(decision.target.services.values().all(|service| service.held));
-    assert_eq!(decision.announcements[0].reason, "no backend on this node takes flows");
+    assert_eq!(*decision.announcements[0].reason, "no backend on this node takes flows");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use lb_common::{
 };
 
 use super::*;
-use crate::plan::{BackendState, Mark, Met, RingOrigin, ServiceState, Sizes};
+use crate::plan::{BackendState, Mark, Met, RingOrigin, ServiceState, Sizes, TargetBackend};
 
 struct Arena(Vec<Slot>);
 
@@ -41,15 +41,9 @@ fn address(last: u8) -> std::net::IpAddr {
 fn state(marks: Vec<Mark>) -> MapState {
     let backend = |index: u32, drain: Option<Drain>| {
         let id = BackendId::new(index, 1);
-        let state = BackendState {
-            id,
-            weight: 1,
-            in_ring: drain.is_none(),
-            keeps_flows: true,
-            drain,
-            head: Head::new(1, 0),
-            hop: Hop::default(),
-        };
+        let hop = Hop::default();
+        let entered = TargetBackend { weight: 1, in_ring: drain.is_none(), keeps_flows: true, drain, hop };
+        let state = BackendState { id, head: Head::new(1, 0), entered: entered.into() };
         ((IpAddr16::from(address(u8::try_from(index).unwrap())), Be16::new(80)), state)
     };
     let drain = Drain { since: 1, deadline: None, with_node: false };

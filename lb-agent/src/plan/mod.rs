@@ -21,6 +21,7 @@ mod settle;
 mod silence;
 mod slow_start;
 mod state;
+mod target_backends;
 
 pub use decide::{AnnounceDecision, BackendDecision, Decider, Decision, Inputs, ServiceDecision, decide};
 pub use drain::{FlowsLeft, Recorded, flows_left};
@@ -33,3 +34,4 @@ pub use state::{
     BackendState, MapOp, MapState, Mark, Redirect, RingOrigin, Rings, ServiceState, Sizes, TargetBackend,
     TargetService, TargetState,
 };
+pub use target_backends::TargetBackends;

@@ -1,9 +1,6 @@
 //! What one service comes to, remembered as long as nothing that it depends on changed.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    time::Duration,
-};
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use lb_common::{
     addr::Be16,
@@ -20,7 +17,8 @@ use super::{
     state::{TargetBackend, TargetService},
 };
 use crate::model::{
-    Backend, BackendAddress, Drained, HealthReport, HoldWhen, Members, Network, Node, Peer, Protocol, Service, Shared,
+    Announcement, Backend, BackendAddress, Drained, HealthReport, HoldWhen, Interned, Members, Network, Node, Peer,
+    Protocol, Service, Shared,
 };
 
 /// Outcomes of the decision before, and what they depend on beside their services.
@@ -29,8 +27,19 @@ pub(super) struct Memory {
     basis: Option<Basis>,
     /// In the order of the services.
     known: Vec<(Shared<Service>, Outcome)>,
-    /// Reasons that were given.
-    reasons: HashMap<String, Shared<String>>,
+    /// The decision before, unless anything was drained.
+    latest: Option<Shared<Decision>>,
+    /// What it announces, and when.
+    announcements: Vec<Announcement>,
+    shared: Common,
+}
+
+/// What many services have in common.
+#[derive(Debug, Default)]
+struct Common {
+    reasons: Interned<String>,
+    decisions: Interned<BackendDecision>,
+    targets: Interned<TargetBackend>,
 }
 
 #[derive(Debug)]
@@ -49,6 +58,8 @@ struct Basis {
 #[derive(Debug)]
 pub(super) struct Outcome {
     decision: Shared<ServiceDecision>,
+    /// Whether it depends neither on the time nor on what the maps say.
+    is_timeless: bool,
     /// Whether the node holds its VIPs on account of it.
     pub(super) holds: bool,
     /// Whether a backend takes flows.
@@ -110,18 +121,51 @@ impl Memory {
                 while known.next_if(|(known, _)| known.name < service.name).is_some() {}
                 known.next_if(|(known, _)| known.is(service))
             });
-            match same.filter(|_| is_timeless(service)) {
+            match same.filter(|(_, outcome)| outcome.is_timeless) {
                 Some((_, outcome)) => outcome,
-                None => Outcome::of(inputs, &drained, service, takers, &mut self.reasons),
+                None => Outcome::of(inputs, &drained, service, takers, &mut self.shared),
             }
         };
         inputs.desired.services.iter().map(outcome).collect()
     }
 
-    /// Keeps them for the next decision.
-    pub(super) fn keep(&mut self, inputs: &Inputs<'_>, outcomes: Vec<Outcome>) {
-        let services = inputs.desired.services.iter().cloned();
-        self.known = if inputs.drains.is_empty() { services.zip(outcomes).collect() } else { Vec::new() };
+    /// Keeps them, and the decision that they led to, for the next one.
+    pub(super) fn keep(&mut self, inputs: &Inputs<'_>, outcomes: Vec<Outcome>, decision: &Shared<Decision>) {
+        if !inputs.drains.is_empty() {
+            (self.known, self.latest) = (Vec::new(), None);
+            return;
+        }
+        self.known = inputs.desired.services.iter().cloned().zip(outcomes).collect();
+        self.latest = Some(decision.clone());
+        self.announcements.clone_from(&inputs.desired.announcements);
+    }
+
+    /// The decision before with the entries of those services changed that have other backends; `None` if more than that
+    /// may be another.
+    pub(super) fn amended(&mut self, inputs: &Inputs<'_>) -> Option<Shared<Decision>> {
+        let mut latest = self.latest.take()?;
+        let is_alike = inputs.drains.is_empty()
+            && self.known.len() == inputs.desired.services.len()
+            && self.announcements == inputs.desired.announcements
+            && self.basis.as_ref().is_some_and(|basis| basis.is_of(inputs));
+        if !is_alike {
+            return None;
+        }
+        let drained = inputs.drains.drained(inputs.desired);
+        for (at, service) in inputs.desired.services.iter().enumerate() {
+            let (known, outcome) = &mut self.known[at];
+            if known.is(service) && outcome.is_timeless {
+                continue;
+            }
+            if !known.is_alike(service) || !service.slow_start.is_zero() {
+                return None;
+            }
+            let now = Outcome::of(inputs, &drained, service, &mut Takers::default(), &mut self.shared);
+            outcome.amend(now, service, at, &mut latest)?;
+            *known = service.clone();
+        }
+        self.latest = Some(latest.clone());
+        Some(latest)
     }
 }
 
@@ -136,7 +180,7 @@ impl Outcome {
         drained: &Drained<'_>,
         service: &Service,
         takers: &mut Takers,
-        reasons: &mut HashMap<String, Shared<String>>,
+        shared: &mut Common,
     ) -> Self {
         let judged = judge(inputs, drained, service);
         let takes: Vec<bool> = judged.verdicts.iter().map(|verdict| verdict.takes_flows).collect();
@@ -149,17 +193,49 @@ impl Outcome {
         let devices = judged.verdicts.iter().map(|verdict| verdict.hop.interface).filter(|index| *index != 0);
         let mss = service.vips.iter().map(|vip| clamp::mss(inputs.desired, inputs.network, service, *vip));
         Self {
-            decision: decision(service, &judged, &start, reasons).into(),
+            decision: decision(service, &judged, &start, shared).into(),
+            is_timeless: is_timeless(service),
             holds,
             any_serves: takes.contains(&true),
             own_serves: own(false),
             own_is_unproven: own(true),
             devices: devices.collect(),
             mss: mss.collect(),
-            target: target(inputs, service, &judged, &start, holds).into(),
+            target: target(inputs, service, &judged, &start, holds, shared).into(),
             target_held: None,
             next_change: start.next_change,
         }
+    }
+
+    /// Becomes `now` and changes its entries in a decision, the service being at this place in it; `None` if more would
+    /// have to be changed there. The service is as it was but for its backends.
+    fn amend(&mut self, mut now: Self, service: &Service, at: usize, decision: &mut Shared<Decision>) -> Option<()> {
+        if self.decision == now.decision && self.target == now.target && self.is_alike(&now) {
+            return Some(());
+        }
+        let is_redirected = |outcome: &Self| outcome.target.target_port != 0;
+        if !self.is_alike(&now) || service.connect_translation || is_redirected(self) || is_redirected(&now) {
+            return None;
+        }
+        for vip in &service.vips {
+            let is_held = self.holds || decision.held.contains(vip);
+            for port in &service.ports {
+                let entry = decision.target.services.get_mut(&key(service, *vip, *port))?;
+                if !entry.is(&self.target(is_held)) {
+                    return None;
+                }
+                *entry = now.target(is_held);
+            }
+        }
+        decision.services[at] = now.decision.clone();
+        *self = now;
+        Some(())
+    }
+
+    /// Whether it means the same for everything but its own entries.
+    fn is_alike(&self, other: &Self) -> bool {
+        let flags = |one: &Self| (one.holds, one.any_serves, one.own_serves, one.own_is_unproven, one.next_change);
+        flags(self) == flags(other) && self.devices == other.devices && self.mss == other.mss
     }
 
     /// Enters it into a decision in which every VIP that is held is noted.
@@ -179,8 +255,7 @@ impl Outcome {
             let of_others = *entry & AddressEntry::REWRITTEN;
             *entry = AddressEntry::with_mss(AddressEntry::VIP | unmatched | held | of_others, mss);
             for port in &service.ports {
-                let key = VipKey::new((*vip).into(), Be16::new(*port), service.protocol.number());
-                decision.target.services.insert(key, target.clone());
+                decision.target.services.insert(key(service, *vip, *port), target.clone());
             }
         }
         if service.connect_translation || self.target.target_port != 0 {
@@ -198,19 +273,19 @@ impl Outcome {
     }
 }
 
+/// What a service listens on.
+fn key(service: &Service, vip: IpAddr, port: u16) -> VipKey {
+    VipKey::new(vip.into(), Be16::new(port), service.protocol.number())
+}
+
 /// Why each backend is as it is, in words.
-fn decision(
-    service: &Service,
-    judged: &Judged,
-    start: &Start,
-    reasons: &mut HashMap<String, Shared<String>>,
-) -> ServiceDecision {
+fn decision(service: &Service, judged: &Judged, start: &Start, shared: &mut Common) -> ServiceDecision {
     let probe = service.probe.as_ref().map(|probe| Shared::new(probe.question()));
     let backends = service.backends.iter().zip(&judged.verdicts).zip(&start.tenths);
     let backend = |((backend, verdict), tenths): ((&Backend, &Verdict), &Option<u16>)| {
         let starting = tenths.map(|tenths| format!("; slow start: {tenths}0 % of its weight")).unwrap_or_default();
         let reason = format!("{}{starting}", verdict.reason);
-        BackendDecision {
+        shared.decisions.share(BackendDecision {
             address: backend.address,
             port: backend.port,
             weight: backend.weight,
@@ -219,8 +294,8 @@ fn decision(
             takes_flows: verdict.takes_flows,
             mode: Mode::from_value(verdict.hop.mode).label(),
             drain: verdict.drain,
-            reason: reasons.entry(reason).or_insert_with_key(|reason| reason.clone().into()).clone(),
-        }
+            reason: shared.reasons.share(reason),
+        })
     };
     ServiceDecision {
         service: service.name.clone().into(),
@@ -231,7 +306,14 @@ fn decision(
 }
 
 /// What the maps should hold for each of its ports.
-fn target(inputs: &Inputs<'_>, service: &Service, judged: &Judged, start: &Start, held: bool) -> TargetService {
+fn target(
+    inputs: &Inputs<'_>,
+    service: &Service,
+    judged: &Judged,
+    start: &Start,
+    held: bool,
+    shared: &mut Common,
+) -> TargetService {
     let rejoins = service.protocol == Protocol::Tcp
         && service.backends.iter().any(|backend| inputs.unproven.contains(&name(service, backend)));
     let backends = service.backends.iter().zip(&judged.verdicts).zip(&start.weights);
@@ -243,7 +325,7 @@ fn target(inputs: &Inputs<'_>, service: &Service, judged: &Judged, start: &Start
             drain: verdict.drain,
             hop: verdict.hop,
         };
-        ((backend.address.into(), Be16::new(backend.port)), wanted)
+        ((backend.address.into(), Be16::new(backend.port)), shared.targets.share(wanted))
     });
     let ranges = service.source_ranges.iter();
     TargetService {
@@ -254,7 +336,7 @@ fn target(inputs: &Inputs<'_>, service: &Service, judged: &Judged, start: &Start
         second_chance: service.second_chance,
         has_affinity: service.affinity.is_some(),
         window: nanoseconds(service.affinity.map_or(service.flow_timeout, |affinity| affinity.timeout)),
-        backends: backends.collect::<BTreeMap<_, _>>(),
+        backends: backends.collect(),
         source_ranges: ranges.map(|net| SourceRange::new(net.network(), net.prefix_len())).collect(),
         target_port: service.target_port(&inputs.desired.node).unwrap_or(0),
     }

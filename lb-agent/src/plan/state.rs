@@ -1,6 +1,9 @@
 //! What the maps hold, what they should hold, and the steps between.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    ops::Deref,
+};
 
 use lb_common::{
     addr::{BackendId, Be16, IpAddr16, Mac},
@@ -18,7 +21,7 @@ use lb_common::{
     },
 };
 
-use super::{met::Met, ring_arena::RingArena};
+use super::{met::Met, ring_arena::RingArena, target_backends::TargetBackends};
 use crate::model::{Drain, Shared};
 
 /// What the maps should hold.
@@ -62,7 +65,7 @@ pub struct TargetService {
     /// How long a recorded flow may be silent, and how long a slot whose owner changed is unsettled, in nanoseconds.
     pub window: u64,
     /// Backends by identity.
-    pub backends: BTreeMap<(IpAddr16, Be16), TargetBackend>,
+    pub backends: TargetBackends,
     /// Clients that are admitted; empty for everybody.
     pub source_ranges: BTreeSet<SourceRange>,
     /// Port that its servers on this node listen on, if it is another than the service's; else 0.
@@ -70,7 +73,7 @@ pub struct TargetService {
 }
 
 /// A backend as it should be.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct TargetBackend {
     /// Its weight in the ring, 0..=1000: during a slow start that of the moment, relative to the others'.
     pub weight: u16,
@@ -197,22 +200,22 @@ pub trait Rings {
 }
 
 /// A backend as the maps have it.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct BackendState {
     /// Its id.
     pub id: BackendId,
-    /// Weight it was entered with.
-    pub weight: u16,
-    /// Whether it takes new flows.
-    pub in_ring: bool,
-    /// Whether flows that it has may stay.
-    pub keeps_flows: bool,
-    /// How an operator drains it.
-    pub drain: Option<Drain>,
     /// First word of its entry.
     pub head: Head,
-    /// The hop in force.
-    pub hop: Hop,
+    /// As what it was entered.
+    pub entered: Shared<TargetBackend>,
+}
+
+impl Deref for BackendState {
+    type Target = TargetBackend;
+
+    fn deref(&self) -> &TargetBackend {
+        &self.entered
+    }
 }
 
 impl MapState {

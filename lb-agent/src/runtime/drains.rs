@@ -11,7 +11,7 @@ use crate::{
     dataplane::Scanned,
     model::{BackendAddress, DesiredState, Drain, Drains, Protocol, Shared},
     plan::{Decision, FlowsLeft, MapState, Mark, Recorded, Rings, ServiceDecision},
-    status::{AgentStatus, ChangeStatus, DrainStatus, PairStatus},
+    status::{ChangeStatus, DrainStatus, PairStatus},
 };
 
 /// How often it is looked what is left while something is drained.
@@ -151,15 +151,6 @@ fn open_connections(
         service.vips.contains(address) && (service.ports == [0] || is_port)
     };
     Some(sockets.iter().filter(is_ours).count() as u64)
-}
-
-/// Enters drains into the status of the backends.
-pub fn enter(status: &mut AgentStatus, mut drains: BTreeMap<(String, BackendAddress), DrainStatus>) {
-    let any = !drains.is_empty();
-    for one in status.backends.iter_mut().filter(|one| any || one.drain.is_some()) {
-        let address = BackendAddress { address: one.address, port: one.port };
-        one.drain = drains.remove(&((*one.service).clone(), address)).map(Box::new);
-    }
 }
 
 /// Slots that are not settled, by service, present and former owner.

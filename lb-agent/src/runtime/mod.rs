@@ -29,7 +29,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::{compose::Compositor, reconcile::Reconciler};
+use self::{compose::Compositor, reconcile::Reconciler, report::Report};
 use crate::{
     announce, api,
     config::{self, AgentConfig, Config, ConfigErrors, LogFormat, LogLevel, OnTerminate, Reader},
@@ -39,12 +39,11 @@ use crate::{
     membership::{self, Farewell},
     netlink,
     sources::file::FileSource,
-    status::AgentStatus,
     trace::Request,
 };
 
 /// The agent's state, shared with whoever reports it.
-type SharedStatus = Arc<Mutex<AgentStatus>>;
+type SharedStatus = Arc<Mutex<Report>>;
 
 /// Runs the agent until SIGTERM or SIGINT. `log_level` and `log_format` go before the configuration's.
 ///
@@ -119,7 +118,7 @@ async fn serve(path: PathBuf, config: Config) -> Result<()> {
 fn source_of(status: &SharedStatus, followed: followed::SharedSource) -> StatusSource {
     let shared = status.clone();
     Arc::new(move || {
-        let mut status = shared.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut status = shared.lock().unwrap_or_else(PoisonError::into_inner).status();
         followed.enter(&mut status);
         status
     })

@@ -21,10 +21,17 @@ use anyhow::{Result, anyhow};
 use lb_common::{hash::HashKey, maps::addresses::AddressEntry};
 use tokio::sync::{mpsc, watch};
 
+use self::wanted::Wanted;
 pub use self::wanted::{wanted_hops, wanted_probes};
 use super::{
-    SharedStatus, compose::Update, drains::DrainBook, heap, interfaces, listeners::Tracing, notify, pending_restart,
-    report, sweep::Sweeper,
+    SharedStatus,
+    compose::Update,
+    drains::DrainBook,
+    heap, interfaces,
+    listeners::Tracing,
+    notify, pending_restart,
+    report::{self, Report},
+    sweep::Sweeper,
 };
 use crate::{
     announce::{AnnounceStatus, DesiredAnnouncements},
@@ -32,9 +39,9 @@ use crate::{
     config::{Config, OnTerminate},
     dataplane::{DataplaneError, Kernel, PinLock, monotonic},
     membership::Speaking,
-    model::{BackendAddress, Delivery, HealthReport, Members, Network, ProbeTarget},
+    model::{BackendAddress, Delivery, HealthReport, Members, Network, ProbeTarget, Shared},
     plan::{Decider, Decision, Inputs, MapState, Sizes, Takers},
-    status::{AgentStatus, AnnouncementStatus},
+    status::AnnouncementStatus,
 };
 
 /// How long to wait before a failed plan is tried again.
@@ -89,6 +96,8 @@ pub struct Reconciler {
     /// Where the time that plans know begins.
     began: Instant,
     decider: Decider,
+    /// What the services of the configuration ask of the other parts.
+    wanted: Wanted,
     /// What the latest decision announces.
     decided: Vec<AnnouncementStatus>,
     takers: Takers,
@@ -132,7 +141,7 @@ impl Reconciler {
         let unproven = start::unproven(&state, &config.desired);
         let is_adopted = !state.services.is_empty();
         let drains = DrainBook::adopted(&config.desired, &state, kernel.node_drain()?);
-        let running = config.agent.clone();
+        let (running, wanted) = (config.agent.clone(), Wanted::of(&config.desired.services));
         let reconciler = Self {
             config,
             running,
@@ -145,6 +154,7 @@ impl Reconciler {
             flows_recorded: true, // an earlier agent may have left some
             began: Instant::now(),
             decider: Decider::default(),
+            wanted,
             decided: Vec::new(),
             takers: Takers::default(),
             drains,
@@ -254,7 +264,7 @@ impl Reconciler {
             self.announce_all(&decision);
         }
         self.speak();
-        report::decision(&mut self.status(), &decision);
+        self.status().decided(&decision);
         self.decided = report::announcements(&decision);
         self.report_members();
         self.report_announced();
@@ -263,7 +273,7 @@ impl Reconciler {
         Ok(false)
     }
 
-    fn decide(&mut self) -> Decision {
+    fn decide(&mut self) -> Shared<Decision> {
         let network = self.streams.network.borrow_and_update();
         let health = self.streams.health.borrow_and_update();
         let members = self.streams.members.borrow_and_update();
@@ -315,11 +325,14 @@ impl Reconciler {
 
     /// When the maps have changed: announces and holds just what was decided.
     fn announce_all(&self, decision: &Decision) {
-        let all = DesiredAnnouncements { held: decision.held.clone(), announced: decision.announced.clone() };
         self.outputs.wanted_announcements.send_if_modified(|now| {
-            let differs = now.as_ref() != Some(&all);
-            *now = Some(all);
-            differs
+            let is_so = |now: &DesiredAnnouncements| now.held == decision.held && now.announced == decision.announced;
+            if now.as_ref().is_some_and(is_so) {
+                return false;
+            }
+            let (held, announced) = (decision.held.clone(), decision.announced.clone());
+            *now = Some(DesiredAnnouncements { held, announced });
+            true
         });
     }
 
@@ -363,7 +376,7 @@ impl Reconciler {
         status.config.generation = 0; // the source yields the first one again
     }
 
-    fn status(&self) -> MutexGuard<'_, AgentStatus> {
+    fn status(&self) -> MutexGuard<'_, Report> {
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -127,7 +127,7 @@ impl Mode {
 }
 
 /// Everything that is written into a packet on its way to a backend.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 #[repr(C, align(8))]
 pub struct Hop {
     /// Where the outer header goes to: the backend's node.

@@ -16,10 +16,8 @@ use lb_common::{
     },
 };
 
-use super::{Plan, PlanError, check_sizes, services::info};
-use crate::plan::state::{
-    BackendState, MapOp, MapState, RingOrigin, Rings, ServiceState, Sizes, TargetBackend, TargetService, TargetState,
-};
+use super::{Plan, PlanError, busy, check_sizes, services::info};
+use crate::plan::state::{MapOp, MapState, RingOrigin, Rings, ServiceState, Sizes, TargetService, TargetState};
 
 /// What became of the indices of services and the ids of backends.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -67,9 +65,9 @@ pub struct CarriedOver {
 /// # Errors
 /// [`PlanError`] if a map is too small; then nothing is to be done.
 pub fn carry_over(old: &MapState, rings: &dyn Rings, sizes: Sizes) -> Result<CarriedOver, PlanError> {
-    let (empty, target) = (MapState::empty(sizes), target_of(old));
-    check_sizes(&empty, &target)?;
-    let mut plan = Plan::new(empty, rings, 0);
+    let (mut state, target) = (MapState::empty(sizes), target_of(old));
+    check_sizes(&state, &target, &busy(&state, &target))?;
+    let mut plan = Plan::new(&mut state, rings, 0);
     plan.addresses(&target);
     plan.devices_and_peers(&target);
     plan.redirects(&target);
@@ -77,7 +75,7 @@ pub fn carry_over(old: &MapState, rings: &dyn Rings, sizes: Sizes) -> Result<Car
     for (key, service) in &old.services {
         plan.carry_service(*key, service, &target.services[key], &mut translation)?;
     }
-    let (steps, state) = plan.finish();
+    let steps = plan.finish();
     Ok(CarriedOver { steps, state, translation })
 }
 
@@ -122,13 +120,6 @@ impl Plan<'_> {
 
 /// The target that the old set is in itself.
 fn target_of(old: &MapState) -> TargetState {
-    let backend = |state: &BackendState| TargetBackend {
-        weight: state.weight,
-        in_ring: state.in_ring,
-        keeps_flows: state.keeps_flows,
-        drain: state.drain,
-        hop: state.hop,
-    };
     let service = |service: &ServiceState| TargetService {
         name: service.name.clone(),
         log2: u8::try_from(service.word.log2()).unwrap_or_default(), // five bits
@@ -139,7 +130,7 @@ fn target_of(old: &MapState) -> TargetState {
         window: service.tracking.0,
         target_port: service.target_port,
         source_ranges: old.source_ranges.get(&service.index).cloned().unwrap_or_default(),
-        backends: service.backends.iter().map(|(identity, state)| (*identity, backend(state))).collect(),
+        backends: service.backends.iter().map(|(identity, state)| (*identity, state.entered.clone())).collect(),
     };
     TargetState {
         settings: old.settings,

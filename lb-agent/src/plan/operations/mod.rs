@@ -57,14 +57,16 @@ pub enum PlanError {
 }
 
 /// Steps towards a target.
+#[derive(Debug, PartialEq)]
 pub struct Portion {
     /// The steps.
     pub steps: Vec<MapOp>,
-    /// The state after them.
-    pub after: MapState,
-    /// Whether that is the target.
+    /// Whether they lead to the target.
     pub is_last: bool,
 }
+
+/// Services that have something to do, with their targets.
+type Busy<'t> = [(&'t VipKey, &'t Shared<TargetService>)];
 
 /// Lists the steps that turn `state` into `target`, and the state after them. `rings` are those in force, `now` is in
 /// nanoseconds of `CLOCK_MONOTONIC`.
@@ -77,17 +79,18 @@ pub fn operations(
     rings: &dyn Rings,
     now: u64,
 ) -> Result<(Vec<MapOp>, MapState), PlanError> {
-    some_of(state, target, rings, now, |_, _, _| false).map(|portion| (portion.steps, portion.after))
+    let mut after = state.clone();
+    some_of(&mut after, target, rings, now, |_, _, _| false).map(|portion| (portion.steps, after))
 }
 
-/// As [`operations`], but ends with the service whose ring makes the steps write `slots` slots: rings of thousands of
-/// services at once would take gigabytes. It ends as well where a ring has no room but in the place of those that this
-/// portion replaces. The rest is for the next portion, from the state after this one.
+/// As [`operations`], with `state` turned into that after the steps, but ends with the service whose ring makes the steps
+/// write `slots` slots: rings of thousands of services at once would take gigabytes. It ends as well where a ring has no
+/// room but in the place of those that this portion replaces. The rest is for the next portion.
 ///
 /// # Errors
-/// [`PlanError`] if a map is too small; then nothing is to be done.
+/// [`PlanError`] if a map is too small; then nothing is to be done, and `state` may not be that of the maps any more.
 pub fn portion(
-    state: &MapState,
+    state: &mut MapState,
     target: &TargetState,
     rings: &dyn Rings,
     now: u64,
@@ -100,36 +103,45 @@ pub fn portion(
 
 /// The steps up to the service before which the plan ends.
 fn some_of(
-    state: &MapState,
+    state: &mut MapState,
     target: &TargetState,
     rings: &dyn Rings,
     now: u64,
-    ends_before: impl Fn(&Plan<'_>, &VipKey, &Shared<TargetService>) -> bool,
+    ends_before: impl Fn(&Plan<'_>, &VipKey, &TargetService) -> bool,
 ) -> Result<Portion, PlanError> {
-    check_sizes(state, target)?;
-    let mut plan = Plan::new(state.clone(), rings, now);
+    let busy = busy(state, target);
+    check_sizes(state, target, &busy)?;
+    let mut plan = Plan::new(state, rings, now);
     plan.addresses(target);
     plan.devices_and_peers(target);
     plan.redirects(target);
-    for (key, service) in &target.services {
+    for (key, service) in busy {
         if ends_before(&plan, key, service) {
-            let (steps, after) = plan.finish();
-            return Ok(Portion { steps, after, is_last: false });
+            return Ok(Portion { steps: plan.finish(), is_last: false });
         }
         plan.service(*key, service)?;
     }
-    for key in gone(&plan.state, target) {
+    for key in gone(plan.state, target) {
         plan.remove_service(key);
     }
     plan.forget_source_ranges();
     plan.forget_rewrites(target);
     plan.forget_addresses(target);
     plan.forget_devices_and_peers(target);
-    let (steps, after) = plan.finish();
-    Ok(Portion { steps, after, is_last: true })
+    Ok(Portion { steps: plan.finish(), is_last: true })
 }
 
-fn check_sizes(state: &MapState, target: &TargetState) -> Result<(), PlanError> {
+/// The services of a target that do not rest, in their order.
+fn busy<'t>(state: &MapState, target: &'t TargetState) -> Vec<(&'t VipKey, &'t Shared<TargetService>)> {
+    let mut known = state.services.iter().peekable();
+    let mut rests = |key: &VipKey, wanted: &Shared<TargetService>| {
+        while known.next_if(|(known, _)| *known < key).is_some() {}
+        known.next_if(|(known, _)| *known == key).is_some_and(|(_, known)| known.rests(wanted))
+    };
+    target.services.iter().filter(|(key, wanted)| !rests(key, wanted)).collect()
+}
+
+fn check_sizes(state: &MapState, target: &TargetState, busy: &Busy<'_>) -> Result<(), PlanError> {
     let fits = |map, needed: usize, size: u32, key| {
         if needed > size as usize { Err(PlanError::MapFull { map, needed, size, key }) } else { Ok(()) }
     };
@@ -139,8 +151,8 @@ fn check_sizes(state: &MapState, target: &TargetState) -> Result<(), PlanError> 
     fits("PEER_MACS", union(&state.peer_macs, &target.peer_macs), state.sizes.peers, "peers")?;
     fits("REWRITES", union(&state.rewrites, &target.rewrites), state.sizes.services, "services")?;
     fits("TRANSLATIONS", union(&state.translations, &target.translations), state.sizes.services, "services")?;
-    sources::check(state, target)?;
-    fits("BACKENDS", backends(state, target), state.sizes.backends, "backends")
+    sources::check(state, busy)?;
+    fits("BACKENDS", backends(state, busy), state.sizes.backends, "backends")
 }
 
 /// How many keys are in either map.
@@ -156,19 +168,12 @@ fn union<K: Ord, A, B>(old: &BTreeMap<K, A>, new: &BTreeMap<K, B>) -> usize {
 }
 
 /// Entries of `BACKENDS` that are in use until the old ones are forgotten.
-fn backends(state: &MapState, target: &TargetState) -> usize {
-    let mut old = state.services.iter().peekable();
-    let mut all = 0;
-    for (key, wanted) in &target.services {
-        while let Some((_, gone)) = old.next_if(|(old, _)| *old < key) {
-            all += gone.backends.len();
-        }
-        all += match old.next_if(|(old, _)| *old == key) {
-            Some((_, known)) if !known.rests(wanted) => union(&known.backends, &wanted.backends),
-            _ => wanted.backends.len(),
-        };
-    }
-    all + old.map(|(_, gone)| gone.backends.len()).sum::<usize>()
+fn backends(state: &MapState, busy: &Busy<'_>) -> usize {
+    let new = |(key, wanted): &(&VipKey, &Shared<TargetService>)| match state.services.get(*key) {
+        Some(known) => union(&known.backends, &wanted.backends) - known.backends.len(),
+        None => wanted.backends.len(),
+    };
+    state.sizes.backends as usize - state.free_backends.len() + busy.iter().map(new).sum::<usize>()
 }
 
 /// Services that have no target, once all that have one are entered.
@@ -181,7 +186,7 @@ fn gone(state: &MapState, target: &TargetState) -> Vec<VipKey> {
 
 struct Plan<'a> {
     /// The state as it will be.
-    state: MapState,
+    state: &'a mut MapState,
     /// The rings in force.
     arena: &'a dyn Rings,
     /// Nanoseconds of `CLOCK_MONOTONIC`.
@@ -201,7 +206,7 @@ struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    fn new(state: MapState, arena: &'a dyn Rings, now: u64) -> Self {
+    fn new(state: &'a mut MapState, arena: &'a dyn Rings, now: u64) -> Self {
         Self {
             state,
             arena,
@@ -215,7 +220,7 @@ impl<'a> Plan<'a> {
         }
     }
 
-    fn finish(mut self) -> (Vec<MapOp>, MapState) {
+    fn finish(mut self) -> Vec<MapOp> {
         if self.grace || !self.after.is_empty() {
             self.before.push(MapOp::Grace);
         }
@@ -223,7 +228,7 @@ impl<'a> Plan<'a> {
         for (offset, slots) in self.given {
             self.state.arena.give(offset, slots);
         }
-        (self.before, self.state)
+        self.before
     }
 
     /// Enters addresses; what is a VIP stays one until [`Self::forget_addresses`].

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::{
-    addr::BackendId,
+    addr::{BackendId, Be16, IpAddr16},
     maglev::{self, Member},
     maps::{
         backends::Mode,
@@ -16,10 +16,7 @@ use lb_common::{
 };
 
 use super::{Plan, PlanError};
-use crate::{
-    model::Shared,
-    plan::state::{BackendState, MapOp, Mark, RingOrigin, ServiceState, TargetService},
-};
+use crate::plan::state::{BackendState, MapOp, Mark, RingOrigin, ServiceState, TargetService};
 
 /// A ring, and which of its slots are not settled.
 struct Ring {
@@ -36,7 +33,8 @@ impl Plan<'_> {
         target: &TargetService,
         lost_any: bool,
     ) -> Result<(), PlanError> {
-        let (members, ids) = takers(service);
+        let (mut members, ids) = takers(service);
+        members.shrink_to_fit(); // they are kept
         let shrinks = service.shrinks(target);
         let origin = RingOrigin::Members(members, target.log2);
         let mut offset = service.word.offset();
@@ -148,14 +146,12 @@ impl Plan<'_> {
         Ok((offset, ring.log2))
     }
 
-    /// Whether a service that has something to do may find no room for its ring until what this plan takes out of force
+    /// Whether a service may find no room for its ring until what this plan takes out of force
     /// is free.
-    pub(super) fn is_in_its_own_way(&self, key: &VipKey, target: &Shared<TargetService>) -> bool {
+    pub(super) fn is_in_its_own_way(&self, key: &VipKey, target: &TargetService) -> bool {
         let known = self.state.services.get(key);
         let log2 = known.map_or(0, |known| known.word.log2()).max(target.log2.into());
-        !self.given.is_empty()
-            && !known.is_some_and(|known| known.rests(target))
-            && self.state.arena.longest() < 1 << log2
+        !self.given.is_empty() && self.state.arena.longest() < 1 << log2
     }
 
     pub(super) fn give_ring(&mut self, service: &ServiceState) {
@@ -202,8 +198,7 @@ fn mark(slot: u32, before: Slot, after: Slot, known: Option<Mark>, now: u64, win
 
 /// The backends that take new flows: as the ring sees them, and their ids.
 fn takers(service: &ServiceState) -> (Vec<Member>, Vec<BackendId>) {
-    let takers = service.backends.iter().filter(|(_, state)| state.in_ring && state.weight > 0);
-    takers
-        .map(|((address, port), state)| (Member { address: *address, port: *port, weight: state.weight }, state.id))
-        .unzip()
+    let takers = service.backends.iter().filter(|(_, state)| state.takes());
+    let member = |(address, port): &(IpAddr16, Be16), weight| Member { address: *address, port: *port, weight };
+    takers.map(|(identity, state)| (member(identity, state.weight), state.id)).unzip()
 }

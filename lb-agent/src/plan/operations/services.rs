@@ -25,9 +25,6 @@ impl Plan<'_> {
     /// Enters a service, or changes one that is there.
     pub(super) fn service(&mut self, key: VipKey, target: &Shared<TargetService>) -> Result<(), PlanError> {
         let known = self.state.services.get(&key);
-        if known.is_some_and(|known| known.rests(target)) {
-            return Ok(());
-        }
         let is_new = known.is_none();
         let mut service = match known {
             Some(service) => (**service).clone(),
@@ -45,7 +42,7 @@ impl Plan<'_> {
         if is_new {
             self.before.push(MapOp::Service { key, index: service.index });
         }
-        service.met = Met(Some(target.clone()));
+        service.meet(target);
         self.state.services.insert(key, service.into());
         Ok(())
     }
@@ -80,9 +77,9 @@ impl Plan<'_> {
     /// whether one that served does so no longer.
     pub(super) fn backends(&mut self, service: &mut ServiceState, target: &TargetService) -> Result<bool, PlanError> {
         let mut lost_any = false;
-        for (identity, wanted) in &target.backends {
-            let known = service.backends.get(identity).copied();
-            lost_any |= known.is_some_and(|known| known.keeps_flows) && !wanted.keeps_flows;
+        for (identity, wanted) in &*target.backends {
+            let known = service.backends.get(identity).cloned();
+            lost_any |= known.as_ref().is_some_and(|known| known.keeps_flows) && !wanted.keeps_flows;
             let state = match known {
                 Some(known) if self.is_cut(&known, wanted) => {
                     self.forget_backend(known.id);
@@ -113,7 +110,7 @@ impl Plan<'_> {
         &mut self,
         service: u32,
         identity: (IpAddr16, Be16),
-        wanted: &TargetBackend,
+        wanted: &Shared<TargetBackend>,
     ) -> Result<BackendState, PlanError> {
         let size = self.state.sizes.backends;
         let full = PlanError::MapFull { map: "BACKENDS", needed: size as usize + 1, size, key: "backends" };
@@ -123,15 +120,7 @@ impl Plan<'_> {
         let info = backend_info(service, identity, wanted, id);
         let takes = wanted.takes();
         self.before.push(MapOp::Backend { id, info, hop: wanted.hop, takes });
-        Ok(BackendState {
-            id,
-            weight: wanted.weight,
-            in_ring: wanted.in_ring,
-            keeps_flows: wanted.keeps_flows,
-            drain: wanted.drain,
-            head: Head::new(generation, 0).taking(takes),
-            hop: wanted.hop,
-        })
+        Ok(BackendState { id, head: Head::new(generation, 0).taking(takes), entered: wanted.clone() })
     }
 
     fn change_backend(
@@ -139,23 +128,21 @@ impl Plan<'_> {
         service: u32,
         identity: (IpAddr16, Be16),
         mut state: BackendState,
-        wanted: &TargetBackend,
+        wanted: &Shared<TargetBackend>,
     ) -> BackendState {
+        let known = std::mem::replace(&mut state.entered, wanted.clone());
         let head = state.head.taking(wanted.takes());
-        if state.hop != wanted.hop {
+        if known.hop != wanted.hop {
             state.head = Head::new(head.generation(), 1 - head.active()).taking(wanted.takes());
-            state.hop = wanted.hop;
-            self.before.push(MapOp::Hop { index: state.id.index(), head: state.head, hop: state.hop });
+            self.before.push(MapOp::Hop { index: state.id.index(), head: state.head, hop: wanted.hop });
             self.grace = true; // the hop that is at rest now is written again by the next plan
         } else if state.head != head {
             state.head = head;
             self.before.push(MapOp::Head { index: state.id.index(), head });
         }
-        state.keeps_flows = wanted.keeps_flows;
-        if (state.weight, state.in_ring, state.drain) != (wanted.weight, wanted.in_ring, wanted.drain) {
+        if (known.weight, known.in_ring, known.drain) != (wanted.weight, wanted.in_ring, wanted.drain) {
             let info = backend_info(service, identity, wanted, state.id);
             self.before.push(MapOp::BackendInfo { index: state.id.index(), info });
-            (state.weight, state.in_ring, state.drain) = (wanted.weight, wanted.in_ring, wanted.drain);
         }
         state
     }

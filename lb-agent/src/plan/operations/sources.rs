@@ -5,14 +5,14 @@ use std::collections::BTreeSet;
 
 use lb_common::maps::sources::SourceRange;
 
-use super::{Plan, PlanError};
-use crate::plan::state::{MapOp, MapState, TargetState};
+use super::{Busy, Plan, PlanError};
+use crate::plan::state::{MapOp, MapState};
 
 /// Refuses ranges that do not fit beside those they replace.
-pub(super) fn check(state: &MapState, target: &TargetState) -> Result<(), PlanError> {
+pub(super) fn check(state: &MapState, busy: &Busy<'_>) -> Result<(), PlanError> {
     let mut needed = 0;
-    for (key, service) in target.services.iter().filter(|(_, service)| !service.source_ranges.is_empty()) {
-        let known = state.services.get(key).and_then(|service| state.source_ranges.get(&service.index));
+    for (key, service) in busy.iter().filter(|(_, service)| !service.source_ranges.is_empty()) {
+        let known = state.services.get(*key).and_then(|service| state.source_ranges.get(&service.index));
         needed += service.source_ranges.iter().filter(|range| known.is_none_or(|known| !known.contains(range))).count();
     }
     needed += state.source_ranges.values().map(BTreeSet::len).sum::<usize>();

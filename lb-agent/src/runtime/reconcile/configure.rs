@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 use super::{
     super::compose::{Update, Wanted},
-    Reconciler, WAYS, pending_restart, report, wanted_hops, wanted_probes,
+    Reconciler, WAYS, pending_restart, report,
 };
 use crate::{config::OnTerminate, model::Network};
 
@@ -24,11 +24,12 @@ impl Reconciler {
 
     async fn configure(&mut self, wanted: Wanted, on_terminate: &watch::Sender<OnTerminate>) {
         let Wanted { config, is_edit, cluster } = wanted;
-        let hops = wanted_hops(&config.desired);
+        self.wanted.follow(&self.config.desired.services, &config.desired.services);
+        let hops = self.wanted.hops(&config.desired);
         // What was wanted before had its time: an address without a way would hold up every change.
         let new = hops.difference(&self.outputs.wanted_hops.borrow()).copied().collect();
         self.outputs.wanted_hops.send_if_modified(|before| std::mem::replace(before, hops) != *before);
-        let probes = wanted_probes(&config.desired);
+        let probes = self.wanted.probes();
         self.outputs.wanted_probes.send_if_modified(|before| std::mem::replace(before, probes) != *before);
         self.await_ways(&new).await;
         if is_edit {

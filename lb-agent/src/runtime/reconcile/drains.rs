@@ -59,8 +59,7 @@ impl Reconciler {
     fn without_takers(&self, done: &DrainAnswer) -> Vec<String> {
         let status = self.status();
         let services: BTreeSet<_> = done.backends.iter().map(|backend| &backend.service).collect();
-        let is_served = |name: &String| status.backends.iter().any(|one| *one.service == *name && one.takes_flows);
-        let idle = services.into_iter().filter(|name| !is_served(name));
+        let idle = services.into_iter().filter(|name| !status.is_served(name));
         idle.map(|name| format!("no backend of {name} takes new flows now: they are dropped")).collect()
     }
 
@@ -74,7 +73,7 @@ impl Reconciler {
         let nodes = self.drains.drains.nodes.keys().cloned().collect();
         self.drains.looked(begun.elapsed());
         let mut status = self.status();
-        drains::enter(&mut status, statuses);
+        status.drained(statuses);
         status.changes = changes;
         status.drained_nodes = nodes;
     }

@@ -14,15 +14,15 @@ use crate::{
 const PORTION: usize = 1 << 20;
 
 impl Reconciler {
-    /// Plans and performs portion by portion. `began`: when the planning of the first did.
+    /// Plans and performs portion by portion. `began`: when the planning of the first did. After an error the maps have to
+    /// be read again.
     pub(super) fn fulfil(&mut self, target: &TargetState, mut began: Instant) -> Result<(), String> {
         let mut is_whole = true;
         loop {
-            let planned = plan::portion(&self.state, target, self.kernel.rings(), monotonic(), PORTION);
-            let Portion { steps, after, is_last } = planned.map_err(|error| error.to_string())?;
+            let planned = plan::portion(&mut self.state, target, self.kernel.rings(), monotonic(), PORTION);
+            let Portion { steps, is_last } = planned.map_err(|error| error.to_string())?;
             let planning = began.elapsed();
             tokio::task::block_in_place(|| self.perform(&steps, planning)).map_err(|error| error.to_string())?;
-            self.state = after;
             if is_last {
                 if !is_whole {
                     heap::trim();

@@ -17,6 +17,7 @@ use super::{
     shelf::Shelf,
 };
 use crate::model::{
+    Interned,
     inventory::{Inventory, ObjectName},
     source::{Doubted, Kind, KindStatus},
 };
@@ -28,6 +29,8 @@ pub(super) struct Keeper {
     shelf: Shelf,
     /// The Service of each slice, by the slice's own name.
     owners: BTreeMap<ObjectName, String>,
+    /// Names of nodes that slices name.
+    nodes: Interned<String>,
     kinds: BTreeMap<Kind, State>,
     /// There is something to publish.
     is_changed: bool,
@@ -57,7 +60,7 @@ impl Keeper {
         });
         let owners = owners.collect();
         let kinds = Kind::ALL.into_iter().map(|kind| (kind, State::default())).collect();
-        Self { belief, shelf, owners, kinds, is_changed: false }
+        Self { belief, shelf, owners, nodes: Interned::default(), kinds, is_changed: false }
     }
 
     /// Takes a note of the watch of a kind; true if its list has to be confirmed by another.
@@ -193,7 +196,8 @@ impl Keeper {
             Entry::Node(value) => Change::Node(key.name, Some(value)),
             Entry::Service(value) => Change::Service(key, Some(value)),
             Entry::Pool(value) => Change::Pool(key.name, Some(value)),
-            Entry::Slice(service, slice) => {
+            Entry::Slice(service, mut slice) => {
+                slice.share_nodes(&mut self.nodes);
                 self.move_slice(&key, &service);
                 Change::Slice(ObjectName::new(key.namespace, service), key.name, Some(slice))
             }

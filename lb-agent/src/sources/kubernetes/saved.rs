@@ -16,7 +16,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::model::inventory::Inventory;
+use crate::model::{Interned, inventory::Inventory};
 
 /// What the first line calls the file.
 const FORMAT: &str = "levee-inventory";
@@ -81,11 +81,13 @@ pub(super) fn read(path: &Path) -> Result<Option<Saved>, SavedError> {
         return Err(SavedError::Newer { path: path.to_owned(), version: header.version });
     }
     let damaged = |source| SavedError::Damaged { path: path.to_owned(), source };
-    let inventory = Arc::new(serde_json::from_slice(&bytes[end + 1..]).map_err(damaged)?);
+    let mut inventory: Inventory = serde_json::from_slice(&bytes[end + 1..]).map_err(damaged)?;
+    let mut nodes = Interned::default();
+    inventory.slices.values_mut().flatten().for_each(|slice| slice.share_nodes(&mut nodes));
     let age = SystemTime::now().duration_since(modified).unwrap_or_default();
     let mut hasher = DefaultHasher::new();
     hasher.write(&bytes);
-    Ok(Some(Saved { inventory, age, hash: hasher.finish() }))
+    Ok(Some(Saved { inventory: inventory.into(), age, hash: hasher.finish() }))
 }
 
 /// What a write came to.

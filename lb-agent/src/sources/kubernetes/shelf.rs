@@ -117,8 +117,7 @@ mod tests {
     fn large() -> Inventory {
         let endpoint = |number: u32| Endpoint {
             addresses: vec![std::net::Ipv4Addr::from_bits(number).into()],
-            node: Some(format!("node-{}", number % 100)),
-            pod: Some(format!("pod-{number}")),
+            node: Some(format!("node-{}", number % 100).into()),
             ready: true,
             ..Endpoint::default()
         };

@@ -140,9 +140,9 @@ proptest! {
         for step in steps {
             world.take(&step, began);
             let decision = decider.decide(&world.inputs());
-            prop_assert_eq!(&decision, &world.decide());
+            prop_assert_eq!(&*decision, &world.decide());
             world.addresses.clone_from(&decision.target.addresses);
-            world.takers = decision.takers;
+            world.takers.clone_from(&decision.takers);
         }
     }
 
@@ -151,9 +151,9 @@ proptest! {
         let mut world = World::new(Delivery::Auto);
         world.desired.services = (0..3).map(|number| service(number, 3).into()).collect();
         let mut decider = Decider::default();
-        let before = decider.decide(&world.inputs()).target.services;
+        let before = decider.decide(&world.inputs()).target.services.clone();
         world.desired.services[at].backends[1].weight = 7;
-        let after = decider.decide(&world.inputs()).target.services;
+        let after = &decider.decide(&world.inputs()).target.services;
         let moved = before.iter().filter(|(key, target)| !target.is(&after[*key]));
         prop_assert_eq!(moved.map(|(_, target)| target.name.clone()).collect::<Vec<_>>(), [format!("s{at}")]);
     }

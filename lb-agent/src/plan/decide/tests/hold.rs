@@ -51,12 +51,12 @@ fn with_any_backend_a_director_announces_while_one_takes_flows_anywhere() {
     world.desired.services[0].backends.remove(0);
     let decision = world.decide();
     assert!(decision.announced.contains_key(&ip(VIP)) && decision.held.is_empty());
-    assert_eq!(decision.announcements[0].reason, "a backend of api takes flows");
+    assert_eq!(*decision.announcements[0].reason, "a backend of api takes flows");
     for backend in &mut world.desired.services[0].backends {
         backend.weight = 0;
     }
     assert!(world.decide().announced.is_empty());
-    assert_eq!(world.decide().announcements[0].reason, "no backend takes flows");
+    assert_eq!(*world.decide().announcements[0].reason, "no backend takes flows");
 }
 
 #[test]
