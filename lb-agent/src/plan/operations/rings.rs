@@ -108,7 +108,7 @@ impl Plan<'_> {
             })
             .collect();
         if target.rejoins && before.slots.iter().all(|slot| *slot == Slot::default()) {
-            self.name_those_in_between(service, log2, &mut slots);
+            self.name_those_in_between(service, target.second_chance, log2, &mut slots);
         }
         let known: BTreeMap<u32, Mark> = before.marks.iter().map(|mark| (mark.slot, *mark)).collect();
         let marks = (0u32..).zip(&slots).filter_map(|(at, slot)| {
@@ -120,15 +120,17 @@ impl Plan<'_> {
     }
 
     /// Names, on the slots of this node's backends, who had them while the node was away. No flow of theirs is recorded
-    /// here, so its own backends come first: a slot that settles sends there what it does not know.
-    fn name_those_in_between(&mut self, service: &ServiceState, log2: u8, slots: &mut [Slot]) {
+    /// here. Where a second chance finds them, its own backends come first: a slot that settles sends there what it does
+    /// not know. Where none does, flows that began before are believed to be theirs, as for any owner that comes.
+    fn name_those_in_between(&mut self, service: &ServiceState, second_chance: bool, log2: u8, slots: &mut [Slot]) {
         let own: BTreeSet<_> =
             service.backends.values().filter(|state| is_local(state)).map(|state| state.id).collect();
         let (members, ids) = takers(service);
         let (members, ids): (Vec<_>, Vec<_>) = members.into_iter().zip(ids).filter(|(_, id)| !own.contains(id)).unzip();
         let owners = self.build(members, log2);
         for (slot, owner) in slots.iter_mut().zip(owners).filter(|(slot, _)| own.contains(&slot.current())) {
-            *slot = Slot::unsettled(slot.current(), ids[*owner as usize]).settling();
+            let unsettled = Slot::unsettled(slot.current(), ids[*owner as usize]);
+            *slot = if second_chance { unsettled.settling() } else { unsettled };
         }
     }
 

@@ -124,6 +124,7 @@ mod tests {
             mss_clamp: MssClamp::Off,
             hold: HoldWhen::Trusted,
             connect_translation: false,
+            second_chance: true,
             local_first: false,
         };
         service.into()
