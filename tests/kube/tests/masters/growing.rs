@@ -51,7 +51,7 @@ const PULSE: Duration = Duration::from_millis(500);
 const BURST: usize = 400;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn twenty_nodes_join_under_traffic_and_nothing_is_lost() {
+async fn twenty_nodes_join_under_traffic_and_no_new_connection_is_lost() {
     let _turn = turn().await;
     sweep();
     let mut cluster = Cluster::build(Scope::new().unwrap(), Fabric::Routed, NODES, &[BY_FIRST, BY_ALL]).unwrap();
