@@ -21,7 +21,7 @@ use super::{
     hysteresis::Hysteresis,
     pace::{Pace, Seed},
 };
-use crate::model::{Failing, HealthReport, ProbeState, ProbeTarget};
+use crate::model::{Ended, Failing, HealthReport, ProbeState, ProbeTarget};
 
 /// Verdicts that wait for the collector; a task with one more waits, too.
 const QUEUED: usize = 256;
@@ -131,7 +131,7 @@ impl Collector {
             let ask = means(&target);
             let pace = Pace::new(&target, seed, Instant::now());
             let hysteresis = Hysteresis::new(&target.probe, state);
-            let watcher = Watcher { target, task: id, hysteresis, pace, answered: None, failing: None };
+            let watcher = Watcher { target, task: id, hysteresis, pace, answered: None, failed: None, failing: None };
             stop.run_until_cancelled(watcher.run(&ask, verdicts)).await;
         });
         Task { id, _running: cancel.drop_guard() }
@@ -148,12 +148,9 @@ impl Collector {
             if turned {
                 log(&target, before, &state);
             }
-            let failed = match failing {
-                Some(failing) => report.failing.insert(target.clone(), failing),
-                None => report.failing.remove(&target),
-            };
+            let failed = failing.map(|failing| report.failing.insert(target.clone(), failing));
             report.targets.insert(target, state);
-            turned || failed != failing
+            turned || failed.is_some_and(|before| before != failing)
         });
     }
 }
@@ -174,6 +171,8 @@ struct Watcher {
     pace: Pace,
     /// When the target answered last.
     answered: Option<Instant>,
+    /// When it failed last.
+    failed: Option<Instant>,
     failing: Option<Failing>,
 }
 
@@ -199,15 +198,24 @@ impl Watcher {
     fn note(&mut self, answer: &Answer, now: Instant) -> bool {
         match answer {
             Answer::Unknown(_) => false,
-            Answer::No { .. } if self.failing.is_some() => false,
             Answer::No { .. } => {
+                self.failed = Some(now);
+                if self.failing.is_some_and(|failing| failing.ended.is_none()) {
+                    return false;
+                }
                 let answered = self.answered.map(Instant::into_std);
-                self.failing = Some(Failing { since: now.into_std(), answered });
+                self.failing = Some(Failing { since: now.into_std(), answered, ended: None });
                 true
             }
             Answer::Yes | Answer::WantsCredentials(_) => {
                 self.answered = Some(now);
-                self.failing.take().is_some()
+                match (&mut self.failing, self.failed) {
+                    (Some(Failing { ended: ended @ None, .. }), Some(failed)) => {
+                        *ended = Some(Ended { failed: failed.into_std(), answered: now.into_std() });
+                        true
+                    }
+                    _ => false,
+                }
             }
         }
     }
@@ -437,7 +445,8 @@ mod tests {
         assert_eq!(running.report.borrow().failing[&one], failing, "since the first of them");
         running.backends.fail(&one, false);
         running.answered(&one, 4).await;
-        assert!(running.report.borrow().failing.is_empty());
+        let ended = running.report.borrow().failing[&one].ended.unwrap();
+        assert!(failing.since < ended.failed && ended.failed < ended.answered, "{failing:?}, {ended:?}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -78,13 +78,24 @@ impl ProbeState {
     }
 }
 
-/// Failures in a row, the latest answer included, whether they are enough for a verdict or not.
+/// The latest failures in a row of a target, whether they were enough for a verdict or not.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Failing {
     /// When the first of them was noticed.
     pub since: Instant,
     /// When the target had answered before; `None` if it never did.
     pub answered: Option<Instant>,
+    /// How they ended, if they have: it answers now, though that may not be enough for a verdict yet.
+    pub ended: Option<Ended>,
+}
+
+/// The end of failures in a row.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Ended {
+    /// When the last of them was noticed.
+    pub failed: Instant,
+    /// When the target answered again.
+    pub answered: Instant,
 }
 
 /// The latest verdict on every target that is probed.
@@ -92,7 +103,7 @@ pub struct Failing {
 pub struct HealthReport {
     /// Verdict per target.
     pub targets: BTreeMap<ProbeTarget, ProbeState>,
-    /// Targets that failed the latest probe.
+    /// The latest failures of each target that has failed at all.
     pub failing: BTreeMap<ProbeTarget, Failing>,
 }
 
@@ -103,12 +114,18 @@ impl HealthReport {
         self.targets.get(target).cloned().unwrap_or(ProbeState::Unknown)
     }
 
-    /// Whether `other` is known to have answered since `target` began to fail. Who does not fail has, as far as is known.
+    /// Whether `other` is known to have answered while `target` failed. Who never failed has, as far as is known. Two that
+    /// failed together and answer again have not, whichever is found first.
     #[must_use]
-    pub fn has_answered_since(&self, other: &ProbeTarget, target: &ProbeTarget) -> bool {
-        match (self.failing.get(other), self.failing.get(target)) {
-            (Some(other), Some(target)) => other.answered.is_some_and(|answered| answered >= target.since),
-            _ => true,
+    pub fn has_answered_meanwhile(&self, other: &ProbeTarget, target: &ProbeTarget) -> bool {
+        let (Some(other), Some(target)) = (self.failing.get(other), self.failing.get(target)) else { return true };
+        if other.answered.is_some_and(|answered| answered >= target.since) {
+            return true;
+        }
+        match (other.ended, target.ended) {
+            (None, _) => false,
+            (Some(_), None) => true,
+            (Some(other), Some(target)) => target.failed >= other.answered,
         }
     }
 }

@@ -24,7 +24,7 @@ pub use desired::{
     Peer, Protocol, RingSize, Service,
 };
 pub use drain::{Drain, DrainAnswer, DrainError, DrainRequest, Drained, Drains, NamedBackend};
-pub use health::{BackendAddress, Failing, HealthReport, ProbeState, ProbeTarget};
+pub use health::{BackendAddress, Ended, Failing, HealthReport, ProbeState, ProbeTarget};
 pub use interned::Interned;
 pub use inventory::{ClusterNode, ClusterService, Inventory, IpFamily, ObjectName, Origin, Snapshot};
 pub use leadership::Leadership;

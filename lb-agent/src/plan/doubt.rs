@@ -1,7 +1,8 @@
 //! When a failed probe is not believed: nobody moves away from a backend while no other one is known to be better.
 //!
 //! Servers that die together are found out one after the other. Whoever is found first would lose its flows, and its node
-//! the VIP, to others that are dead as well. From three failures for a verdict on (`fall`, the default), all others have
+//! the VIP, to others that are dead as well. Nor do servers that were stuck together come back at the same instant: nobody
+//! lets go because another is found to answer again a moment earlier. From three failures for a verdict on (`fall`, the default), all others have
 //! been asked since the first of them; with fewer there may be one that was not and is still taken for healthy.
 
 use std::sync::Arc;
@@ -59,8 +60,9 @@ where
         if self.of_all {
             return Some(Doubt::All);
         }
-        let is_better =
-            |(other, state): (&Backend, &ProbeState)| state.takes_flows() && self.has_answered_since(other, backend);
+        let is_better = |(other, state): (&Backend, &ProbeState)| {
+            state.takes_flows() && self.has_answered_meanwhile(other, backend)
+        };
         (!self.others(backend).any(is_better)).then_some(Doubt::Alone)
     }
 
@@ -79,9 +81,9 @@ where
         (self.candidates)().filter(move |(other, _)| (other.address, other.port) != own)
     }
 
-    fn has_answered_since(&self, other: &Backend, failing: &Backend) -> bool {
+    fn has_answered_meanwhile(&self, other: &Backend, failing: &Backend) -> bool {
         match (target(self.service, other), target(self.service, failing)) {
-            (Some(other), Some(failing)) => self.report.has_answered_since(&other, &failing),
+            (Some(other), Some(failing)) => self.report.has_answered_meanwhile(&other, &failing),
             _ => true,
         }
     }

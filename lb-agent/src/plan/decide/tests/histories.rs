@@ -93,7 +93,8 @@ impl World {
                 let target = ProbeTarget { address: ip(BACKENDS[*backend]), probe: tcp_probe() };
                 self.health.failing.remove(&target);
                 let at = |second: u64| began + Duration::from_secs(second);
-                let failing = since.map(|since| Failing { since: at(since + 1), answered: Some(at(since)) });
+                let failing =
+                    since.map(|since| Failing { since: at(since + 1), answered: Some(at(since)), ended: None });
                 self.health.failing.extend(failing.map(|failing| (target, failing)));
             }
             Step::Held(is_so) => {
