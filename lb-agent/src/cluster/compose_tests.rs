@@ -141,14 +141,16 @@ fn the_control_plane_needs_no_inventory() {
 
 /// The rules of kube-proxy keep no socket of connections to pods; those of API servers are sockets of their nodes.
 #[test]
-fn connections_of_the_control_plane_alone_have_a_second_chance() {
+fn connections_of_the_control_plane_have_a_second_chance_and_others_if_told_so() {
     let mut world = World::new();
     world.control_plane = Some(control_plane());
     world.add("web", 1, &["192.0.2.1"], &["n1"]);
-    let composed = world.compose();
-    let chances: Vec<_> =
-        composed.desired.services.iter().map(|service| (service.name.as_str(), service.second_chance)).collect();
-    assert_eq!(chances, [("control-plane", true), ("ns/web:80/tcp", false)]);
+    for told in [false, true] {
+        world.kubernetes.second_chance = told;
+        let composed = world.compose();
+        let chances = composed.desired.services.iter().map(|service| (service.name.as_str(), service.second_chance));
+        assert_eq!(chances.collect::<Vec<_>>(), [("control-plane", true), ("ns/web:80/tcp", told)]);
+    }
 }
 
 #[test]

@@ -105,6 +105,7 @@ pub fn add(inventory: &mut Inventory, name: &str, service: ClusterService, slice
 pub fn settings() -> KubernetesSettings {
     KubernetesSettings {
         local_first: false,
+        second_chance: false,
         access: ClusterAccess { kubeconfig: None, servers: Vec::new(), state_file: "/dev/null".into() },
         max_snapshot_age: Duration::from_secs(3600),
         class: "levee.dev/levee".to_owned(),

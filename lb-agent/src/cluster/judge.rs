@@ -25,7 +25,8 @@ pub fn judge(
     services: impl IntoIterator<Item = (ObjectName, Arc<ClusterService>)>,
 ) -> BTreeMap<ObjectName, Vec<Judgement>> {
     let taken = BTreeSet::new();
-    let rules = Rules { class, admission, taken: &taken, nodes: Nodes::of(nodes), local_first: false };
+    let rules =
+        Rules { class, admission, taken: &taken, nodes: Nodes::of(nodes), local_first: false, second_chance: false };
     let judged = |(name, service): (ObjectName, Arc<ClusterService>)| {
         let of_wish = wish(&rules, &name, &service, &[]).unwrap_or_default().judgements;
         let told = of_wish.iter().filter(|judgement| judgement.severity != Severity::Note);

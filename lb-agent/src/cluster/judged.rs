@@ -100,6 +100,7 @@ impl Judged {
             taken: &basis.taken,
             nodes: Nodes::of(inventory),
             local_first: basis.settings.local_first,
+            second_chance: basis.settings.second_chance,
         };
         let mut news = before.as_ref().filter(|before| before.len() == inventory.services.len()).map(|_| Vec::new());
         let before = before.unwrap_or_default();

@@ -45,6 +45,8 @@ pub struct Rules<'a> {
     pub nodes: Nodes<'a>,
     /// Whether nodes with endpoints give them the flows that enter there.
     pub local_first: bool,
+    /// Whether connections end in sockets of the nodes.
+    pub second_chance: bool,
 }
 
 /// Which field of a Service gives it an address.
@@ -242,7 +244,7 @@ fn services(
                 mss_clamp: MssClamp::Auto,
                 hold: HoldWhen::Trusted,
                 connect_translation: false,
-                second_chance: false, // the rules of kube-proxy deliver
+                second_chance: rules.second_chance,
                 local_first: rules.local_first,
             };
             services.push(service.into());

@@ -19,6 +19,7 @@ impl World {
         let forbidden = Forbidden::of(&self.inventory.nodes, [], &[]);
         let rules = Rules {
             local_first: false,
+            second_chance: false,
             class: ClassRule::of(&self.settings),
             admission: Admission { pools: &pools, forbidden: &forbidden },
             taken: &taken,

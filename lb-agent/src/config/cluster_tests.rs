@@ -36,6 +36,7 @@ fn a_cluster_has_its_defaults_and_the_sample_shows_them() {
         reserved: Vec::new(),
         lifetime: Duration::from_secs(30),
         local_first: false,
+        second_chance: false,
         node_name: "n1".to_owned(),
         peers_from_nodes: false, // `HEAD` has peers
     };

@@ -37,6 +37,7 @@ const KUBERNETES_KEYS: &[&str] = &[
     "nodeName",
     "peersFromNodes",
     "localFirst",
+    "secondChance",
 ];
 const CONTROL_PLANE_KEYS: &[&str] = &[
     "vips",
@@ -71,6 +72,7 @@ pub(super) struct DraftKubernetes {
     reserved: Vec<IpNet>,
     lifetime: Duration,
     local_first: bool,
+    second_chance: bool,
     node_name: Option<String>,
     peers_from_nodes: Option<bool>,
 }
@@ -103,6 +105,7 @@ impl DraftKubernetes {
             reserved: self.reserved,
             lifetime: self.lifetime,
             local_first: self.local_first,
+            second_chance: self.second_chance,
             node_name: self.node_name.unwrap_or_else(|| node.to_owned()),
             peers_from_nodes: self.peers_from_nodes.unwrap_or(!has_peers),
         }
@@ -141,6 +144,7 @@ pub(super) fn kubernetes(value: &Node, base_dir: &Path, problems: &mut Problems)
     let mut flag = |key| fields.optional(key).and_then(|value| boolean(value, key, problems)).map(|flag| flag.value);
     let (default_class, services, peers_from_nodes) = (flag("defaultClass"), flag("services"), flag("peersFromNodes"));
     let local_first = flag("localFirst").unwrap_or(false);
+    let second_chance = flag("secondChance").unwrap_or(false);
     let kubeconfig = fields.optional("kubeconfig").and_then(|value| text(value, "kubeconfig", problems));
     let age = fields.optional("maxSnapshotAge").and_then(|value| duration(value, "maxSnapshotAge", &AGES, problems));
     Some(DraftKubernetes {
@@ -156,6 +160,7 @@ pub(super) fn kubernetes(value: &Node, base_dir: &Path, problems: &mut Problems)
         reserved: each(fields.optional("reserved"), "reserved", problems, prefix),
         lifetime: lifetime(&fields, problems),
         local_first,
+        second_chance,
         node_name: object_name(&fields, "nodeName", problems),
         peers_from_nodes,
     })

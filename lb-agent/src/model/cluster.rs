@@ -35,6 +35,9 @@ pub struct KubernetesSettings {
     pub lifetime: Duration,
     /// Whether a node with ready endpoints gives them the new flows that enter there. Default no.
     pub local_first: bool,
+    /// Whether connections of Services end in sockets of the nodes, by their VIPs, so that a packet without one may belong
+    /// to a former backend: so it is where nothing translates to pods, as kube-proxy does. Default no.
+    pub second_chance: bool,
     /// Name of this node's object. Default the name of the node.
     pub node_name: String,
     /// Whether the other nodes of the cluster are peers. Default true unless peers are written.
